@@ -1,0 +1,40 @@
+"""Sessions for LLM agents: an ordered log of events and scoped state, in memory and on Redis.
+
+The everyday names are here; parts of events are in :mod:`agentsession.events`, errors in
+:mod:`agentsession.errors`, and what the author of a backend needs in :mod:`agentsession.backend`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentsession.events import Event
+from agentsession.memory import InMemorySessionService
+from agentsession.runner import Runner
+from agentsession.service import SessionService
+from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
+
+if TYPE_CHECKING:
+    from agentsession.redis import RedisSessionService
+
+__all__ = [
+    "Event",
+    "InMemorySessionService",
+    "RedisSessionService",
+    "Runner",
+    "Session",
+    "SessionKey",
+    "SessionPage",
+    "SessionService",
+    "UserKey",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing redis-py takes longer than all the rest, and programs in memory never need it.
+    if name == "RedisSessionService":
+        from agentsession.redis import RedisSessionService  # noqa: PLC0415 - see above
+
+        return RedisSessionService
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

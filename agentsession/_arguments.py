@@ -1,0 +1,104 @@
+"""Checks of what callers pass in, each with an error that says what was expected. Pure; no I/O."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from agentsession.backend import ALL_EVENTS, Position, Window
+from agentsession.clock import to_microseconds
+from agentsession.retention import positive
+from agentsession.sessions import SessionKey, UserKey
+
+
+def natural(name: str, value: int) -> int:
+    """Check a number that may be 0."""
+    if type(value) is not int:
+        msg = f"{name} must be an int, not {type(value).__qualname__}: {value!r:.80}"
+        raise TypeError(msg)
+    if value < 0:
+        msg = f"{name} must not be negative: {value}"
+        raise ValueError(msg)
+    return value
+
+
+def at_most(name: str, value: int, most: int) -> int:
+    """Check the size of a page or of a batch."""
+    if positive(name, value) > most:
+        msg = f"{name} must be from 1 to {most:,}, not {value}"
+        raise ValueError(msg)
+    return value
+
+
+def check_app(app_name: str) -> None:
+    """Check an application's name, by the rule of all keys."""
+    UserKey(app_name, "-")
+
+
+def check_user(user_key: UserKey) -> None:
+    """Check a user's key; a session's is none."""
+    if not isinstance(user_key, UserKey):
+        kind = type(user_key).__qualname__
+        msg = f"expected a UserKey(app_name, user_id), not {kind}: {user_key!r:.80}"
+        raise TypeError(msg)
+
+
+def check_session(key: SessionKey) -> SessionKey:
+    """Check the key of a session that exists."""
+    if not isinstance(key, SessionKey):
+        kind = type(key).__qualname__
+        msg = f"expected a SessionKey(app_name, user_id, session_id), not {kind}: {key!r:.80}"
+        raise TypeError(msg)
+    if not key.session_id:
+        msg = f"the session_id is empty; only creating a session can do without: {key!r:.200}"
+        raise ValueError(msg)
+    return key
+
+
+def check_state(state: Mapping[str, Any]) -> None:
+    """Check that state is a mapping; its values are checked where they are encoded."""
+    if not isinstance(state, Mapping):
+        kind = type(state).__qualname__
+        msg = f"state must be a mapping of names to values, not {kind}: {state!r:.80}"
+        raise TypeError(msg)
+
+
+def window(num_recent_events: int | None, since: datetime | None, after_seq: int | None) -> Window:
+    """Combine the three bounds on the events of a session."""
+    if num_recent_events is None and since is None and after_seq is None:
+        return ALL_EVENTS
+    last = None if num_recent_events is None else natural("num_recent_events", num_recent_events)
+    return Window(
+        after_seq=0 if after_seq is None else natural("after_seq", after_seq),
+        since=None if since is None else _moment("since", since),
+        last=last,
+    )
+
+
+def _moment(name: str, value: datetime) -> int:
+    if not isinstance(value, datetime):
+        msg = f"{name} must be a datetime, not {type(value).__qualname__}: {value!r:.80}"
+        raise TypeError(msg)
+    if value.utcoffset() is None:
+        msg = f"{name} must be aware, with a time zone such as datetime.UTC: {value!r}"
+        raise ValueError(msg)
+    return to_microseconds(value)
+
+
+def encode_cursor(position: Position) -> str:
+    """Make a string of a place in a list of sessions, safe in a URL."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode()
+
+
+def decode_cursor(cursor: str) -> Position:
+    """Read what :func:`encode_cursor` made."""
+    try:
+        raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
+        return msgspec.json.decode(raw, type=Position)
+    except (ValueError, TypeError) as exc:
+        msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
+        raise ValueError(msg) from exc

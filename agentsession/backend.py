@@ -1,0 +1,303 @@
+"""What the author of a backend implements: a few atomic operations on bytes.
+
+A backend keeps what :class:`~agentsession.SessionService` gives it and decides what only the keeper
+of the data can decide: whether a session exists, which position an event gets, whether an id was
+seen before, what the limit trims and when things expire. It neither encodes nor decodes; it trusts
+its arguments.
+
+Rules for every operation:
+
+- It takes effect in one step: no reader and no other writer sees half of it, and nor does anyone
+  after a cancellation, a lost reply or a crash. Where application state lives on another node than
+  the session, and only there, its part of the operation may be a second step, after the first one.
+- It may be repeated: a backend that is not sure about an outcome repeats the operation itself.
+- Positions (``seq``) count from 1 without gaps, in the order in which appends took effect.
+- A session, application state and user state each expire when their time to live
+  (:class:`Retention`) has passed since the last write to them, as a whole and at once: from that
+  moment no operation finds them.
+- Points in time are microseconds since the epoch on the backend's own clock.
+
+``agentsession.testing`` has a check for each sentence; a backend that passes them is a backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from agentsession.state import NO_CHANGES, Changes, ScopeChanges
+
+if TYPE_CHECKING:
+    from agentsession.retention import Retention
+    from agentsession.sessions import SessionKey, UserKey
+
+__all__ = [
+    "REMEMBERED_IDS",
+    "Backend",
+    "Entry",
+    "EventSlice",
+    "Position",
+    "Receipt",
+    "SessionSlice",
+    "Snapshot",
+    "Window",
+]
+
+REMEMBERED_IDS: Final = 1000
+"""How many trimmed events' ids a log remembers, so that a late repeat is recognised still.
+
+A retry comes within seconds and a busy session appends some events a second, so a thousand is
+minutes of margin; at 100 bytes each they cost 100 kB, and only for a session that reached its
+limit.
+"""
+
+
+class Entry(Struct, frozen=True):
+    """One event on its way into a log.
+
+    Attributes:
+        event_id: Unique within the session.
+        time: The event's own timestamp, in microseconds.
+        payload: The encoded event.
+        changes: What it does to state.
+    """
+
+    event_id: str
+    time: int
+    payload: bytes
+    changes: Changes = NO_CHANGES
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """Which events of a log a reader wants: those that satisfy all three.
+
+    Attributes:
+        after_seq: Those after this position.
+        since: Those whose time in the log is this or later, in microseconds. An event's time in the
+            log is its own timestamp, held to the backend's present and moved past the time of the
+            event before it, so that this too is a run of events at the end of the log.
+        last: This many at the end; ``None`` for all.
+    """
+
+    after_seq: int = 0
+    since: int | None = None
+    last: int | None = None
+
+
+ALL_EVENTS: Final = Window()
+NO_EVENTS: Final = Window(last=0)
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """A session as it was at one moment.
+
+    Attributes:
+        session_id: The session's id.
+        created: When it was created.
+        updated: When it was last written to.
+        revision: Counts the writes to it, from 1 for its creation.
+        last_seq: The position of the newest event ever stored; 0 before the first.
+        app: The application's state, encoded.
+        user: The user's state, encoded.
+        session: The session's own state, encoded.
+        events: The encoded events that were asked for, in order.
+        first_seq: The position of ``events[0]``.
+    """
+
+    session_id: str
+    created: int
+    updated: int
+    revision: int
+    last_seq: int
+    app: dict[str, bytes] = {}
+    user: dict[str, bytes] = {}
+    session: dict[str, bytes] = {}
+    events: Sequence[bytes] = ()
+    first_seq: int = 0
+
+
+class Receipt(Struct, frozen=True):
+    """What a write to a session did.
+
+    Attributes:
+        seqs: The position of each entry, also of one that had been stored before.
+        revision: The session's revision now.
+        last_seq: The position of its newest event now.
+        updated: When it was last written to.
+    """
+
+    seqs: Sequence[int]
+    revision: int
+    last_seq: int
+    updated: int
+
+
+class EventSlice(Struct, frozen=True):
+    """A run of a log, in the order of the log.
+
+    Attributes:
+        first_seq: The position of ``events[0]``.
+        events: The encoded events.
+    """
+
+    first_seq: int
+    events: Sequence[bytes]
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """A place in a user's list of sessions, which is ordered by (updated, session id)."""
+
+    updated: int
+    session_id: str
+
+
+class SessionSlice(Struct, frozen=True):
+    """A run of a user's list of sessions, newest activity first.
+
+    Attributes:
+        sessions: The sessions, without events.
+        next: Where the list goes on; ``None`` at its end.
+    """
+
+    sessions: Sequence[Snapshot]
+    next: Position | None
+
+
+class Backend(ABC):
+    """Keeps sessions, their logs and state in three scopes, by the rules of this module.
+
+    Every method may raise :exc:`~agentsession.errors.BackendUnavailableError` if it could not serve
+    and nothing was written, and each that writes :exc:`~agentsession.errors.OutcomeUnknownError` if
+    it may have been, and :exc:`~agentsession.errors.CodecError` if it finds data that is not in its
+    format.
+
+    Args:
+        retention: What to keep and for how long.
+    """
+
+    def __init__(self, retention: Retention) -> None:
+        self.retention = retention
+
+    @abstractmethod
+    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
+        """Make a session with an empty log and this state.
+
+        Args:
+            key: The session, with an id.
+            changes: The first state, and changes to the other scopes.
+            token: Unique to this call. A repeat with the same token finds its own session, and
+                succeeds.
+
+        Raises:
+            SessionExistsError: The session exists; nothing was changed in any scope.
+        """
+
+    @abstractmethod
+    async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
+        """Return the session if it exists, and make it with this state if it does not.
+
+        Of any number of concurrent calls, one makes it and applies its *changes*; the others'
+        changes are dropped.
+        """
+
+    @abstractmethod
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        """Return the session with its scopes and the events in *window*, all of one moment.
+
+        The cost grows with what is returned, not with the log.
+        """
+
+    @abstractmethod
+    async def list_sessions(
+        self, user: UserKey, limit: int, before: Position | None
+    ) -> SessionSlice:
+        """Return up to *limit* of a user's sessions, newest activity first, from *before* on.
+
+        The session at *before* itself is not among them. Fewer than *limit* come only at the end.
+        The cost grows with the slice, not with the user's sessions. Never counts as a read for
+        ``refresh_on_read``.
+        """
+
+    @abstractmethod
+    async def delete(self, key: SessionKey) -> None:
+        """Delete the session, its log and its place in the list; an absent one is no error."""
+
+    @abstractmethod
+    async def delete_user(self, user: UserKey) -> None:
+        """Delete all sessions of a user and the user's state; each session in one step."""
+
+    @abstractmethod
+    async def append(
+        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+    ) -> Receipt:
+        """Add entries to the end of the log and apply their changes to state; all of it or nothing.
+
+        An entry whose id is in the log, or among the last :data:`REMEMBERED_IDS` trimmed from it,
+        was stored before: it adds nothing and changes nothing. If all were stored before, nothing
+        changes at all, whatever *expected_revision* says. Otherwise the revision grows by one,
+        every expiry of the session moves, and the oldest events beyond ``event_limit`` leave.
+
+        Raises:
+            SessionNotFoundError: The session does not exist; nothing was written.
+            RevisionConflictError: Its revision is not *expected_revision*; nothing was written.
+        """
+
+    @abstractmethod
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        after_seq: int,
+        before_seq: int | None,
+        limit: int,
+        newest_first: bool,
+    ) -> EventSlice:
+        """Return up to *limit* events between two positions, both exclusive.
+
+        They come from the lower end of that range, or from its upper end if *newest_first*; always
+        in the log's order. The cost grows with *limit*, not with the log.
+
+        Raises:
+            SessionNotFoundError: The session does not exist.
+        """
+
+    @abstractmethod
+    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+        """Return the position of a stored event, or ``None`` if the log does not hold it now.
+
+        Raises:
+            SessionNotFoundError: The session does not exist.
+        """
+
+    @abstractmethod
+    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
+        """Apply changes to state without an event.
+
+        The revision grows by one and every expiry of the session moves.
+
+        Raises:
+            SessionNotFoundError: The session does not exist; no scope was changed.
+        """
+
+    @abstractmethod
+    async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
+        """Apply changes to an application's state."""
+
+    @abstractmethod
+    async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
+        """Apply changes to a user's state."""
+
+    @abstractmethod
+    async def get_app_state(self, app_name: str) -> dict[str, bytes]:
+        """Return an application's state, empty if there is none."""
+
+    @abstractmethod
+    async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
+        """Return a user's state, empty if there is none."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of connections and tasks; may be called again. Data on a server stays."""

@@ -1,0 +1,287 @@
+"""Every exception that agentsession raises on its own account.
+
+::
+
+    AgentSessionError
+    ├── SessionNotFoundError (LookupError)   no such session: never made, deleted, or expired
+    ├── SessionExistsError                   create_session() met an id that is in use
+    ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
+    ├── RevisionConflictError                another writer came first; nothing was stored
+    ├── EventTooLargeError (ValueError)      the encoded event is over the size limit
+    ├── StateValueError (ValueError)         a value that cannot be stored; names its path
+    │   └── StateValueTooLargeError          a state value is over the size limit
+    ├── CodecError                           stored bytes not ours, or of a newer format
+    ├── ClosedError (RuntimeError)           the service was closed
+    ├── EventLoopError (RuntimeError)        the service belongs to another event loop
+    └── BackendError                         the server refused; __cause__ says why
+        ├── BackendUnavailableError          nothing was written; the call may be repeated
+        └── OutcomeUnknownError              perhaps written; repeat it with the same event id
+
+A caller's mistake in an argument is a plain :exc:`ValueError` or :exc:`TypeError`.
+
+Each class takes its data as positional arguments and words its message in ``__str__``, so that
+errors keep their attributes when they are pickled, as they are on their way between processes.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agentsession.sessions import SessionKey, UserKey
+
+__all__ = [
+    "AgentSessionError",
+    "BackendError",
+    "BackendUnavailableError",
+    "ClosedError",
+    "CodecError",
+    "EventLoopError",
+    "EventNotFoundError",
+    "EventTooLargeError",
+    "OutcomeUnknownError",
+    "RevisionConflictError",
+    "SessionExistsError",
+    "SessionNotFoundError",
+    "StateValueError",
+    "StateValueTooLargeError",
+]
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+
+
+def _named(subject: SessionKey | UserKey | str) -> str:
+    """Word what an error is about; ids of any length are cut to 80 characters."""
+    if isinstance(subject, str):
+        return subject
+    parts = [f"app {_brief.repr(subject.app_name)}", f"user {_brief.repr(subject.user_id)}"]
+    session_id = getattr(subject, "session_id", None)
+    if session_id is not None:
+        parts.insert(0, f"session {_brief.repr(session_id)}")
+    return ", ".join(parts)
+
+
+def described_app(app_name: str) -> str:
+    """Word an application as the subject of an error."""
+    return f"app {_brief.repr(app_name)}"
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    """Word a path as Python would subscript it: ``cart['items'][0]``."""
+    first, *rest = path
+    return str(first) + "".join(f"[{_brief.repr(step)}]" for step in rest)
+
+
+class AgentSessionError(Exception):
+    """The base of every error of this library."""
+
+
+class SessionNotFoundError(AgentSessionError, LookupError):
+    """The session does not exist: never created, deleted, or expired. Nothing was stored.
+
+    Attributes:
+        key: The session that was asked for.
+    """
+
+    def __init__(self, key: SessionKey) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{_named(self.key)}: not found; it was never created, was deleted or has expired. "
+            "get_or_create_session() makes it"
+        )
+
+
+class SessionExistsError(AgentSessionError):
+    """A session with this id exists; it was left as it is.
+
+    Attributes:
+        key: The session that exists.
+    """
+
+    def __init__(self, key: SessionKey) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{_named(self.key)}: exists already and was left as it is. "
+            "Use get_or_create_session(), or leave the id empty to get a new one"
+        )
+
+
+class EventNotFoundError(AgentSessionError, LookupError):
+    """The log does not hold this event: it was never stored, or the limit has trimmed it.
+
+    Attributes:
+        key: The session whose log was read.
+        event: The event's id, or its ``seq``.
+    """
+
+    def __init__(self, key: SessionKey, event: str | int) -> None:
+        super().__init__(key, event)
+        self.key = key
+        self.event = event
+
+    def __str__(self) -> str:
+        what = "id" if isinstance(self.event, str) else "seq"
+        return (
+            f"{_named(self.key)}: no event with {what} {_brief.repr(self.event)} in the log; "
+            "it was never stored, or the event limit has trimmed it"
+        )
+
+
+class RevisionConflictError(AgentSessionError):
+    """The session moved on since the caller read it; nothing was stored.
+
+    Attributes:
+        key: The session.
+        expected: The revision that the caller had seen.
+        actual: The revision that the session has.
+    """
+
+    def __init__(self, key: SessionKey, expected: int, actual: int) -> None:
+        super().__init__(key, expected, actual)
+        self.key = key
+        self.expected = expected
+        self.actual = actual
+
+    def __str__(self) -> str:
+        return (
+            f"{_named(self.key)}: expected revision {self.expected}, found {self.actual}; nothing "
+            "was stored. Load the session again, decide anew, and repeat"
+        )
+
+
+class EventTooLargeError(AgentSessionError, ValueError):
+    """An encoded event is larger than the service allows; nothing was stored.
+
+    Attributes:
+        key: The session.
+        event_id: The event.
+        size: Its encoded size in bytes.
+        limit: The service's ``max_event_size`` in bytes.
+    """
+
+    def __init__(self, key: SessionKey, event_id: str, size: int, limit: int) -> None:
+        super().__init__(key, event_id, size, limit)
+        self.key = key
+        self.event_id = event_id
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"{_named(self.key)}: event {_brief.repr(self.event_id)} takes {self.size:,} bytes, "
+            f"over the limit of {self.limit:,}; nothing was stored. Store large content elsewhere "
+            "and put a reference in the event, or raise max_event_size"
+        )
+
+
+class StateValueError(AgentSessionError, ValueError):
+    """A value that cannot be stored and come back equal; nothing was stored.
+
+    Attributes:
+        path: Where the value is: names and indices from the outside in.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: tuple[str | int, ...], reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{_dotted(self.path)}: {self.reason}; nothing was stored"
+
+
+class StateValueTooLargeError(StateValueError):
+    """One encoded state value is larger than the service allows; nothing was stored.
+
+    Attributes:
+        path: The value's name.
+        size: Its encoded size in bytes.
+        limit: The service's ``max_value_size`` in bytes.
+    """
+
+    def __init__(self, path: tuple[str | int, ...], size: int, limit: int) -> None:
+        super().__init__(
+            path, f"takes {size:,} bytes, over the limit of {limit:,} (max_value_size)"
+        )
+        self.args = (path, size, limit)
+        self.size = size
+        self.limit = limit
+
+
+class CodecError(AgentSessionError):
+    """Stored bytes that this version cannot read: not ours, damaged, or of a newer format.
+
+    Attributes:
+        subject: Whose data it is.
+        reason: What could not be read.
+    """
+
+    def __init__(self, subject: SessionKey | UserKey | str, reason: str) -> None:
+        super().__init__(subject, reason)
+        self.subject = subject
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{_named(self.subject)}: {self.reason}"
+
+
+class ClosedError(AgentSessionError, RuntimeError):
+    """The service was closed, or is closing; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __str__(self) -> str:
+        return "the session service is closed; make a new one, and close it last"
+
+
+class EventLoopError(AgentSessionError, RuntimeError):
+    """The service was first used on another event loop, and belongs to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __str__(self) -> str:
+        return (
+            "the session service belongs to another event loop; make one service for each loop, "
+            "for example inside the coroutine that asyncio.run() runs"
+        )
+
+
+class BackendError(AgentSessionError):
+    """The server refused the operation; nothing was written. ``__cause__`` says what it answered.
+
+    Attributes:
+        subject: Whose data it was about.
+        reason: What went wrong, with advice.
+    """
+
+    def __init__(self, subject: SessionKey | UserKey | str, reason: str) -> None:
+        super().__init__(subject, reason)
+        self.subject = subject
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{_named(self.subject)}: {self.reason}"
+
+
+class BackendUnavailableError(BackendError):
+    """The server could not be reached, or could not serve; nothing was written."""
+
+
+class OutcomeUnknownError(BackendError):
+    """The operation was sent and no answer came: it took effect whole, or not at all.
+
+    Repeating an append with the same event id is safe: it is stored once.
+    """

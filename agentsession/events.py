@@ -1,0 +1,145 @@
+"""What a log holds: events, and the parts of their content.
+
+These are the stored format too (:mod:`agentsession.codec`), so they change by rules: a new field
+has a default, a field never changes its type, a tag is never used again, and a change that an older
+reader could not survive raises the format version, the tag ``v``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta, Struct, field
+
+from agentsession.clock import utc_now
+
+__all__ = [
+    "Content",
+    "Data",
+    "Event",
+    "EventError",
+    "Part",
+    "Text",
+    "ToolCall",
+    "ToolResult",
+    "new_id",
+]
+
+
+def new_id() -> str:
+    """Generate an id of 128 random bits, as 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
+_Name: TypeAlias = Annotated[str, Meta(min_length=1)]
+_AwareDatetime: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+
+class Text(Struct, frozen=True, tag="text"):
+    """Words, of the user or of the model.
+
+    Args:
+        text: The words.
+    """
+
+    text: str
+
+
+class ToolCall(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
+    """The model asks for a tool to be run.
+
+    Args:
+        call_id: Ties the call to its :class:`ToolResult`.
+        name: The tool.
+        arguments: What to run it with: any JSON value. A string stays the string it was, so
+            arguments that a model wrote as text survive to the letter.
+    """
+
+    call_id: _Name
+    name: str
+    arguments: Any = {}
+
+
+class ToolResult(Struct, frozen=True, omit_defaults=True, tag="tool_result"):
+    """What a tool gave back.
+
+    Args:
+        call_id: The :class:`ToolCall` that it answers.
+        result: Any JSON value.
+        name: The tool.
+        is_error: Whether *result* tells of a failure.
+    """
+
+    call_id: _Name
+    result: Any = None
+    name: str = ""
+    is_error: bool = False
+
+
+class Data(Struct, frozen=True, omit_defaults=True, tag="data"):
+    """Anything else that JSON can hold: a form, a reference to a file, a citation.
+
+    Args:
+        data: Any JSON value. Binary content belongs elsewhere, with a reference to it here.
+        media_type: What *data* is, as a MIME type; empty for plain JSON.
+    """
+
+    data: Any
+    media_type: str = ""
+
+
+Part: TypeAlias = Text | ToolCall | ToolResult | Data
+"""One piece of an event's content; a type checker narrows it by ``isinstance`` or ``match``."""
+
+Content: TypeAlias = str | list[Part]
+"""Plain words, which stay a string, or a list of parts."""
+
+
+class EventError(Struct, frozen=True, omit_defaults=True):
+    """What went wrong in the step that an event records.
+
+    Args:
+        message: For people.
+        type: For programs: an exception's class, an error code.
+    """
+
+    message: str
+    type: str = ""
+
+
+class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
+    """One entry of a session's log. It never changes once it is stored.
+
+    Types are checked when the event is appended, not here.
+
+    Args:
+        author: Who speaks: ``"user"``, or an agent's name. Not empty.
+        content: Words, or a list of :data:`Part`.
+        id: Unique within the session; generated. A repeat with the same id stores nothing, which
+            makes a retry safe.
+        timestamp: When it happened, aware; the present by default. It is data: the order of the
+            log never depends on it. Stored in UTC with microseconds.
+        invocation_id: The turn that it belongs to: all events from one message of the user to the
+            end of the answer share it.
+        branch: The path of agents in a tree of them, such as ``"planner.researcher"``.
+        partial: A chunk of a stream. Passed on and never stored.
+        state_delta: Changes to state, stored in the same step: name to value, with the prefixes
+            ``app:``, ``user:`` and ``temp:``. :data:`agentsession.state.DELETE` deletes a name.
+        metadata: Anything that JSON can hold.
+        error: What went wrong, if something did.
+        seq: The position in the log, from 1 without gaps; given by the store, 0 before.
+    """
+
+    id: _Name = field(default_factory=new_id)
+    timestamp: _AwareDatetime = field(default_factory=utc_now)
+    author: _Name
+    invocation_id: str = ""
+    branch: str = ""
+    content: Content = ""
+    partial: bool = False
+    state_delta: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    error: EventError | None = None
+    seq: int = 0

@@ -1,0 +1,382 @@
+"""A backend in this process's memory.
+
+Rules of this file:
+
+- It stores the same bytes as Redis does, so that no caller can change what is stored by changing an
+  object, and a value that one backend refuses is refused by the other.
+- A session's lock is held for all of a write to it: writers of one session take turns in the order
+  in which they came, writers of different sessions do not wait for each other. A write checks
+  everything first and contains no ``await`` after its first change, so that a cancellation finds it
+  whole or not begun.
+- Expiry is decided by the clock at each access. The sweeper only frees memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, insort
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from agentsession.backend import (
+    NO_EVENTS,
+    Backend,
+    Entry,
+    EventSlice,
+    Position,
+    Receipt,
+    SessionSlice,
+    Snapshot,
+    Window,
+)
+from agentsession.clock import Clock, system_clock
+from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
+from agentsession.memory.records import Scope, StoredSession, User, change
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from agentsession.retention import Retention
+    from agentsession.sessions import SessionKey, UserKey
+    from agentsession.state import Changes, ScopeChanges
+
+__all__ = ["MemoryBackend"]
+
+# The sweeper lets other tasks run after this many sessions: 1,000 take it under a millisecond.
+_SWEEP_STRIDE: Final = 1000
+
+
+class MemoryBackend(Backend):
+    """A :class:`~agentsession.backend.Backend` in memory, by this module's rules.
+
+    Args:
+        retention: What to keep and for how long.
+        cleanup_interval: Seconds between two sweeps of what has expired; ``None`` for no sweeper.
+        clock: The backend's present, in microseconds.
+    """
+
+    def __init__(
+        self,
+        retention: Retention,
+        *,
+        cleanup_interval: float | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
+        super().__init__(retention)
+        self._cleanup_interval = cleanup_interval
+        self._clock = clock
+        self._apps: dict[str, Scope] = {}
+        self._users: dict[UserKey, User] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        sessions = sum(len(user.sessions) for user in self._users.values())
+        counts = f"apps={len(self._apps)} users={len(self._users)} sessions={sessions}"
+        return f"<{type(self).__name__} {counts}>"
+
+    # -- sessions
+
+    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
+        now = self._begin()
+        session = self._find(key, now)
+        if session is None:
+            session = self._make(key, changes, token, now)
+        elif session.token != token:
+            raise SessionExistsError(key)
+        return self._snapshot(key, session, NO_EVENTS, now)
+
+    async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
+        now = self._begin()
+        session = self._find(key, now)
+        if session is None:
+            session = self._make(key, changes, "", now)
+        else:
+            self._refresh(key, session, now)
+        return self._snapshot(key, session, window, now)
+
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        now = self._begin()
+        session = self._find(key, now)
+        if session is None:
+            return None
+        self._refresh(key, session, now)
+        return self._snapshot(key, session, window, now)
+
+    async def list_sessions(
+        self, user: UserKey, limit: int, before: Position | None
+    ) -> SessionSlice:
+        now = self._begin()
+        stored = self._users.get(user)
+        if stored is None:
+            return SessionSlice([], None)
+        activity = stored.activity
+        end = (
+            len(activity)
+            if before is None
+            else bisect_left(activity, (before.updated, before.session_id))
+        )
+        found: list[Snapshot] = []
+        app, own = self._app_values(user.app_name, now), self._user_values(user, now)
+        for index in range(end - 1, -1, -1):
+            session = stored.sessions[activity[index][1]]
+            if session.alive(now):
+                if len(found) == limit:
+                    return SessionSlice(found, Position(found[-1].updated, found[-1].session_id))
+                found.append(_snapshot(session, app, own, [], 0))
+        return SessionSlice(found, None)
+
+    async def delete(self, key: SessionKey) -> None:
+        session = self._find(key, self._begin())
+        if session is not None:
+            async with session.lock:
+                self._remove(key.user, session)
+
+    async def delete_user(self, user: UserKey) -> None:
+        self._begin()
+        self._users.pop(user, None)
+
+    # -- the log
+
+    async def append(
+        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+    ) -> Receipt:
+        async with self._writing(key) as (session, now):
+            log = session.log
+            new: dict[str, Entry] = {}
+            for entry in entries:
+                if entry.event_id not in log.ids:
+                    new.setdefault(entry.event_id, entry)
+            if new:
+                if expected_revision is not None and expected_revision != session.revision:
+                    raise RevisionConflictError(key, expected_revision, session.revision)
+                for entry in new.values():
+                    log.add(entry, now)
+                    self._apply(key, session, entry.changes, now)
+                if self.retention.event_limit:
+                    log.trim(self.retention.event_limit)
+                self._written(key, session, now)
+            seqs = [log.ids[entry.event_id] for entry in entries]
+            return Receipt(seqs, session.revision, log.count, session.updated)
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        after_seq: int,
+        before_seq: int | None,
+        limit: int,
+        newest_first: bool,
+    ) -> EventSlice:
+        now = self._begin()
+        session = self._need(key, now)
+        self._refresh(key, session, now)
+        log = session.log
+        first = max(after_seq + 1, log.first_seq)
+        last = log.count if before_seq is None else min(before_seq - 1, log.count)
+        if newest_first:
+            first = max(first, last - limit + 1)
+        else:
+            last = min(last, first + limit - 1)
+        return EventSlice(first, log.between(first, last))
+
+    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+        now = self._begin()
+        session = self._need(key, now)
+        self._refresh(key, session, now)
+        seq = session.log.ids.get(event_id)
+        return seq if seq is not None and seq >= session.log.first_seq else None
+
+    # -- state
+
+    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
+        async with self._writing(key) as (session, now):
+            self._apply(key, session, changes, now)
+            self._written(key, session, now)
+            return Receipt([], session.revision, session.log.count, session.updated)
+
+    async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
+        self._change_app(app_name, changes, self._begin())
+
+    async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
+        self._change_user(user, changes, self._begin())
+
+    async def get_app_state(self, app_name: str) -> dict[str, bytes]:
+        now = self._begin()
+        if self.retention.refresh_on_read:
+            self._change_app(app_name, {}, now)
+        return dict(self._app_values(app_name, now))
+
+    async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
+        now = self._begin()
+        if self.retention.refresh_on_read:
+            self._change_user(user, {}, now)
+        return dict(self._user_values(user, now))
+
+    # -- expiry
+
+    async def aclose(self) -> None:
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+
+    async def sweep(self) -> None:
+        """Free all that has expired, letting other tasks run in between."""
+        for number, (key, user) in enumerate(list(self._users.items()), 1):
+            for session in list(user.sessions.values()):
+                if not session.alive(self._clock()):
+                    self._remove(key, session)
+            self._drop_if_empty(key, user, self._clock())
+            if number % _SWEEP_STRIDE == 0:
+                await asyncio.sleep(0)
+        for name in [name for name, scope in self._apps.items() if not scope.alive(self._clock())]:
+            del self._apps[name]
+
+    async def _sweep_for_ever(self, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            await self.sweep()
+
+    def _begin(self) -> int:
+        """Start the sweeper on first use, when a loop is surely running, and return the present."""
+        if self._sweeper is None and self._cleanup_interval is not None:
+            self._sweeper = asyncio.create_task(
+                self._sweep_for_ever(self._cleanup_interval), name="agentsession-sweeper"
+            )
+        return self._clock()
+
+    # -- finding and changing; none of these awaits
+
+    def _find(self, key: SessionKey, now: int) -> StoredSession | None:
+        user = self._users.get(key.user)
+        session = None if user is None else user.sessions.get(key.session_id)
+        return session if session is not None and session.alive(now) else None
+
+    def _need(self, key: SessionKey, now: int) -> StoredSession:
+        session = self._find(key, now)
+        if session is None:
+            raise SessionNotFoundError(key)
+        return session
+
+    @asynccontextmanager
+    async def _writing(self, key: SessionKey) -> AsyncGenerator[tuple[StoredSession, int]]:
+        """Take a session's turn for a write.
+
+        While waiting, the session may have been deleted, and even made anew; the turn is taken on
+        the one that is stored.
+        """
+        now = self._begin()
+        while True:
+            session = self._need(key, now)
+            async with session.lock:
+                now = self._clock()
+                if self._find(key, now) is session:
+                    yield session, now
+                    return
+
+    def _make(self, key: SessionKey, changes: Changes, token: str, now: int) -> StoredSession:
+        user = self._users.setdefault(key.user, User())
+        expired = user.sessions.get(key.session_id)
+        if expired is not None:
+            user.remove_activity((expired.updated, expired.session_id))
+        session = StoredSession(key.session_id, token, now)
+        user.sessions[key.session_id] = session
+        insort(user.activity, (now, key.session_id))
+        session.touch(now, self.retention.session_ttl)
+        self._apply(key, session, changes, now)
+        return session
+
+    def _apply(self, key: SessionKey, session: StoredSession, changes: Changes, now: int) -> None:
+        change(session.state, changes.session)
+        if changes.user:
+            self._change_user(key.user, changes.user, now)
+        if changes.app:
+            self._change_app(key.app_name, changes.app, now)
+
+    def _written(self, key: SessionKey, session: StoredSession, now: int) -> None:
+        session.revision += 1
+        self._users[key.user].move(session, now)
+        session.touch(now, self.retention.session_ttl)
+
+    def _refresh(self, key: SessionKey, session: StoredSession, now: int) -> None:
+        if self.retention.refresh_on_read:
+            session.touch(now, self.retention.session_ttl)
+            self._change_user(key.user, {}, now)
+            self._change_app(key.app_name, {}, now)
+
+    def _change_app(self, app_name: str, changes: ScopeChanges, now: int) -> None:
+        scope = self._changed(
+            self._apps.pop(app_name, None), changes, now, self.retention.app_state_ttl
+        )
+        if scope is not None:
+            self._apps[app_name] = scope
+
+    def _change_user(self, key: UserKey, changes: ScopeChanges, now: int) -> None:
+        user = self._users.setdefault(key, User())
+        user.scope = self._changed(user.scope, changes, now, self.retention.user_state_ttl)
+        self._drop_if_empty(key, user, now)
+
+    @staticmethod
+    def _changed(scope: Scope | None, changes: ScopeChanges, now: int, ttl: int) -> Scope | None:
+        """Apply changes to a scope that may be absent or expired; an empty one is given up."""
+        if scope is None or not scope.alive(now):
+            scope = Scope()
+        change(scope.values, changes)
+        scope.touch(now, ttl)
+        return scope if scope.values else None
+
+    def _app_values(self, app_name: str, now: int) -> dict[str, bytes]:
+        scope = self._apps.get(app_name)
+        return scope.values if scope is not None and scope.alive(now) else {}
+
+    def _user_values(self, key: UserKey, now: int) -> dict[str, bytes]:
+        user = self._users.get(key)
+        scope = None if user is None else user.scope
+        return scope.values if scope is not None and scope.alive(now) else {}
+
+    def _remove(self, key: UserKey, session: StoredSession) -> None:
+        user = self._users.get(key)
+        if user is not None and user.sessions.get(session.session_id) is session:
+            del user.sessions[session.session_id]
+            user.remove_activity((session.updated, session.session_id))
+            self._drop_if_empty(key, user, self._clock())
+
+    def _drop_if_empty(self, key: UserKey, user: User, now: int) -> None:
+        if user.scope is not None and not user.scope.alive(now):
+            user.scope = None
+        if not user.sessions and user.scope is None and self._users.get(key) is user:
+            del self._users[key]
+
+    def _snapshot(
+        self, key: SessionKey, session: StoredSession, window: Window, now: int
+    ) -> Snapshot:
+        log = session.log
+        first = max(window.after_seq + 1, log.first_seq)
+        if window.since is not None:
+            first = max(first, log.first_since(window.since))
+        if window.last is not None:
+            first = max(first, log.count - window.last + 1)
+        app, user = self._app_values(key.app_name, now), self._user_values(key.user, now)
+        return _snapshot(session, app, user, log.between(first, log.count), first)
+
+
+def _snapshot(
+    session: StoredSession,
+    app: dict[str, bytes],
+    user: dict[str, bytes],
+    events: list[bytes],
+    first_seq: int,
+) -> Snapshot:
+    return Snapshot(
+        session_id=session.session_id,
+        created=session.created,
+        updated=session.updated,
+        revision=session.revision,
+        last_seq=session.log.count,
+        app=dict(app),
+        user=dict(user),
+        session=dict(session.state),
+        events=events,
+        first_seq=first_seq,
+    )

@@ -1,0 +1,142 @@
+"""What the memory backend keeps: plain records, without locks' rules and without I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from agentsession.backend import REMEMBERED_IDS, Entry
+
+if TYPE_CHECKING:
+    from agentsession.state import ScopeChanges
+
+
+class Mortal:
+    """Something that expires a while after it was last touched."""
+
+    __slots__ = ("expires_at",)
+
+    def __init__(self) -> None:
+        self.expires_at: int | None = None
+
+    def touch(self, now: int, ttl: int) -> None:
+        self.expires_at = now + ttl * 1000 if ttl else None
+
+    def alive(self, now: int) -> bool:
+        return self.expires_at is None or now < self.expires_at
+
+
+class Scope(Mortal):
+    """The state of an application, or of a user."""
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, bytes] = {}
+
+
+class Log:
+    """A session's events.
+
+    A list rather than a deque: slices at any place cost what they return. Trimming moves ``start``
+    and compacts when half of the list is dead, so that it costs O(1) an event over time.
+    """
+
+    __slots__ = ("_payloads", "_start", "_times", "count", "ids")
+
+    def __init__(self) -> None:
+        self._payloads: list[bytes] = []
+        self._times: list[int] = []
+        self._start = 0
+        self.count = 0
+        # Unlike a dict's, its oldest key leaves in O(1).
+        self.ids: OrderedDict[str, int] = OrderedDict()
+
+    @property
+    def first_seq(self) -> int:
+        """The position of the oldest event that is still held."""
+        return self.count - (len(self._payloads) - self._start) + 1
+
+    def add(self, entry: Entry, now: int) -> None:
+        """Add an event at the end; its time is held to *now*, and moved past the last one's."""
+        self.count += 1
+        self.ids[entry.event_id] = self.count
+        time = min(entry.time, now)
+        if self._times:
+            time = max(time, self._times[-1] + 1)
+        self._payloads.append(entry.payload)
+        self._times.append(time)
+
+    def trim(self, limit: int) -> None:
+        """Drop the oldest events beyond *limit*, and the ids of those trimmed long ago."""
+        self._start = max(self._start, len(self._payloads) - limit)
+        if self._start * 2 > len(self._payloads):
+            del self._payloads[: self._start]
+            del self._times[: self._start]
+            self._start = 0
+        while len(self.ids) > limit + REMEMBERED_IDS:
+            self.ids.popitem(last=False)
+
+    def between(self, first: int, last: int) -> list[bytes]:
+        """Return the events from position *first* to *last*, both included, as far as held."""
+        shift = self._start - self.first_seq
+        first = max(first, self.first_seq)
+        return self._payloads[first + shift : last + 1 + shift] if first <= last else []
+
+    def first_since(self, time: int) -> int:
+        """Return the position of the first event at *time* or later."""
+        return bisect_left(self._times, time, self._start) - self._start + self.first_seq
+
+
+class StoredSession(Mortal):
+    """A session, its log and its lock."""
+
+    __slots__ = ("created", "lock", "log", "revision", "session_id", "state", "token", "updated")
+
+    def __init__(self, session_id: str, token: str, now: int) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.token = token
+        self.created = self.updated = now
+        self.revision = 1
+        self.state: dict[str, bytes] = {}
+        self.log = Log()
+        self.lock = asyncio.Lock()
+
+
+class User:
+    """All that belongs to one user. ``activity`` holds (updated, session id) in ascending order."""
+
+    __slots__ = ("activity", "scope", "sessions")
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, StoredSession] = {}
+        self.activity: list[tuple[int, str]] = []
+        self.scope: Scope | None = None
+
+    def move(self, session: StoredSession, now: int) -> None:
+        """Note new activity of a session; the busiest one is usually the last already."""
+        old, new = (session.updated, session.session_id), (now, session.session_id)
+        if self.activity and self.activity[-1] == old and now >= session.updated:
+            self.activity[-1] = new
+        else:
+            self.remove_activity(old)
+            insort(self.activity, new)
+        session.updated = now
+
+    def remove_activity(self, entry: tuple[int, str]) -> None:
+        index = bisect_left(self.activity, entry)
+        if index < len(self.activity) and self.activity[index] == entry:
+            del self.activity[index]
+
+
+def change(values: dict[str, bytes], changes: ScopeChanges) -> None:
+    """Apply changes to the values of one scope."""
+    for name, value in changes.items():
+        if value is None:
+            values.pop(name, None)
+        else:
+            values[name] = value

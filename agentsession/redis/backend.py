@@ -1,0 +1,426 @@
+"""A backend on Redis or Valkey: one script an operation, so that each is one step."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Final
+
+from agentsession.backend import (
+    NO_EVENTS,
+    REMEMBERED_IDS,
+    Backend,
+    Entry,
+    EventSlice,
+    Position,
+    Receipt,
+    SessionSlice,
+    Snapshot,
+    Window,
+)
+from agentsession.errors import (
+    CodecError,
+    RevisionConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+    described_app,
+)
+from agentsession.redis.failures import Subject, translated
+from agentsession.redis.keys import STATE_FIELD, Keyspace, SessionKeys
+from agentsession.redis.replies import check_ours, pairs, read_names, read_snapshot, read_text
+from agentsession.redis.scripts import Script, load
+from agentsession.sessions import SessionKey, UserKey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentsession.redis.link import Argument, Link
+    from agentsession.retention import Retention
+    from agentsession.state import Changes, ScopeChanges
+
+__all__ = ["RedisBackend"]
+
+_APPEND: Final = load("append")
+_CREATE: Final = load("create")
+_DELETE: Final = load("delete")
+_GET: Final = load("get")
+_GET_SCOPE: Final = load("get_scope")
+_LIST: Final = load("list")
+_LOCATE: Final = load("locate")
+_PRUNE: Final = load("prune")
+_READ: Final = load("read")
+_SUMMARIES: Final = load("summaries")
+_UPDATE_SCOPE: Final = load("update_scope")
+
+# The scripts that change nothing: when their reply is lost, nothing is unknown.
+_READS: Final = frozenset({_GET, _GET_SCOPE, _LIST, _LOCATE, _READ, _SUMMARIES})
+
+_FOREIGN_REPLY: Final = "the reply answers another call; see what stands before the server"
+
+_DELETED_AT_ONCE: Final = 100
+
+
+class RedisBackend(Backend):
+    """A :class:`~agentsession.backend.Backend` on Redis 6.2 or newer, or Valkey.
+
+    :mod:`agentsession.redis.keys` says what it holds there. Application state joins a session's
+    step on one server. On a cluster it lives in another slot and is a second, idempotent step after
+    the first.
+
+    Args:
+        retention: What to keep and for how long.
+        link: Runs the scripts; closed with the backend.
+        key_prefix: Stands in front of every key.
+    """
+
+    def __init__(self, retention: Retention, link: Link, *, key_prefix: str = "") -> None:
+        super().__init__(retention)
+        self._link = link
+        self._keyspace = Keyspace(key_prefix)
+        self._calls = itertools.count(1)
+        self._refresh = "1" if retention.refresh_on_read else ""
+        self._lives = (retention.session_ttl, retention.user_state_ttl, retention.app_state_ttl)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._link!r}>"
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+    # -- sessions
+
+    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
+        return await self._create(key, changes, token, NO_EVENTS)
+
+    async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
+        return await self._create(key, changes, "", window)
+
+    async def _create(
+        self, key: SessionKey, changes: Changes, token: str, window: Window
+    ) -> Snapshot:
+        names = self._keyspace.session(key)
+        here, elsewhere = self._divided(changes)
+        reply = await self._run(
+            key,
+            _CREATE,
+            self._view_keys(key, names),
+            [
+                token,
+                key.session_id,
+                *self._lives,
+                self._refresh,
+                *_window_args(window),
+                *_flat(_triples(here)),
+            ],
+        )
+        if reply[1] == b"exists":
+            raise SessionExistsError(key)
+        check_ours(key, reply)
+        if elsewhere and reply[1] == b"created":
+            await self.update_app_state(key.app_name, elsewhere)
+        if reply[3]:
+            await self._prune(key.user, reply[3])
+        return read_snapshot(key, reply[2], await self._app_elsewhere(key))
+
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        names = self._keyspace.session(key)
+        reply = await self._run(
+            key,
+            _GET,
+            self._view_keys(key, names),
+            [*_window_args(window), self._refresh, *self._lives],
+        )
+        if reply[1] == b"missing":
+            return None
+        return read_snapshot(key, reply[2], await self._app_elsewhere(key))
+
+    async def list_sessions(
+        self, user: UserKey, limit: int, before: Position | None
+    ) -> SessionSlice:
+        found: list[Snapshot] = []
+        end: Position | None = None
+        while len(found) <= limit:
+            # One more than asked for tells whether the list goes on.
+            wanted = limit + 1 - len(found)
+            positions = await self._positions(user, wanted, before)
+            for position, snapshot in zip(
+                positions, await self._summaries(user, positions), strict=True
+            ):
+                before = position
+                if snapshot is not None:
+                    found.append(snapshot)
+                    if len(found) == limit:
+                        end = position
+            if len(positions) < wanted:
+                break
+        return SessionSlice(found[:limit], end if len(found) > limit else None)
+
+    async def _positions(
+        self, user: UserKey, wanted: int, before: Position | None
+    ) -> list[Position]:
+        """Read a run of the index; entries of equal score are in the order of their ids' bytes."""
+        extra = 1
+        while True:
+            highest: Argument = "+inf" if before is None else before.updated
+            reply = await self._run(
+                user, _LIST, [self._keyspace.index(user)], [highest, wanted + extra]
+            )
+            flat = reply[2]
+            positions = [
+                Position(int(score), read_text(user, name))
+                for name, score in zip(flat[::2], flat[1::2], strict=True)
+            ]
+            complete = len(positions) < wanted + extra
+            if before is not None:
+                limit = (before.updated, before.session_id.encode())
+                positions = [
+                    place
+                    for place in positions
+                    if (place.updated, place.session_id.encode()) < limit
+                ]
+            if complete or len(positions) >= wanted:
+                return positions[:wanted]
+            extra *= 4  # Many sessions were active in the same microsecond.
+
+    async def _summaries(
+        self, user: UserKey, positions: Sequence[Position]
+    ) -> list[Snapshot | None]:
+        """Read the sessions at these positions; ``None`` for one that has expired."""
+        if not positions:
+            return []
+        keys = [SessionKey(user.app_name, user.user_id, place.session_id) for place in positions]
+        names = [self._keyspace.index(user), self._keyspace.user(user)]
+        names.extend(self._keyspace.session(key).session for key in keys)
+        if self._link.spans_slots:
+            names.append(self._keyspace.app(user.app_name))
+        reply = await self._run(user, _SUMMARIES, names, [place.session_id for place in positions])
+        _, _, user_fields, app_fields, sessions = reply
+        app = await self._app_elsewhere(user) or pairs(app_fields)
+        return [
+            read_snapshot(key, [fields, user_fields, None, 0, 0, []], app) if fields else None
+            for key, fields in zip(keys, sessions, strict=True)
+        ]
+
+    async def _prune(self, user: UserKey, session_ids: Sequence[bytes]) -> None:
+        ids = [read_text(user, session_id) for session_id in session_ids]
+        names = [
+            self._keyspace.session(SessionKey(user.app_name, user.user_id, each)).session
+            for each in ids
+        ]
+        await self._run(user, _PRUNE, [self._keyspace.index(user), *names], ids)
+
+    async def delete(self, key: SessionKey) -> None:
+        names = self._keyspace.session(key)
+        await self._run(key, _DELETE, [names.index, *names.own], [key.session_id])
+
+    async def delete_user(self, user: UserKey) -> None:
+        index = self._keyspace.index(user)
+        while positions := await self._positions(user, _DELETED_AT_ONCE, None):
+            ids = [place.session_id for place in positions]
+            keys = [
+                self._keyspace.session(SessionKey(user.app_name, user.user_id, each))
+                for each in ids
+            ]
+            await self._run(
+                user, _DELETE, [index, *itertools.chain.from_iterable(key.own for key in keys)], ids
+            )
+        await self._run(user, _DELETE, [index, self._keyspace.user(user)], [])
+
+    # -- the log
+
+    async def append(
+        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+    ) -> Receipt:
+        divided = [self._divided(entry.changes) for entry in entries]
+        args: list[Argument] = [0]
+        touched: set[str] = set()
+        for entry, (here, _) in zip(entries, divided, strict=True):
+            triples = _triples(here)
+            touched.update(target.lower() for target, _, _ in triples)
+            args += (entry.event_id, entry.time, entry.payload, len(triples))
+            args += _flat(triples)
+        receipt = await self._write(key, expected_revision, touched, args)
+        for _, elsewhere in divided:
+            if elsewhere:
+                await self.update_app_state(key.app_name, elsewhere)
+        return receipt
+
+    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
+        here, elsewhere = self._divided(changes)
+        triples = _triples(here)
+        touched = {target.lower() for target, _, _ in triples}
+        receipt = await self._write(key, None, touched, [len(triples), *_flat(triples)])
+        if elsewhere:
+            await self.update_app_state(key.app_name, elsewhere)
+        return receipt
+
+    async def _write(
+        self,
+        key: SessionKey,
+        expected_revision: int | None,
+        touched: set[str],
+        args: Sequence[Argument],
+    ) -> Receipt:
+        names = self._keyspace.session(key)
+        keys = [names.session, names.events, names.ids, names.index]
+        scopes = ""
+        if "u" in touched:
+            keys.append(names.user)
+            scopes += "u"
+        if "a" in touched:
+            keys.append(self._keyspace.app(key.app_name))
+            scopes += "a"
+        reply = await self._run(
+            key,
+            _APPEND,
+            keys,
+            [
+                "" if expected_revision is None else expected_revision,
+                self.retention.event_limit,
+                REMEMBERED_IDS,
+                *self._lives,
+                key.session_id,
+                scopes,
+                *args,
+            ],
+        )
+        if reply[1] == b"missing":
+            raise SessionNotFoundError(key)
+        if reply[1] == b"conflict":
+            raise RevisionConflictError(key, expected_revision or 0, reply[2])
+        check_ours(key, reply)
+        return Receipt(reply[5:], reply[2], reply[3], reply[4])
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        after_seq: int,
+        before_seq: int | None,
+        limit: int,
+        newest_first: bool,
+    ) -> EventSlice:
+        names = self._keyspace.session(key)
+        reply = await self._run(
+            key,
+            _READ,
+            [names.session, names.events, names.ids, names.index],
+            [
+                after_seq,
+                "" if before_seq is None else before_seq,
+                limit,
+                "1" if newest_first else "",
+                self._refresh,
+                self.retention.session_ttl,
+            ],
+        )
+        if reply[1] == b"missing":
+            raise SessionNotFoundError(key)
+        check_ours(key, reply)
+        return EventSlice(reply[2], reply[3])
+
+    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+        names = self._keyspace.session(key)
+        reply = await self._run(key, _LOCATE, names.own, [event_id])
+        if reply[1] == b"missing":
+            raise SessionNotFoundError(key)
+        return reply[2] if reply[1] == b"found" else None
+
+    # -- state
+
+    async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
+        await self._update_scope(
+            described_app(app_name),
+            self._keyspace.app(app_name),
+            changes,
+            self.retention.app_state_ttl,
+        )
+
+    async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
+        await self._update_scope(
+            user, self._keyspace.user(user), changes, self.retention.user_state_ttl
+        )
+
+    async def _update_scope(
+        self, subject: Subject, name: str, changes: ScopeChanges, ttl: int
+    ) -> None:
+        triples = _scope_triples("s", "", changes)
+        await self._run(subject, _UPDATE_SCOPE, [name], [ttl, *_flat(triples)])
+
+    async def get_app_state(self, app_name: str) -> dict[str, bytes]:
+        return await self._get_scope(
+            described_app(app_name), self._keyspace.app(app_name), self.retention.app_state_ttl
+        )
+
+    async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
+        return await self._get_scope(user, self._keyspace.user(user), self.retention.user_state_ttl)
+
+    async def _get_scope(self, subject: Subject, name: str, ttl: int) -> dict[str, bytes]:
+        reply = await self._run(subject, _GET_SCOPE, [name], [self._refresh, ttl])
+        return read_names(subject, pairs(reply[2]))
+
+    # -- how it travels
+
+    async def _run(
+        self, subject: Subject, script: Script, keys: Sequence[str], args: Sequence[Argument]
+    ) -> Any:
+        """Run a script, word its failure, and check that the reply answers this very call."""
+        echo = b"%d" % next(self._calls)
+        with translated(subject, script.name, writes=script not in _READS):
+            reply = await self._link.run(script, keys, [echo, *args])
+        if reply[0] != echo:
+            raise CodecError(subject, _FOREIGN_REPLY)
+        return reply
+
+    def _view_keys(self, key: SessionKey, names: SessionKeys) -> list[str]:
+        keys = [names.session, names.events, names.ids, names.index, names.user]
+        if self._link.spans_slots:
+            keys.append(self._keyspace.app(key.app_name))
+        return keys
+
+    def _divided(self, changes: Changes) -> tuple[Changes, ScopeChanges]:
+        """Divide changes into those of the session's slot, and application state elsewhere."""
+        if self._link.spans_slots or not changes.app:
+            return changes, {}
+        return type(changes)(user=changes.user, session=changes.session), changes.app
+
+    async def _app_elsewhere(self, key: SessionKey | UserKey) -> dict[bytes, bytes] | None:
+        """Read application state that no session's script can reach."""
+        if self._link.spans_slots:
+            return None
+        reply = await self._run(
+            described_app(key.app_name),
+            _GET_SCOPE,
+            [self._keyspace.app(key.app_name)],
+            [self._refresh, self.retention.app_state_ttl],
+        )
+        return pairs(reply[2])
+
+
+def _window_args(window: Window) -> list[Argument]:
+    return [
+        window.after_seq,
+        "" if window.since is None else window.since,
+        "" if window.last is None else window.last,
+    ]
+
+
+def _triples(changes: Changes) -> list[tuple[str, str, bytes]]:
+    """Word changes as lib/changes.lua takes them."""
+    if not changes:
+        return []
+    return [
+        *_scope_triples("s", STATE_FIELD.decode(), changes.session),
+        *_scope_triples("u", "", changes.user),
+        *_scope_triples("a", "", changes.app),
+    ]
+
+
+def _flat(triples: list[tuple[str, str, bytes]]) -> Iterator[Argument]:
+    return itertools.chain.from_iterable(triples)
+
+
+def _scope_triples(target: str, prefix: str, changes: ScopeChanges) -> list[tuple[str, str, bytes]]:
+    return [
+        (target.upper(), prefix + name, b"") if value is None else (target, prefix + name, value)
+        for name, value in changes.items()
+    ]

@@ -1,0 +1,437 @@
+"""One connection that all callers share, pipelined.
+
+Theory of operation. A caller packs its command, puts a request into the queue and waits for the
+request's future. Three tasks serve all callers: the *owner* connects and reconnects; while it is
+connected, the *writer* sends what has gathered in the queue in one go and moves it to
+``_in_flight``, and the *reader* takes replies off the wire and hands each to the request at the
+head of ``_in_flight``, since a server answers in order. A caller that is cancelled abandons its
+future; its reply is read and dropped. So no caller can leave a connection dirty, lose one, or get
+another's reply.
+
+When the connection breaks, requests in flight go back to the head of the queue and are sent again:
+only commands that may be repeated belong here. A request ends when its reply comes or its deadline
+passes, then with what is known: not sent, or outcome unknown. One timer watches all deadlines, and
+is set anew only when it fires: a timer for each request would cost more than the request.
+
+redis-py connects, so TLS, passwords, database numbers, sockets and Sentinel are its job. Only its
+public methods are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import anyio
+import hiredis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MaxConnectionsError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from agentsession.redis.link import Argument, Link, NoReplyError, NotSentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agentsession.redis.scripts import Script
+
+__all__ = ["MultiplexedLink"]
+
+# Enough for the burst of a busy process; beyond it callers wait, so that a hung server cannot fill
+# the memory.
+_MOST_REQUESTS: Final = 10_000
+_MOST_BYTES: Final = 64 << 20
+# One write to the socket takes at most about this much, so that a large backlog does not become one
+# huge copy.
+_WRITE_BYTES: Final = 1 << 20
+# Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
+# half by chance, so that the clients of a restarted server do not all come at once.
+_FIRST_DELAY: Final = 0.01
+_LONGEST_DELAY: Final = 1.0
+
+# Answers of a server that cannot serve now and did nothing: it is loading, was demoted, is being
+# rearranged ...
+_NOT_NOW: Final = (
+    BusyLoadingError,
+    ReadOnlyError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+)
+# ... is busy with somebody's script, or has lost its replicas; redis-py has no classes for these
+# two.
+_NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ")
+
+
+class Wire(Protocol):
+    """What is used of a redis-py connection."""
+
+    async def send_packed_command(self, command: Iterable[bytes], *, check_health: bool) -> None:
+        """Send commands that are packed already."""
+
+    async def read_response(
+        self,
+        *,
+        disable_decoding: bool,
+        timeout: float,  # noqa: ASYNC109 - redis-py's name
+        disconnect_on_error: bool,
+    ) -> Any:
+        """Wait for the next reply, and raise it if it is an error."""
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        """Close the socket."""
+
+
+class Pool(Protocol):
+    """What is used of a redis-py connection pool."""
+
+    async def get_connection(self) -> Any:
+        """Return a connection that is connected."""
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+
+class _Request:
+    """A command on its way."""
+
+    __slots__ = (
+        "args",
+        "deadline",
+        "future",
+        "keys",
+        "maybe_run",
+        "packed",
+        "refusal",
+        "refused",
+        "script",
+    )
+
+    def __init__(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        future: asyncio.Future[list[Any]],
+        deadline: float,
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        self.args = args
+        self.future = future
+        self.deadline = deadline
+        self.maybe_run = False
+        self.refused = False
+        self.refusal: BaseException | None = None
+        self.packed = self._pack("EVALSHA", script.sha)
+
+    def send_text(self) -> None:
+        """Send the script itself next time: the server does not know it, or not any more."""
+        self.packed = self._pack("EVAL", self.script.text)
+
+    def _pack(self, command: str, script: str) -> bytes:
+        words = (command, script, len(self.keys), *self.keys, *self.args)
+        return bytes(hiredis.pack_command(words))  # type: ignore[arg-type]  # typed for one word
+
+    def take_back(self) -> None:
+        """Note that no reply will come; only a refusal says that it did not run."""
+        self.maybe_run = self.maybe_run or not self.refused
+        self.refused = False
+
+    def fail(self) -> None:
+        """End without a reply, saying what is known."""
+        if not self.future.done():
+            error = (
+                NoReplyError("no reply in time")
+                if self.maybe_run
+                else NotSentError("not sent in time")
+            )
+            error.__cause__ = self.refusal
+            self.future.set_exception(error)
+
+
+class MultiplexedLink(Link):
+    """A :class:`~agentsession.redis.link.Link` to one server. See this module's docstring.
+
+    Args:
+        pool: Where the connection comes from; it holds one connection of it for as long as it is
+            open.
+        owned: Whether to close *pool* in the end.
+        timeout: Seconds that a call may take, retries included.
+    """
+
+    spans_slots = True
+
+    def __init__(self, pool: Pool, *, owned: bool, timeout: float) -> None:
+        self._pool = pool
+        self._owned = owned
+        self._timeout = timeout
+        self._queue: deque[_Request] = deque()
+        self._in_flight: deque[_Request] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._owner: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ever_connected = False
+        self._failures = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._owner is not None else "unused"
+        waiting = f"queued={len(self._queue)} in_flight={len(self._in_flight)}"
+        return f"<{type(self).__name__} {state} {waiting}>"
+
+    # -- the callers' side
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        request = _Request(script, keys, args, loop.create_future(), loop.time() + self._timeout)
+        while self._full() and not self._closed:
+            await self._wait_for_room(request)
+        if self._closed:
+            msg = "the connection is closed"
+            raise NotSentError(msg)
+        if self._owner is None:
+            self._owner = asyncio.create_task(self._own(), name="agentsession-redis")
+        self._bytes += len(request.packed)
+        self._queue.append(request)
+        self._wake.set()
+        if self._timer is None:
+            self._timer = loop.call_at(request.deadline, self._check_deadlines)
+        return await request.future
+
+    def _full(self) -> bool:
+        return (
+            len(self._queue) + len(self._in_flight) >= _MOST_REQUESTS or self._bytes >= _MOST_BYTES
+        )
+
+    async def _wait_for_room(self, request: _Request) -> None:
+        self._room.clear()
+        try:
+            async with asyncio.timeout_at(request.deadline):
+                await self._room.wait()
+        except TimeoutError:
+            msg = "too many calls are waiting for the server"
+            raise NotSentError(msg) from None
+
+    def _done_with(self, request: _Request) -> None:
+        """Count a request out, and let others in."""
+        self._bytes -= len(request.packed)
+        if not self._room.is_set() and not self._full():
+            self._room.set()
+        if not self._queue and not self._in_flight:
+            self._idle.set()
+
+    def _check_deadlines(self) -> None:
+        """End the requests whose time is up; a connection that owes one a reply is given up."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for request in self._in_flight:
+            if request.deadline <= now and not request.future.done():
+                request.maybe_run = True
+                request.fail()
+                self._broken.set()
+        waiting = self._queue
+        self._queue = deque()
+        for request in waiting:
+            if request.deadline <= now:
+                request.fail()
+            if request.future.done():
+                self._done_with(request)
+            else:
+                self._queue.append(request)
+        deadlines = [
+            request.deadline
+            for request in (*self._in_flight, *self._queue)
+            if not request.future.done()
+        ]
+        self._timer = loop.call_at(min(deadlines), self._check_deadlines) if deadlines else None
+
+    # -- the owner's side
+
+    async def _own(self) -> None:
+        """Keep a connection as long as there is something to send."""
+        while True:
+            if not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            try:
+                async with asyncio.timeout(self._timeout):
+                    connection = await self._pool.get_connection()
+            except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (its issue 4287)
+                self._not_connected(exc)
+            else:
+                self._ever_connected = True
+                await self._use(connection)
+            if self._failures:
+                longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures, 10))
+                await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+
+    def _not_connected(self, exc: Exception) -> None:
+        """Decide whether to try again.
+
+        A refusal for good, or a first attempt that fails, ends what waits at once. A server that
+        was never reached is more likely a wrong address than a failover, and who starts a program
+        with a wrong address should not wait for the deadline to learn it.
+        """
+        self._failures += 1
+        for_good = isinstance(exc, (AuthenticationError, AuthorizationError, ResponseError)) or (
+            not self._ever_connected
+            and not isinstance(exc, (MaxConnectionsError, BusyLoadingError))
+        )
+        for request in list(self._queue):
+            request.refusal = exc
+        if for_good:
+            while self._queue:
+                request = self._queue.popleft()
+                request.fail()
+                self._done_with(request)
+            self._failures = 0
+
+    async def _use(self, connection: Wire) -> None:
+        """Send and receive until the connection breaks; then take back what has no reply."""
+        self._broken.clear()
+        tasks = [
+            asyncio.create_task(self._write(connection), name="agentsession-redis-writer"),
+            asyncio.create_task(self._read(connection), name="agentsession-redis-reader"),
+        ]
+        try:
+            await self._broken.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            clean = not self._in_flight and not self._broken.is_set()
+            self._take_back()
+            with anyio.move_on_after(self._timeout, shield=True):
+                await asyncio.wait(tasks)
+                # Whatever redis-py raises while giving up a connection, there is nothing more to do
+                # about it, and the owner must live on.
+                with suppress(Exception):
+                    if not clean:
+                        await connection.disconnect(nowait=True)
+                with suppress(Exception):
+                    await self._pool.release(connection)
+
+    def _take_back(self) -> None:
+        """Put what has no reply back to the head of the queue, in its order."""
+        for request in reversed(self._in_flight):
+            request.take_back()
+            if request.future.done():
+                self._done_with(request)
+            else:
+                self._queue.appendleft(request)
+        self._in_flight.clear()
+
+    async def _write(self, connection: Wire) -> None:
+        try:
+            while True:
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                batch: list[bytes] = []
+                size = 0
+                while self._queue and size < _WRITE_BYTES:
+                    request = self._queue.popleft()
+                    if request.future.done():
+                        self._done_with(request)
+                        continue
+                    self._in_flight.append(request)
+                    batch.append(request.packed)
+                    size += len(request.packed)
+                if batch:
+                    await connection.send_packed_command(batch, check_health=False)
+        except Exception as exc:  # noqa: BLE001 - as in _own; this connection is not to be used
+            self._break(exc)
+
+    async def _read(self, connection: Wire) -> None:
+        try:
+            while True:
+                try:
+                    # Not the connection's own timeout: an idle connection has nothing to say, and
+                    # each timeout costs more than the reply. The deadline of each request is
+                    # watched above.
+                    reply = await connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except (ResponseError, BusyLoadingError) as exc:
+                    reply = exc
+                self._resolve(reply)
+        except Exception as exc:  # noqa: BLE001 - as in _own; this connection is not to be used
+            self._break(exc)
+
+    def _resolve(self, reply: Any) -> None:
+        """Hand a reply to whom it belongs."""
+        request = self._in_flight.popleft()
+        if isinstance(reply, RedisError):
+            if isinstance(reply, NoScriptError) and not request.future.done():
+                self._bytes -= len(request.packed)
+                request.send_text()
+                self._bytes += len(request.packed)
+                self._queue.append(request)
+                self._wake.set()
+                return
+            if isinstance(reply, _NOT_NOW) or str(reply).startswith(_NOT_NOW_CODES):
+                request.refused = True
+                self._in_flight.appendleft(request)
+                self._break(reply)
+                return
+            if not request.future.done():
+                request.future.set_exception(reply)
+        elif not request.future.done():
+            request.future.set_result(reply)
+        self._failures = 0
+        self._done_with(request)
+
+    def _break(self, exc: Exception) -> None:
+        self._failures += 1
+        for request in self._in_flight:
+            request.refusal = exc
+        self._broken.set()
+
+    # -- the end
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._room.set()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            if self._queue or self._in_flight:
+                self._idle.clear()
+                with anyio.move_on_after(self._timeout):
+                    await self._idle.wait()
+            owner.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([owner])
+        for request in [*self._in_flight, *self._queue]:
+            request.fail()
+        self._in_flight.clear()
+        self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._owned:
+            with anyio.move_on_after(self._timeout, shield=True):
+                await self._pool.aclose()

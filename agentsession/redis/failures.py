@@ -1,0 +1,97 @@
+"""The border at which the driver's exceptions become this library's."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from redis.exceptions import (
+    AuthenticationError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from agentsession.errors import (
+    AgentSessionError,
+    BackendError,
+    BackendUnavailableError,
+    CodecError,
+    OutcomeUnknownError,
+)
+from agentsession.redis.link import NoReplyError, NotSentError
+from agentsession.sessions import SessionKey, UserKey
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["Subject", "translated"]
+
+Subject: TypeAlias = SessionKey | UserKey | str
+"""Whose data a call is about; a string describes an application."""
+
+
+_NO_MEMORY: Final = (
+    "the server is out of memory; nothing was written. "
+    "Raise its maxmemory, or set limits and expiry"
+)
+_NOT_OURS: Final = "a key of this name holds data that is not ours; set a key_prefix of your own"
+_CLUSTER: Final = "the server is a node of a cluster; pass a redis.asyncio.RedisCluster client"
+
+
+@contextmanager
+def translated(subject: Subject, script_name: str, *, writes: bool) -> Generator[None]:
+    """Turn what the driver raises into what happened.
+
+    Args:
+        subject: Whose data the call is about.
+        script_name: What was run.
+        writes: Whether it may have written; otherwise a lost reply leaves nothing unknown.
+    """
+    try:
+        yield
+    except NotSentError as exc:
+        why = exc if exc.__cause__ is None else exc.__cause__
+        reason = f"the server cannot be reached or cannot serve ({why}); nothing was written"
+        raise BackendUnavailableError(subject, reason) from why
+    except NoReplyError as exc:
+        why = exc if exc.__cause__ is None else exc.__cause__
+        raise _unanswered(subject, why, writes=writes) from why
+    except RedisError as exc:
+        raise _refused(subject, script_name, exc, writes=writes) from exc
+
+
+def _unanswered(subject: Subject, why: BaseException, *, writes: bool) -> BackendError:
+    if not writes:
+        return BackendUnavailableError(subject, f"no answer from the server ({why})")
+    reason = f"no answer from the server ({why}): it was written whole or not at all; repeat it"
+    return OutcomeUnknownError(subject, reason)
+
+
+def _refused(
+    subject: Subject, script_name: str, exc: RedisError, *, writes: bool
+) -> AgentSessionError:
+    """Sort an error by its class, most specific first, and by its code where there is no class.
+
+    Redis 6 words an error inside a script as ``ERR Error running script``, with its code further
+    on.
+    """
+    text = str(exc)
+    match exc:
+        case AuthenticationError() | NoPermissionError():
+            return BackendError(subject, f"the server denies it ({exc}); nothing was written")
+        case RedisConnectionError() | RedisTimeoutError():
+            return _unanswered(subject, exc, writes=writes)
+        case MovedError():
+            return BackendError(subject, _CLUSTER)
+        case OutOfMemoryError():
+            return BackendUnavailableError(subject, _NO_MEMORY)
+        case _ if "OOM command not allowed" in text:
+            return BackendUnavailableError(subject, _NO_MEMORY)
+        case _ if "WRONGTYPE" in text:
+            return CodecError(subject, _NOT_OURS)
+        case _:
+            return BackendError(subject, f"the server refuses {script_name}: {exc}")

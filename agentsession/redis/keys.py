@@ -1,0 +1,98 @@
+"""The names of everything that is kept on Redis. Pure; no I/O.
+
+======================== ========== =====================================================
+key                      type       holds
+======================== ========== =====================================================
+appdata:{app}            Hash       name to value
+userdata:{app:user}      Hash       name to value
+session:{app:user}:sid   Hash       v, created, updated, revision, count, last, token and
+                                    ttl; session state as ``state:`` and its name
+events:{app:user}:sid    Sorted set the log; score: time in µs, value: event as JSON
+eventids:{app:user}:sid  Sorted set event ids; score: position
+sessions:{app:user}      Sorted set session ids; score: last activity in µs
+======================== ========== =====================================================
+
+The braces are the cluster's hash tag: all that belongs to one user is in one slot, so that one
+script can change it. The ids inside have the four characters that mean something here escaped, so
+that no id can reach another one's key, whatever it holds. A key's first word is never the end of
+another's, so that deployments with different prefixes never meet either.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from agentsession.sessions import SessionKey, UserKey
+
+__all__ = ["STATE_FIELD", "Keyspace", "SessionKeys"]
+
+STATE_FIELD: Final = b"state:"
+"""Stands before the names of state among the fields of a session."""
+
+_special = re.compile(r"[%:{}]")
+_ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in "%:{}"}
+
+
+def _escape(part: str) -> str:
+    return part.translate(_ESCAPES) if _special.search(part) else part
+
+
+class SessionKeys(Struct, frozen=True):
+    """The keys of one session, and of what it shares with its user's others."""
+
+    session: str
+    events: str
+    ids: str
+    index: str
+    user: str
+
+    @property
+    def own(self) -> tuple[str, str, str]:
+        """The keys that go when the session is deleted."""
+        return self.session, self.events, self.ids
+
+
+class Keyspace:
+    """Builds the keys of one deployment.
+
+    Args:
+        prefix: Stands in front of every key, as it is; ``"prod:"`` for example.
+
+    Raises:
+        ValueError: *prefix* holds a brace, which would move the cluster's hash tag.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        if "{" in prefix or "}" in prefix:
+            msg = f"key_prefix must not contain braces, a cluster's hash tag: {prefix!r}"
+            raise ValueError(msg)
+        self.prefix = prefix
+
+    def session(self, key: SessionKey) -> SessionKeys:
+        """Return the keys of a session."""
+        prefix = self.prefix
+        tag = f"{{{_escape(key.app_name)}:{_escape(key.user_id)}}}"
+        name = f"{tag}:{_escape(key.session_id)}"
+        return SessionKeys(
+            f"{prefix}session:{name}",
+            f"{prefix}events:{name}",
+            f"{prefix}eventids:{name}",
+            f"{prefix}sessions:{tag}",
+            f"{prefix}userdata:{tag}",
+        )
+
+    def index(self, user: UserKey) -> str:
+        """Return the key of a user's list of sessions."""
+        return f"{self.prefix}sessions:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
+
+    def user(self, user: UserKey) -> str:
+        """Return the key of a user's state."""
+        return f"{self.prefix}userdata:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
+
+    def app(self, app_name: str) -> str:
+        """Return the key of an application's state."""
+        return f"{self.prefix}appdata:{{{_escape(app_name)}}}"

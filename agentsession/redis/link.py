@@ -1,0 +1,52 @@
+"""How scripts reach a server: the interface, and how a call can fail."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentsession.redis.scripts import Script
+
+__all__ = ["Argument", "Link", "NoReplyError", "NotSentError"]
+
+Argument: TypeAlias = str | bytes | int
+"""What a key or an argument of a script can be."""
+
+
+class NotSentError(Exception):
+    """The call was not run: the server was not reached, or refused before it did anything."""
+
+
+class NoReplyError(Exception):
+    """The call was sent and no answer came in time: it ran, or it did not."""
+
+
+class Link(ABC):
+    """Runs scripts on a server, or on the right node of a cluster.
+
+    Calls may be made concurrently and are run in the order in which they were made, except that a
+    call may be repeated when its reply was lost: only calls that may be repeated belong here.
+    Cancelling a caller abandons the reply and nothing else.
+
+    Attributes:
+        spans_slots: Whether a script may touch keys of different hash tags.
+    """
+
+    spans_slots: bool
+
+    @abstractmethod
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        """Run a script and return its reply: a list of bytes, integers and such lists.
+
+        Raises:
+            NotSentError: It was not run.
+            NoReplyError: Whether it ran is not known.
+            redis.exceptions.RedisError: The server's answer is an error.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Wait a bounded time for replies under way, and let go of connections."""

@@ -1,0 +1,34 @@
+-- Expiry of what belongs to a session, and of the other two scopes. A time to live is in milliseconds; 0 is for ever.
+
+-- Moves the expiry of a session's keys. `recorded` is the `ttl` field of the session: what an earlier write set.
+-- The index lives as long as the longest-lived session in it: processes may be configured differently while
+-- a deployment rolls, so its expiry only ever moves forward, and a session that lives for ever keeps it for ever.
+local function move_session_expiry(session, events, ids, index, ttl, recorded)
+  if ttl > 0 then
+    redis.call('PEXPIRE', session, ttl)
+    redis.call('PEXPIRE', events, ttl)
+    redis.call('PEXPIRE', ids, ttl)
+    local left = redis.call('PTTL', index)
+    if (left >= 0 and left < ttl) or (left == -1 and redis.call('ZCARD', index) == 1) then
+      redis.call('PEXPIRE', index, ttl)
+    end
+    if recorded ~= tostring(ttl) then
+      redis.call('HSET', session, 'ttl', ttl)
+    end
+  elseif recorded then
+    redis.call('PERSIST', session)
+    redis.call('PERSIST', events)
+    redis.call('PERSIST', ids)
+    redis.call('PERSIST', index)
+    redis.call('HDEL', session, 'ttl')
+  end
+end
+
+-- Moves the expiry of an application's or a user's state.
+local function move_scope_expiry(key, ttl)
+  if ttl > 0 then
+    redis.call('PEXPIRE', key, ttl)
+  else
+    redis.call('PERSIST', key)
+  end
+end

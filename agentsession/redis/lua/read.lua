@@ -1,0 +1,36 @@
+--! uses expiry
+-- Reads a run of a session's log.
+--
+-- KEYS   1 session, 2 events, 3 ids, 4 index
+-- ARGV   1 echo, 2 after position, 3 before position or '', 4 limit, 5 '1' to read from the upper end, 6 '1' to move expiry,
+--        7 session ttl
+-- Returns {echo, 'found', position of the first, events}, {echo, 'missing'} or {echo, 'foreign', version found or ''}
+
+local session, events = KEYS[1], KEYS[2]
+local meta = redis.call('HMGET', session, 'v', 'count', 'ttl')
+if meta[1] ~= '1' then
+  if not meta[1] and redis.call('EXISTS', session) == 0 then
+    return { ARGV[1], 'missing' }
+  end
+  return { ARGV[1], 'foreign', meta[1] or '' }
+end
+local count, limit = tonumber(meta[2]), tonumber(ARGV[4])
+local trimmed = count - redis.call('ZCARD', events)
+local first = math.max(tonumber(ARGV[2]), trimmed) + 1
+local last = count
+if ARGV[3] ~= '' then
+  last = math.min(tonumber(ARGV[3]) - 1, count)
+end
+if ARGV[5] == '1' then
+  first = math.max(first, last - limit + 1)
+else
+  last = math.min(last, first + limit - 1)
+end
+local found = {}
+if first <= last then
+  found = redis.call('ZRANGE', events, first - trimmed - 1, last - trimmed - 1)
+end
+if ARGV[6] == '1' then
+  move_session_expiry(session, events, KEYS[3], KEYS[4], tonumber(ARGV[7]), meta[3])
+end
+return { ARGV[1], 'found', first, found }

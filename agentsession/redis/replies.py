@@ -1,0 +1,83 @@
+"""What scripts return, made into what a backend returns. Pure; no I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from agentsession.backend import Snapshot
+from agentsession.errors import CodecError, described_app
+from agentsession.redis.keys import STATE_FIELD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentsession.redis.failures import Subject
+    from agentsession.sessions import SessionKey
+
+__all__ = ["check_ours", "pairs", "read_names", "read_snapshot", "read_text"]
+
+_FORMAT: Final = b"1"
+
+
+def check_ours(subject: Subject, reply: Sequence[Any]) -> None:
+    """Refuse a session whose hash is not in our format."""
+    if reply[1] == b"foreign":
+        raise CodecError(subject, _version_problem(reply[2]))
+
+
+def _version_problem(version: bytes) -> str:
+    if version.isdigit():
+        return (
+            f"stored in format {version.decode()} by a newer agentsession, and this one reads "
+            f"format {_FORMAT.decode()}; upgrade this process"
+        )
+    return "the stored hash is not a session of ours; set a key_prefix of your own"
+
+
+def pairs(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
+    """Make a dict of a hash as a script returns it."""
+    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
+
+
+def read_text(subject: Subject, raw: bytes) -> str:
+    """Decode a stored name."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as exc:
+        raise CodecError(subject, f"a stored name is not UTF-8: {raw!r:.80}") from exc
+
+
+def read_names(subject: Subject, fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
+    """Decode the names of a scope."""
+    return {read_text(subject, name): value for name, value in fields.items()}
+
+
+def read_snapshot(
+    key: SessionKey, view: Sequence[Any], app: Mapping[bytes, bytes] | None
+) -> Snapshot:
+    """Read a session as lib/snapshot.lua returns it."""
+    flat, user_fields, app_fields, start, length, events = view
+    fields = pairs(flat)
+    if fields.get(b"v") != _FORMAT:
+        raise CodecError(key, _version_problem(fields.get(b"v", b"")))
+    state = {
+        name[len(STATE_FIELD) :]: value
+        for name, value in fields.items()
+        if name.startswith(STATE_FIELD)
+    }
+    try:
+        count = int(fields[b"count"])
+        return Snapshot(
+            session_id=key.session_id,
+            created=int(fields[b"created"]),
+            updated=int(fields[b"updated"]),
+            revision=int(fields[b"revision"]),
+            last_seq=count,
+            app=read_names(described_app(key.app_name), pairs(app_fields) if app is None else app),
+            user=read_names(key.user, pairs(user_fields)),
+            session=read_names(key, state),
+            events=events,
+            first_seq=count - length + start + 1,
+        )
+    except (KeyError, ValueError) as exc:
+        raise CodecError(key, f"the stored session is damaged: {exc!r}") from exc

@@ -1,0 +1,331 @@
+"""Runs an agent on a session: loads it, keeps it, and hands on what the agent says.
+
+One turn, in this order:
+
+1. the session is loaded, or made;
+2. the user's message is appended;
+3. the agent runs; each whole event is appended before it is handed on, each partial one is only
+   handed on;
+4. state that the agent changed and no event carried is stored.
+
+So whatever the caller has seen as a whole event is stored, and what is stored the caller sees, in
+the same order.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
+
+import anyio
+import msgspec
+from msgspec import Struct
+
+from agentsession.errors import AgentSessionError
+from agentsession.events import Content, Event, EventError, new_id
+from agentsession.memory import InMemorySessionService
+from agentsession.sessions import Session, SessionKey
+from agentsession.state import DELETE
+
+if TYPE_CHECKING:
+    from agentsession.service import SessionService
+
+__all__ = ["Agent", "AgentContext", "AgentObject", "Run", "Runner", "TrackedState"]
+
+# How long closing an agent that was cancelled may take, in seconds, before it is left to itself.
+_CLOSING_TIME = 5.0
+
+
+class TrackedState(MutableMapping[str, Any]):
+    """A session's merged state, whose changes are stored with the agent's next event.
+
+    Setting and deleting names is noticed, and so are changes inside lists and dicts that were read
+    from here. Names have the prefixes of their scopes; ``temp:`` names live as long as the session
+    object.
+
+    Args:
+        session: The session; its ``state`` is what is shown.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._changed: dict[str, Any] = {}
+        self._read: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._session.state!r})"
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._session.state[name]
+        if type(value) in (list, dict) and name not in self._read:
+            self._read[name] = msgspec.json.encode(value)
+        return value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._session.state[name] = self._changed[name] = value
+        self._read.pop(name, None)
+
+    def __delitem__(self, name: str) -> None:
+        del self._session.state[name]
+        self._changed[name] = DELETE
+        self._read.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._session.state)
+
+    def __len__(self) -> int:
+        return len(self._session.state)
+
+    def take_changes(self) -> dict[str, Any]:
+        """Return what changed since the last call, as a state delta, and begin anew."""
+        state = self._session.state
+        for name, before in self._read.items():
+            if (
+                name in state
+                and name not in self._changed
+                and msgspec.json.encode(state[name]) != before
+            ):
+                self._changed[name] = state[name]
+        self._read.clear()
+        changes, self._changed = self._changed, {}
+        return changes
+
+
+class AgentContext(Struct, frozen=True, kw_only=True):
+    """All that an agent gets; it may grow.
+
+    Attributes:
+        session: The session so far, the user's message included; kept up to date while the agent
+            runs.
+        message: The user's message as it was stored.
+        invocation_id: The turn; the runner puts it into every event that has none.
+        state: The session's merged state, to read and to change.
+    """
+
+    session: Session
+    message: Event
+    invocation_id: str
+    state: TrackedState
+
+
+@runtime_checkable
+class AgentObject(Protocol):
+    """An agent that is an object."""
+
+    def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
+        """Answer one message of the user, event by event."""
+        ...
+
+
+Agent: TypeAlias = Callable[[AgentContext], AsyncIterator[Event]] | AgentObject
+"""Anything that takes one :class:`AgentContext` and returns an async iterator of events."""
+
+
+class Run(AsyncIterator[Event]):
+    """One turn on its way: iterate over it for the agent's events; use it once.
+
+    Leaving the loop early ends the turn at once only if the run is closed: ``async with
+    runner.run(...) as run``.
+
+    Attributes:
+        key: The session, with its id, also if it was generated.
+        invocation_id: The turn.
+    """
+
+    def __init__(
+        self, key: SessionKey, invocation_id: str, events: AsyncGenerator[Event, None]
+    ) -> None:
+        self.key = key
+        self.invocation_id = invocation_id
+        self._events = events
+
+    @property
+    def session_id(self) -> str:
+        """The session's id, also if it was generated."""
+        return self.key.session_id
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the turn where it is: the agent is closed, and what was appended stays."""
+        await self._events.aclose()
+
+
+class Runner:
+    """Creates, loads and updates sessions, so that an agent's author never does.
+
+    Any number of turns may run at once. Two turns of one session interleave their events, each in
+    order and each with its own ``invocation_id``.
+
+    Args:
+        app_name: The application, part of every session's key.
+        agent: A callable that takes one :class:`AgentContext` and returns an async iterator of
+            events, such as an async generator function, or an object with such a method ``run``.
+        session_service: Where sessions are kept; it stays open. Without one they are in memory, and
+            gone when the runner is closed.
+
+    Raises:
+        TypeError: *agent* cannot be run.
+    """
+
+    def __init__(
+        self, app_name: str, agent: Agent, session_service: SessionService | None = None
+    ) -> None:
+        SessionKey(app_name, "-")  # checks the name
+        self._app_name = app_name
+        self._agent = _runnable(agent)
+        self._owns_service = session_service is None
+        self._service = InMemorySessionService() if session_service is None else session_service
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._app_name!r} on {self._service!r}>"
+
+    @property
+    def session_service(self) -> SessionService:
+        """Where the sessions are kept."""
+        return self._service
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the service if it is the runner's own; one that was handed in stays open."""
+        if self._owns_service:
+            await self._service.aclose()
+
+    def run(
+        self,
+        user_id: str,
+        session_id: str,
+        message: Content | Event,
+        *,
+        num_recent_events: int | None = None,
+    ) -> Run:
+        """Run one turn; nothing happens until the result is iterated over.
+
+        An agent's exception becomes a last event with ``error``, stored and handed on, and is then
+        raised. If the caller is cancelled or closes the run, the agent is closed and what was
+        appended stays.
+
+        Args:
+            user_id: Who speaks.
+            session_id: The session, made if it does not exist; empty for a new one, whose id is
+                ``run(...).session_id``.
+            message: What the user says: a string, a list of parts, or an event of the user's own
+                making, whose id makes a repeat of the turn store the message once.
+            num_recent_events: Load at most this many of the session's events; ``None`` for all.
+
+        Returns:
+            An async iterator of the agent's events: whole ones as they were stored, partial ones as
+            they came.
+
+        Raises:
+            TypeError: An id is no string. While iterating: the agent yields something that is no
+                event.
+            ValueError: An id is empty or not valid Unicode.
+        """
+        key = SessionKey(self._app_name, user_id, session_id or new_id())
+        event = message if isinstance(message, Event) else Event(author="user", content=message)
+        invocation_id = event.invocation_id or new_id()
+        event = msgspec.structs.replace(event, invocation_id=invocation_id)
+        return Run(key, invocation_id, self._turn(key, event, num_recent_events))
+
+    async def _turn(
+        self, key: SessionKey, message: Event, num_recent_events: int | None
+    ) -> AsyncGenerator[Event, None]:
+        session = await self._service.get_or_create_session(
+            key, num_recent_events=num_recent_events
+        )
+        message = await self._service.append_event(session, message)
+        state = TrackedState(session)
+        context = AgentContext(
+            session=session, message=message, invocation_id=message.invocation_id, state=state
+        )
+        try:
+            async with aclosing(_started(self._agent, context)) as events:
+                async for event in events:
+                    yield await self._keep(context, event)
+        except Exception as exc:
+            error = EventError(message=str(exc) or repr(exc), type=type(exc).__qualname__)
+            try:
+                last = await self._keep(context, Event(author=_name(self._agent), error=error))
+            except AgentSessionError as failure:
+                exc.add_note(f"agentsession could not store the event of this error: {failure}")
+                raise exc from None
+            yield last
+            raise
+        changes = state.take_changes()
+        if changes:
+            await self._service.update_session_state(key, changes)
+
+    async def _keep(self, context: AgentContext, event: Event) -> Event:
+        """Append a whole event, with the turn's id and the state that the agent changed."""
+        if not isinstance(event, Event):
+            kind = type(event).__qualname__
+            msg = f"an agent yields agentsession.Event objects, not {kind}: {event!r:.80}"
+            raise TypeError(msg)
+        if not event.invocation_id:
+            event = msgspec.structs.replace(event, invocation_id=context.invocation_id)
+        if event.partial:
+            return event
+        changes = context.state.take_changes()
+        if changes:
+            event = msgspec.structs.replace(event, state_delta=changes | event.state_delta)
+        return await self._service.append_event(context.session, event)
+
+
+def _runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
+    """Find what to call; an object's ``run`` comes first."""
+    if isinstance(agent, type):
+        msg = f"the agent is the class {agent.__name__}; pass an instance of it"
+        raise TypeError(msg)
+    if isinstance(agent, AgentObject):
+        return agent.run
+    if callable(agent):
+        return agent
+    msg = f"an agent is callable or has a method run, and {agent!r:.80} is neither"
+    raise TypeError(msg)
+
+
+def _name(agent: object) -> str:
+    """Name an agent for the event of its error."""
+    owner = getattr(agent, "__self__", None)
+    return getattr(owner, "name", None) or getattr(agent, "__name__", None) or "agent"
+
+
+async def _started(
+    agent: Callable[[AgentContext], AsyncIterator[Event]], context: AgentContext
+) -> AsyncGenerator[Event, None]:
+    """Iterate over an agent's events, and close it in the end, in bounded time if cancelled."""
+    events = agent(context)
+    if not isinstance(events, AsyncIterator):
+        if inspect.iscoroutine(events):
+            events.close()
+        kind = type(events).__qualname__
+        msg = (
+            f"the agent returned a {kind}, not an async iterator; it needs 'async def' and 'yield'"
+        )
+        raise TypeError(msg)
+    try:
+        async for event in events:
+            yield event
+    finally:
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            with anyio.move_on_after(_CLOSING_TIME, shield=True):
+                await close()

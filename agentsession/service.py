@@ -1,0 +1,525 @@
+"""What applications hold: the service, over any backend.
+
+It checks and encodes what comes in, routes state to its scopes, and decodes and merges what goes
+out; all decisions about stored data are the backend's. Nothing here waits for anything but the
+backend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import msgspec
+
+from agentsession._arguments import (
+    at_most,
+    check_app,
+    check_session,
+    check_state,
+    check_user,
+    decode_cursor,
+    encode_cursor,
+    natural,
+    window,
+)
+from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
+from agentsession._log import ContentType, event_filter, read_around, read_page
+from agentsession.backend import Backend, Entry, Window
+from agentsession.clock import to_microseconds
+from agentsession.codec import prepare_event
+from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError, described_app
+from agentsession.events import Event, new_id
+from agentsession.retention import MEBIBYTE, positive
+from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
+from agentsession.state import (
+    APP_PREFIX,
+    DELETE,
+    USER_PREFIX,
+    Changes,
+    ScopeChanges,
+    decode_scope,
+    encode_scope,
+    split,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from datetime import datetime
+
+__all__ = ["ContentType", "SessionService"]
+
+_MAX_BATCH: Final = 1000
+_MAX_PAGE: Final = 1000
+
+
+class SessionService:
+    """Sessions of agents: for each conversation a log of events, and state in three scopes.
+
+    Applications usually make an :class:`~agentsession.InMemorySessionService` or a
+    :class:`~agentsession.RedisSessionService`; both are this class with a backend chosen. A service
+    is used from one event loop, by any number of tasks, with or without ``async with``;
+    :meth:`aclose` lets go of what it holds.
+
+    Guarantees, the same on every backend:
+
+    - Each write takes effect in one step or not at all, also if its caller is cancelled. A write
+      that returns was stored.
+    - Writers never lose each other's state; readers all see the same order of events, that of
+      ``seq``.
+    - No object that comes out or goes in is shared with the store.
+
+    Every method may raise :exc:`~agentsession.errors.ClosedError`,
+    :exc:`~agentsession.errors.EventLoopError`, :exc:`~agentsession.errors.CodecError` and
+    :exc:`~agentsession.errors.BackendError`; see :mod:`agentsession.errors`.
+
+    Args:
+        backend: Keeps the data.
+        max_event_size: The largest encoded event, in bytes.
+        max_value_size: The largest encoded state value, in bytes.
+    """
+
+    def __init__(
+        self, backend: Backend, *, max_event_size: int = MEBIBYTE, max_value_size: int = MEBIBYTE
+    ) -> None:
+        self._backend = backend
+        self._max_event_size = positive("max_event_size", max_event_size)
+        self._max_value_size = positive("max_value_size", max_value_size)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{' closed' if self._closed else ''} {self._backend!r}>"
+
+    @property
+    def backend(self) -> Backend:
+        """The backend; a second service over it sees the same data, as another process would."""
+        return self._backend
+
+    async def __aenter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of connections and tasks; may be called again. Data on a server stays."""
+        self._closed = True
+        await self._backend.aclose()
+
+    # -- sessions
+
+    async def create_session(
+        self, key: SessionKey, state: Mapping[str, Any] | None = None
+    ) -> Session:
+        """Make a new session.
+
+        Args:
+            key: Whose session; an empty ``session_id`` gets a generated one.
+            state: Its first state. Names with the prefixes ``app:`` and ``user:`` go to those
+                scopes; ``temp:`` names live in the returned object only.
+
+        Returns:
+            The new session, with the merged state of all scopes.
+
+        Raises:
+            SessionExistsError: The id is in use; nothing was changed.
+            StateValueError: A value cannot be stored; nothing was changed.
+        """
+        key = self._identified(key)
+        changes = self._split(state or {})
+        session = assemble(key, await self._backend.create(key, changes, token=new_id()))
+        apply_temporary(session, state or {})
+        return session
+
+    async def get_session(
+        self,
+        key: SessionKey,
+        *,
+        num_recent_events: int | None = None,
+        since: datetime | None = None,
+        after_seq: int | None = None,
+    ) -> Session | None:
+        """Return a session with its merged state and its events in order, all of one moment.
+
+        The bounds on events add up; without any, all are returned. The cost grows with what is
+        returned.
+
+        Args:
+            key: The session.
+            num_recent_events: At most this many, the newest; 0 for none.
+            since: Only events of this moment or later; aware. It compares with the event's
+                timestamp, except that a timestamp ahead of the store's clock counts as the store's
+                present, and one not after the event before it counts as just after that event.
+            after_seq: Only events after this position.
+
+        Returns:
+            The session, or ``None`` if it does not exist or has expired.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: *since* is naive, or a number is negative.
+        """
+        key = self._existing(key)
+        snapshot = await self._backend.get(key, window(num_recent_events, since, after_seq))
+        return None if snapshot is None else assemble(key, snapshot)
+
+    async def get_or_create_session(
+        self,
+        key: SessionKey,
+        state: Mapping[str, Any] | None = None,
+        *,
+        num_recent_events: int | None = None,
+        since: datetime | None = None,
+        after_seq: int | None = None,
+    ) -> Session:
+        """Return the session if it exists, and make it if it does not, in one step.
+
+        Of any number of concurrent calls one makes it; *state* of the others is dropped, except
+        ``temp:`` names.
+
+        Args:
+            key: Whose session; an empty ``session_id`` gets a generated one.
+            state: The first state of a session that is made, as for :meth:`create_session`.
+            num_recent_events: As for :meth:`get_session`.
+            since: As for :meth:`get_session`.
+            after_seq: As for :meth:`get_session`.
+
+        Raises:
+            StateValueError: A value cannot be stored; nothing was changed.
+            TypeError: An argument has the wrong type.
+            ValueError: *since* is naive, or a number is negative.
+        """
+        key = self._identified(key)
+        changes = self._split(state or {})
+        bounds = window(num_recent_events, since, after_seq)
+        session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
+        apply_temporary(session, state or {})
+        return session
+
+    async def list_sessions(
+        self, user_key: UserKey, *, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        """Return a page of a user's sessions, with merged state and without events.
+
+        Newest activity comes first; activity is any write to a session. A session that becomes
+        active while pages are being read moves to the front, and shows again only if reading begins
+        anew; the others are neither skipped nor shown twice. The cost grows with the page, not with
+        the number of sessions.
+
+        Args:
+            user_key: The user; a :class:`~agentsession.SessionKey` is not one.
+            limit: The size of the page, from 1 to 1,000.
+            cursor: ``next_cursor`` of the page before.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: *limit* is out of its range, or *cursor* is none of ours.
+        """
+        self._check_usable()
+        check_user(user_key)
+        at_most("limit", limit, _MAX_PAGE)
+        before = None if cursor is None else decode_cursor(cursor)
+        found = await self._backend.list_sessions(user_key, limit, before)
+        app_name, user_id = user_key.app_name, user_key.user_id
+        return SessionPage(
+            sessions=[
+                assemble(SessionKey(app_name, user_id, snapshot.session_id), snapshot)
+                for snapshot in found.sessions
+            ],
+            next_cursor=None if found.next is None else encode_cursor(found.next),
+        )
+
+    async def delete_session(self, key: SessionKey) -> None:
+        """Delete a session with its events and its state; an absent one is no error.
+
+        The state of the application and of the user stays.
+        """
+        await self._backend.delete(self._existing(key))
+
+    async def delete_user(self, user_key: UserKey) -> None:
+        """Erase a user: every session with its events, and the user's state.
+
+        An absent user is no error. Each session goes in one step, all of them in several; repeat
+        the call if it fails midway.
+        """
+        self._check_usable()
+        check_user(user_key)
+        await self._backend.delete_user(user_key)
+
+    # -- events
+
+    async def append_event(
+        self,
+        session_or_key: Session | SessionKey,
+        event: Event,
+        *,
+        expected_revision: int | None = None,
+    ) -> Event:
+        """Add an event to the end of a session's log and apply its ``state_delta``, in one step.
+
+        An event whose id is in the log already is a repeat: it stores nothing, and returns the
+        position of the first. (The id of an event that the limit has trimmed is remembered for
+        1,000 events more.) A partial event is returned as it is and never stored.
+
+        Args:
+            session_or_key: The session. A :class:`~agentsession.Session` is brought up to date:
+                with this event, and with what others have written since it was read.
+            event: The event.
+            expected_revision: Store only if the session's revision is still this one.
+
+        Returns:
+            The event as readers get it, with its ``seq``.
+
+        Raises:
+            SessionNotFoundError: The session does not exist, was deleted, or has expired; nothing
+                was stored.
+            RevisionConflictError: The revision is another one; nothing was stored.
+            EventTooLargeError: The event is over ``max_event_size``; nothing was stored.
+            StateValueError: A value cannot be stored; nothing was stored.
+            TypeError: *event* is no event.
+            ValueError: A field of the event is wrong: a naive timestamp, an empty author.
+        """
+        return (
+            await self.append_events(session_or_key, (event,), expected_revision=expected_revision)
+        )[0]
+
+    async def append_events(
+        self,
+        session_or_key: Session | SessionKey,
+        events: Iterable[Event],
+        *,
+        expected_revision: int | None = None,
+    ) -> list[Event]:
+        """Add several events in one step: all of them, in this order, or none.
+
+        As :meth:`append_event` otherwise. The revision grows by one for the batch.
+
+        Args:
+            session_or_key: The session; brought up to date if it is a
+                :class:`~agentsession.Session`.
+            events: Up to 1,000 events.
+            expected_revision: Store only if the session's revision is still this one.
+
+        Returns:
+            The events as readers get them, with their ``seq``; partial ones as they were.
+        """
+        session = session_or_key if isinstance(session_or_key, Session) else None
+        key = self._existing(
+            session_or_key.key if isinstance(session_or_key, Session) else session_or_key
+        )
+        if expected_revision is not None:
+            natural("expected_revision", expected_revision)
+        given = list(events)
+        if len(given) > _MAX_BATCH:
+            msg = f"a batch holds up to {_MAX_BATCH:,} events, not {len(given):,}; append in pieces"
+            raise ValueError(msg)
+        whole = [self._prepare(key, event) for event in given if not _is_partial(event)]
+        if not whole:
+            return given
+        entries = [entry for entry, _ in whole]
+        receipt = await self._backend.append(key, entries, expected_revision=expected_revision)
+        stored = [
+            msgspec.structs.replace(event, seq=seq)
+            for (_, event), seq in zip(whole, receipt.seqs, strict=True)
+        ]
+        if session is not None:
+            if not apply_appended(session, receipt, stored, [entry.changes for entry in entries]):
+                await self._reload(session)
+            limit = self._backend.retention.event_limit
+            if limit and len(session.events) > limit:
+                del session.events[:-limit]
+            for event in given:
+                if not event.partial:
+                    apply_temporary(session, event.state_delta)
+        in_order = iter(stored)
+        return [event if event.partial else next(in_order) for event in given]
+
+    async def get_events(
+        self,
+        key: SessionKey,
+        *,
+        after_seq: int = 0,
+        before_seq: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        author: str | Collection[str] | None = None,
+        branch: str | None = None,
+        content_type: ContentType | None = None,
+        around: int | str | None = None,
+    ) -> list[Event]:
+        """Return a page of a session's log.
+
+        For the next page, pass the last event's ``seq`` as *after_seq*, or as *before_seq* when
+        reading *newest_first*. Without filters a page is one read; with them as many as it takes to
+        fill the page.
+
+        Args:
+            key: The session.
+            after_seq: Only events after this position.
+            before_seq: Only events before this position.
+            limit: The most events to return, from 1 to 1,000.
+            newest_first: Read from the end of that range, and return the newest first.
+            author: Only events of this author, or of these.
+            branch: Only events of this branch and of those below it, which begin with it and a dot.
+            content_type: Only events with content of this type.
+            around: The ``seq`` or the id of an event: return a window of up to *limit* events
+                around it, half of the others before it, the filters applied to them. Goes with
+                neither *after_seq* nor *before_seq*.
+
+        Raises:
+            SessionNotFoundError: The session does not exist or has expired.
+            EventNotFoundError: The log does not hold the event of *around*.
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of its range, or *around* is combined with a position.
+        """
+        key = self._existing(key)
+        natural("after_seq", after_seq)
+        at_most("limit", limit, _MAX_PAGE)
+        if before_seq is not None:
+            natural("before_seq", before_seq)
+        wanted = event_filter(author, branch, content_type)
+        if around is None:
+            return await read_page(
+                self._backend,
+                key,
+                after_seq=after_seq,
+                before_seq=before_seq,
+                limit=limit,
+                newest_first=newest_first,
+                wanted=wanted,
+            )
+        if after_seq or before_seq is not None:
+            msg = "around gives its own positions; it goes with neither after_seq nor before_seq"
+            raise ValueError(msg)
+        found = await read_around(self._backend, key, around, limit=limit, wanted=wanted)
+        return found[::-1] if newest_first else found
+
+    # -- state
+
+    async def update_session_state(self, key: SessionKey, state: Mapping[str, Any]) -> None:
+        """Merge these names into a session's state, in one step and without an event.
+
+        Names with the prefixes ``app:`` and ``user:`` go to those scopes, ``temp:`` names nowhere;
+        :data:`agentsession.state.DELETE` as a value deletes the name.
+
+        Raises:
+            SessionNotFoundError: The session does not exist; nothing was stored in any scope.
+            StateValueError: A value cannot be stored; nothing was stored.
+        """
+        key = self._existing(key)
+        await self._backend.update_state(key, self._split(state))
+
+    async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
+        """Merge these names into an application's state, in one step.
+
+        Names may carry the prefix ``app:``, or not.
+
+        Raises:
+            StateValueError: A value cannot be stored, or a name belongs to another scope; nothing
+                was stored.
+        """
+        self._check_usable()
+        check_app(app_name)
+        await self._backend.update_app_state(app_name, self._encode_scope(APP_PREFIX, state))
+
+    async def update_user_state(self, user_key: UserKey, state: Mapping[str, Any]) -> None:
+        """Merge these names into a user's state, in one step.
+
+        Names may carry the prefix ``user:``, or not.
+
+        Raises:
+            StateValueError: A value cannot be stored, or a name belongs to another scope; nothing
+                was stored.
+        """
+        self._check_usable()
+        check_user(user_key)
+        await self._backend.update_user_state(user_key, self._encode_scope(USER_PREFIX, state))
+
+    async def get_app_state(self, app_name: str) -> dict[str, Any]:
+        """Return an application's state, names without prefix; empty if there is none."""
+        self._check_usable()
+        check_app(app_name)
+        return decode_scope(await self._backend.get_app_state(app_name), described_app(app_name))
+
+    async def get_user_state(self, user_key: UserKey) -> dict[str, Any]:
+        """Return a user's state, names without prefix; empty if there is none."""
+        self._check_usable()
+        check_user(user_key)
+        return decode_scope(await self._backend.get_user_state(user_key), user_key)
+
+    async def delete_app_state(self, app_name: str, key: str) -> None:
+        """Delete one name of an application's state; an absent one is no error."""
+        await self.update_app_state(app_name, {key: DELETE})
+
+    async def delete_user_state(self, user_key: UserKey, key: str) -> None:
+        """Delete one name of a user's state; an absent one is no error."""
+        await self.update_user_state(user_key, {key: DELETE})
+
+    async def delete_session_state(self, key: SessionKey, name: str) -> None:
+        """Delete one name of a session's merged state; an absent name is no error.
+
+        Raises:
+            SessionNotFoundError: The session does not exist.
+        """
+        await self.update_session_state(key, {name: DELETE})
+
+    # -- what comes in
+
+    def _check_usable(self) -> None:
+        """Refuse use after closing, and from another loop than the first one."""
+        if self._closed:
+            raise ClosedError
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise EventLoopError
+
+    def _existing(self, key: SessionKey) -> SessionKey:
+        """Check a key that must name a session."""
+        self._check_usable()
+        return check_session(key)
+
+    def _identified(self, key: SessionKey) -> SessionKey:
+        """Check a key for a session that may be new, and complete it."""
+        if isinstance(key, SessionKey) and not key.session_id:
+            key = SessionKey(key.app_name, key.user_id, new_id())
+        return self._existing(key)
+
+    def _split(self, state: Mapping[str, Any]) -> Changes:
+        check_state(state)
+        return split(state, self._max_value_size)
+
+    def _encode_scope(
+        self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
+    ) -> ScopeChanges:
+        check_state(state)
+        return encode_scope(prefix, state, self._max_value_size)
+
+    def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event]:
+        """Check and encode an event, and return with it the event as readers will get it."""
+        if event.seq:
+            event = msgspec.structs.replace(event, seq=0)
+        changes = self._split(event.state_delta)
+        payload, prepared = prepare_event(event)
+        if len(payload) > self._max_event_size:
+            raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
+        entry = Entry(prepared.id, to_microseconds(prepared.timestamp), payload, changes)
+        return entry, prepared
+
+    async def _reload(self, session: Session) -> None:
+        """Read what a session lacks. If it is gone by now, the next write will say so."""
+        newest = session.events[-1].seq if session.events else session.last_seq
+        snapshot = await self._backend.get(session.key, Window(after_seq=newest))
+        if snapshot is not None:
+            apply_fresh(session, assemble(session.key, snapshot))
+
+
+def _is_partial(event: Event) -> bool:
+    """Tell a chunk of a stream from a whole event, and refuse what is neither."""
+    if not isinstance(event, Event):
+        msg = f"expected an agentsession.Event, not {type(event).__qualname__}: {event!r:.80}"
+        raise TypeError(msg)
+    return event.partial is True

@@ -1,0 +1,135 @@
+"""Whose data it is, and a session as its readers see it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from agentsession.events import Event
+
+__all__ = ["Session", "SessionKey", "SessionPage", "UserKey"]
+
+
+def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
+    """Refuse what could not name anything: a wrong type, an empty id, half of a surrogate pair."""
+    if type(value) is not str:
+        msg = f"{kind} must be a str, not {type(value).__name__}: {value!r}"
+        raise TypeError(msg)
+    if not value and not may_be_empty:
+        msg = f"{kind} must not be empty"
+        raise ValueError(msg)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            msg = (
+                f"{kind} holds half of a surrogate pair at position {exc.start}, not valid Unicode"
+            )
+            raise ValueError(msg) from exc
+
+
+class UserKey(Struct, frozen=True):
+    """One user of one application.
+
+    Args:
+        app_name: The application, any non-empty string.
+        user_id: The user within the application, any non-empty string.
+
+    Raises:
+        TypeError: An id is not a string.
+        ValueError: An id is empty or not valid Unicode.
+    """
+
+    app_name: str
+    user_id: str
+
+    def __post_init__(self) -> None:
+        _check_id("app_name", self.app_name)
+        _check_id("user_id", self.user_id)
+
+
+class SessionKey(Struct, frozen=True):
+    """One session of one user of one application.
+
+    Ids may hold any character; no id reaches the data of another user, application or session.
+
+    Args:
+        app_name: The application, any non-empty string.
+        user_id: The user within the application, any non-empty string.
+        session_id: The session within the user. Empty only where a new session is made: then
+            the service generates one.
+
+    Raises:
+        TypeError: An id is not a string.
+        ValueError: An id is empty or not valid Unicode.
+    """
+
+    app_name: str
+    user_id: str
+    session_id: str = ""
+
+    def __post_init__(self) -> None:
+        _check_id("app_name", self.app_name)
+        _check_id("user_id", self.user_id)
+        _check_id("session_id", self.session_id, may_be_empty=True)
+
+    @property
+    def user(self) -> UserKey:
+        """The session's owner."""
+        return UserKey(self.app_name, self.user_id)
+
+
+class Session(Struct, kw_only=True):
+    """A copy of a session as it was when it was read; changing it changes nothing in the store.
+
+    A session that is handed to ``append_event`` is brought up to date with the store by that call.
+
+    Attributes:
+        key: Whose session it is.
+        state: The merged view of the three stored scopes, with the prefixes ``app:`` and ``user:``,
+            and what this object alone holds under ``temp:``.
+        events: The events that were asked for, in the order of the log.
+        created_at: When the store made the session, in UTC.
+        updated_at: When the store last wrote to the session, in UTC.
+        revision: Counts the writes to the session, from 1. Pass it as ``expected_revision`` to
+            write only if nobody else did. Application and user state do not move it.
+        last_seq: The ``seq`` of the newest event ever stored, 0 before the first; it does not
+            depend on which events were asked for.
+    """
+
+    key: SessionKey
+    state: dict[str, Any] = {}
+    events: list[Event] = []
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+    last_seq: int = 0
+
+    @property
+    def id(self) -> str:
+        """The session's id within its user."""
+        return self.key.session_id
+
+    @property
+    def app_name(self) -> str:
+        """The application."""
+        return self.key.app_name
+
+    @property
+    def user_id(self) -> str:
+        """The user within the application."""
+        return self.key.user_id
+
+
+class SessionPage(Struct, frozen=True, kw_only=True):
+    """One page of a user's sessions, newest activity first.
+
+    Attributes:
+        sessions: The sessions with their merged state and without events.
+        next_cursor: Pass it as ``cursor`` for the next page; ``None`` on the last one.
+    """
+
+    sessions: list[Session]
+    next_cursor: str | None = None

@@ -1,0 +1,292 @@
+"""State: its scopes, what a value may be, and how it is stored. Pure; no I/O.
+
+======== ========= ==========================================================
+prefix   scope     shared by
+======== ========= ==========================================================
+``app:`` app       every session of every user of the application
+``user:`` user     every session of the user
+none     session   the session
+``temp:`` temp     nobody: it lives in one ``Session`` object, never stored
+======== ========= ==========================================================
+
+A value is anything JSON can hold, or ``bytes``, and comes back equal and of the same type. JSON is
+stored as JSON; ``bytes`` are stored raw behind a zero byte, with which no JSON begins.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from agentsession.errors import CodecError, StateValueError, StateValueTooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentsession.sessions import SessionKey, UserKey
+
+__all__ = [
+    "APP_PREFIX",
+    "DELETE",
+    "TEMP_PREFIX",
+    "USER_PREFIX",
+    "Changes",
+    "ScopeChanges",
+    "check_json",
+    "decode_scope",
+    "decode_value",
+    "encode_scope",
+    "encode_value",
+    "is_temporary",
+    "merge",
+    "split",
+]
+
+APP_PREFIX: Final = "app:"
+USER_PREFIX: Final = "user:"
+TEMP_PREFIX: Final = "temp:"
+
+_RAW_MARK: Final = b"\x00"
+# Deeper values are almost always a cycle, and msgspec's recursion ends at Python's own limit.
+_MAX_DEPTH: Final = 100
+# Python refuses to read decimal integers of more than 4,300 digits (CVE-2020-10735): 14,284 bits.
+_MAX_INT_BITS: Final = 14_284
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+
+
+class _Deletion(enum.Enum):
+    """The type of :data:`DELETE`; a one-member enum, so that type checkers can narrow it."""
+
+    DELETE = "DELETE"
+
+    def __repr__(self) -> str:
+        return "DELETE"
+
+
+DELETE: Final[Literal[_Deletion.DELETE]] = _Deletion.DELETE
+"""As a value in a state update or an event's ``state_delta``: delete this name."""
+
+ScopeChanges: TypeAlias = dict[str, bytes | None]
+"""Changes to one scope: name, without prefix, to encoded value; ``None`` deletes the name."""
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """Changes to the stored scopes, split and encoded."""
+
+    app: ScopeChanges = {}
+    user: ScopeChanges = {}
+    session: ScopeChanges = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.app or self.user or self.session)
+
+
+NO_CHANGES: Final = Changes()
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name lives in one ``Session`` object only."""
+    return name.startswith(TEMP_PREFIX)
+
+
+_Refusal: TypeAlias = tuple[tuple[str | int, ...], str]
+"""Where a value is that cannot be stored, and why."""
+
+
+def _refusal(value: Any, depth: int = 0) -> _Refusal | None:
+    """Find the first value that JSON could not bring back equal and of the same type.
+
+    Types are compared exactly: an ``IntEnum`` or an ``OrderedDict`` would come back as something
+    else.
+    """
+    kind: type[Any] = type(value)
+    if value is None or kind is bool:
+        return None
+    if kind is str:
+        return _string_refusal(value)
+    if kind is int or kind is float:
+        return _number_refusal(value)
+    if kind is dict or kind is list:
+        return _container_refusal(value, depth)
+    name = kind.__qualname__
+    if isinstance(value, (str, int, float, dict, list, tuple, set, frozenset)):
+        return (), f"a {name} would not come back as one; convert it to a plain JSON type first"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return (), f"{name} inside other values cannot be stored; only bytes as a whole state value"
+    return (), f"a {name} cannot be stored; state is what JSON can hold, or bytes"
+
+
+def _number_refusal(value: float) -> _Refusal | None:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return (), f"{value} has no form in JSON; store a string or None"
+    elif value.bit_length() > _MAX_INT_BITS:
+        return (), "an integer of more than 4,300 digits cannot be stored"
+    return None
+
+
+def _string_refusal(value: str) -> _Refusal | None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            return (), f"the string holds half of a surrogate pair at position {exc.start}"
+    return None
+
+
+def _container_refusal(value: dict[Any, Any] | list[Any], depth: int) -> _Refusal | None:
+    if depth == _MAX_DEPTH:
+        return (), f"the value is nested more than {_MAX_DEPTH} deep, or contains itself"
+    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if type(step) is not str and isinstance(value, dict):
+            kind = type(step).__qualname__
+            return (), f"the key {step!r:.80} is of type {kind}; keys must be strings"
+        if type(step) is str and (found := _string_refusal(step)) is not None:
+            return (), f"a key cannot be stored: {found[1]}"
+        if (found := _refusal(item, depth + 1)) is not None:
+            return (step, *found[0]), found[1]
+    return None
+
+
+def check_json(value: object, path: tuple[str | int, ...]) -> None:
+    """Refuse a value that JSON could not bring back equal and of the same type.
+
+    Args:
+        value: What is to be stored.
+        path: Where it is, for the error.
+
+    Raises:
+        StateValueError: The value, or one inside it, cannot be stored; the error names its path.
+    """
+    found = _refusal(value)
+    if found is not None:
+        raise StateValueError((*path, *found[0]), found[1])
+
+
+def encode_value(name: str, value: object, limit: int) -> bytes:
+    """Encode one state value.
+
+    Args:
+        name: The value's name, for the error.
+        value: Anything JSON can hold, or ``bytes``.
+        limit: The largest encoded size in bytes.
+
+    Raises:
+        StateValueError: The value cannot be stored; the error names its path.
+        StateValueTooLargeError: It is over *limit*.
+    """
+    if type(value) is bytes:
+        data = _RAW_MARK + value
+    else:
+        check_json(value, (name,))
+        data = _encoder.encode(value)
+    if len(data) > limit:
+        raise StateValueTooLargeError((name,), len(data), limit)
+    return data
+
+
+def decode_value(data: bytes) -> Any:
+    """Decode what :func:`encode_value` made.
+
+    Raises:
+        msgspec.DecodeError: The bytes are no value of ours.
+    """
+    if data.startswith(_RAW_MARK):
+        return data[1:]
+    return _decoder.decode(data)
+
+
+def decode_scope(scope: Mapping[str, bytes], subject: SessionKey | UserKey | str) -> dict[str, Any]:
+    """Decode all values of one scope.
+
+    Raises:
+        CodecError: A value is no value of ours; the error names *subject* and the value.
+    """
+    state: dict[str, Any] = {}
+    for name, data in scope.items():
+        try:
+            state[name] = decode_value(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise CodecError(
+                subject, f"the stored state value {name!r} is unreadable: {exc}"
+            ) from exc
+    return state
+
+
+def _check_name(name: object, full: object) -> None:
+    if type(full) is not str:
+        raise StateValueError((repr(full),), f"a name must be a str, not {type(full).__qualname__}")
+    if not name:
+        raise StateValueError((full,), "the name is empty")
+    found = _string_refusal(full)
+    if found is not None:
+        raise StateValueError((full,), f"the name cannot be stored: {found[1]}")
+
+
+def split(delta: Mapping[str, object], limit: int) -> Changes:
+    """Route each name to its scope, without its prefix, and encode its value.
+
+    Names of the scope ``temp:`` are left out.
+
+    Args:
+        delta: Name to value, or to :data:`DELETE`.
+        limit: The largest encoded size of one value in bytes.
+
+    Raises:
+        StateValueError: A name or a value cannot be stored; the error names its path.
+    """
+    if not delta:
+        return NO_CHANGES
+    app: ScopeChanges = {}
+    user: ScopeChanges = {}
+    session: ScopeChanges = {}
+    for full, value in delta.items():
+        scope, name = session, full
+        if type(full) is str:
+            if full.startswith(TEMP_PREFIX):
+                continue
+            if full.startswith(APP_PREFIX):
+                scope, name = app, full[len(APP_PREFIX) :]
+            elif full.startswith(USER_PREFIX):
+                scope, name = user, full[len(USER_PREFIX) :]
+        _check_name(name, full)
+        scope[name] = None if value is DELETE else encode_value(full, value, limit)
+    return Changes(app=app, user=user, session=session)
+
+
+def encode_scope(
+    prefix: Literal["app:", "user:"], state: Mapping[str, object], limit: int
+) -> ScopeChanges:
+    """Encode an update to the application's or the user's scope alone.
+
+    A name may carry the scope's own prefix, or none; both mean the same value.
+
+    Raises:
+        StateValueError: A name belongs to another scope, or a name or a value cannot be stored.
+    """
+    changes: ScopeChanges = {}
+    for full, value in state.items():
+        name = full
+        if type(full) is str:
+            name = full.removeprefix(prefix)
+            if name is full and full.startswith((APP_PREFIX, USER_PREFIX, TEMP_PREFIX)):
+                raise StateValueError((full,), f"the name belongs to another scope than {prefix!r}")
+        _check_name(name, full)
+        changes[name] = None if value is DELETE else encode_value(full, value, limit)
+    return changes
+
+
+def merge(
+    app: Mapping[str, Any], user: Mapping[str, Any], session: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make the view of a session's state: all scopes, with their prefixes."""
+    view = {APP_PREFIX + name: value for name, value in app.items()}
+    view.update((USER_PREFIX + name, value) for name, value in user.items())
+    view.update(session)
+    return view

@@ -1,0 +1,105 @@
+"""Every task of this project: ``nox --list`` says what there is.
+
+``CI=true`` changes nothing here; a session installs what it needs into an environment of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+# Real conversations, where the checkout has them beside it; the package ships a few of its own.
+CONVERSATIONS = Path("../shared/data/airline_conversations.jsonl")
+# What a wheel must hold besides modules, asked of an environment that has nothing else.
+CHECK_WHEEL = """
+from importlib.resources import files
+import agentsession
+for name in agentsession.__all__:
+    getattr(agentsession, name)
+package = files("agentsession")
+assert (package / "py.typed").is_file()
+assert (package / "redis" / "lua" / "append.lua").is_file()
+assert (package / "redis" / "lua" / "lib" / "expiry.lua").is_file()
+assert (package / "demo" / "conversations.jsonl").is_file()
+"""
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package as users get it, and the tools of some dependency groups."""
+    session.install(*nox.project.dependency_groups(PROJECT, *groups), ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the format, the rules of the house, and spelling."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("codespell")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and pyright, both strict, and that the public ones are complete."""
+    install(session, "types")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "agentsession")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests on real servers, and measure what they cover."""
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS)
+def tests_all(session: nox.Session) -> None:
+    """Run all tests on every supported Python."""
+    run_tests(session)
+
+
+@nox.session(venv_backend="uv")
+def tests_lowest(session: nox.Session) -> None:
+    """Run all tests with the lowest versions that the package declares."""
+    groups = nox.project.dependency_groups(PROJECT, "tests")
+    session.install("--resolution=lowest-direct", *groups, ".[demo]")
+    session.run("pytest", *session.posargs)
+
+
+def run_tests(session: nox.Session) -> None:
+    """Test the installed package, so that a file missing from the wheel is noticed."""
+    install(session, "tests")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist, and import the wheel in an empty environment."""
+    session.install("build")
+    target = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "build", "--outdir", str(target))
+    (wheel,) = target.glob("*.whl")
+    session.run("python", "-m", "venv", "--clear", str(target / "empty"))
+    python = str(target / "empty" / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    session.run(python, "-c", CHECK_WHEEL, external=True)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Replay real conversations through the library, in memory and on a server, and compare."""
+    session.install(".[demo]")
+    data = [f"--data={CONVERSATIONS}"] if CONVERSATIONS.is_file() else []
+    session.run("python", "-m", "agentsession", "demo", *data, *session.posargs)
