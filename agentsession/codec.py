@@ -45,12 +45,11 @@ def _wrap(value: Any) -> Any:
     return {"$json": value} if _mark(value) else value
 
 
-def _mark(value: Any) -> str | None:
+def _mark(value: object) -> str | None:
     """Return the mark that a value carries, or seems to carry."""
-    kind: type[Any] = type(value)
-    if kind is not dict:
+    if not isinstance(value, dict):
         return None
-    names: list[str] = list(value)
+    names: list[str] = list(value)  # pyright: ignore[reportUnknownArgumentType] - keys are checked
     return names[0] if len(names) == 1 and names[0] in _UNWRAP else None
 
 

@@ -99,21 +99,25 @@ _Refusal: TypeAlias = tuple[tuple[str | int, ...], str]
 """Where a value is that cannot be stored, and why."""
 
 
-def _refusal(value: Any, depth: int = 0) -> _Refusal | None:
+def _refusal(value: object, depth: int = 0) -> _Refusal | None:
     """Find the first value that JSON could not bring back equal and of the same type.
 
     Types are compared exactly: an ``IntEnum`` or an ``OrderedDict`` would come back as something
     else.
     """
-    kind: type[Any] = type(value)
+    kind = type(value)
     if value is None or kind is bool:
         return None
     if kind is str:
         return _string_refusal(value)
     if kind is int or kind is float:
         return _number_refusal(value)
-    if kind is dict or kind is list:
-        return _container_refusal(value, depth)
+    if depth == _MAX_DEPTH:
+        return (), f"the value is nested more than {_MAX_DEPTH} deep, or contains itself"
+    if kind is dict:
+        return _dict_refusal(value, depth + 1)
+    if kind is list:
+        return _list_refusal(value, depth + 1)
     name = kind.__qualname__
     if isinstance(value, (str, int, float, dict, list, tuple, set, frozenset)):
         return (), f"a {name} would not come back as one; convert it to a plain JSON type first"
@@ -122,7 +126,7 @@ def _refusal(value: Any, depth: int = 0) -> _Refusal | None:
     return (), f"a {name} cannot be stored; state is what JSON can hold, or bytes"
 
 
-def _number_refusal(value: float) -> _Refusal | None:
+def _number_refusal(value: Any) -> _Refusal | None:
     if isinstance(value, float):
         if not math.isfinite(value):
             return (), f"{value} has no form in JSON; store a string or None"
@@ -131,7 +135,7 @@ def _number_refusal(value: float) -> _Refusal | None:
     return None
 
 
-def _string_refusal(value: str) -> _Refusal | None:
+def _string_refusal(value: Any) -> _Refusal | None:
     if not value.isascii():
         try:
             value.encode()
@@ -140,17 +144,22 @@ def _string_refusal(value: str) -> _Refusal | None:
     return None
 
 
-def _container_refusal(value: dict[Any, Any] | list[Any], depth: int) -> _Refusal | None:
-    if depth == _MAX_DEPTH:
-        return (), f"the value is nested more than {_MAX_DEPTH} deep, or contains itself"
-    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
-        if type(step) is not str and isinstance(value, dict):
-            kind = type(step).__qualname__
-            return (), f"the key {step!r:.80} is of type {kind}; keys must be strings"
-        if type(step) is str and (found := _string_refusal(step)) is not None:
+def _dict_refusal(value: Any, depth: int) -> _Refusal | None:
+    for name, item in value.items():
+        if type(name) is not str:
+            kind = type(name).__qualname__
+            return (), f"the key {name!r:.80} is of type {kind}; keys must be strings"
+        if (found := _string_refusal(name)) is not None:
             return (), f"a key cannot be stored: {found[1]}"
-        if (found := _refusal(item, depth + 1)) is not None:
-            return (step, *found[0]), found[1]
+        if (found := _refusal(item, depth)) is not None:
+            return (name, *found[0]), found[1]
+    return None
+
+
+def _list_refusal(value: Any, depth: int) -> _Refusal | None:
+    for index, item in enumerate(value):
+        if (found := _refusal(item, depth)) is not None:
+            return (index, *found[0]), found[1]
     return None
 
 

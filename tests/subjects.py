@@ -1,0 +1,51 @@
+"""The Redis backend as the conformance checks want it."""
+
+from __future__ import annotations
+
+import secrets
+
+import redis.asyncio
+
+from agentsession.backend import Backend
+from agentsession.redis.backend import RedisBackend
+from agentsession.redis.connection import MultiplexedLink
+from agentsession.retention import Retention
+from agentsession.testing import Subject
+
+
+class RedisSubject(Subject):
+    """A key prefix of its own on a real server.
+
+    Time passes by moving the expiry of every key, since no server lets a test move its clock.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.prefix = f"test-{secrets.token_hex(8)}:"
+        self.client = redis.asyncio.Redis.from_url(url)
+
+    def open(self, retention: Retention) -> Backend:
+        pool = redis.asyncio.ConnectionPool.from_url(self.url)
+        link = MultiplexedLink(pool, owned=True, timeout=10)
+        return RedisBackend(retention, link, key_prefix=self.prefix)
+
+    async def keys(self) -> list[bytes]:
+        return [key async for key in self.client.scan_iter(f"{self.prefix}*", count=1000)]
+
+    async def advance(self, seconds: float) -> None:
+        for key in await self.keys():
+            left = await self.client.pttl(key)
+            if left >= 0:
+                # A time to live that is over deletes the key.
+                await self.client.pexpire(key, left - round(seconds * 1000))
+
+    async def unexpiring(self) -> list[str]:
+        return [key.decode() for key in await self.keys() if await self.client.pttl(key) == -1]
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await super().__aexit__(*exc_info)
+        keys = await self.keys()
+        if keys:
+            await self.client.unlink(*keys)
+        await self.client.aclose()
