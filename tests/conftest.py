@@ -1,4 +1,4 @@
-"""Fixtures: every backend, on every server that this machine has, and no server but the tests' own."""
+"""Fixtures: every backend, on every kind of server here, each the tests' own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of the tests' own: each in a temporary folder, on a Unix socket, gone with the test run."""
+"""Servers of the tests' own: each in a temporary folder, gone with the test run."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentsession.errors import RevisionConflictError, SessionNotFoundError
 from agentsession.sessions import SessionKey
@@ -78,14 +78,13 @@ async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
     )
     await service.create_session(subject.key, {"a": 1, "user:b": 2, "app:c": 3})
     await service.append_event(subject.key, say("x"))
-    reads = [
-        lambda: service.get_session(subject.key),
-        lambda: service.get_or_create_session(subject.key),
-        lambda: service.get_session(subject.key, num_recent_events=0),
-    ]
-    for read in reads:
+    for create in (False, True, False):
         await subject.advance(8)
-        session = await read()
+        session = (
+            await service.get_or_create_session(subject.key)
+            if create
+            else await service.get_session(subject.key, num_recent_events=0)
+        )
         assert session is not None
         assert session.state == {"a": 1, "user:b": 2, "app:c": 3}
     await subject.advance(8)
@@ -138,11 +137,17 @@ async def check_scopes_expire_on_their_own(subject: Subject) -> None:
 
 
 async def check_everything_stored_expires(subject: Subject) -> None:
-    """With every time to live set nothing is stored without an end, on no path."""
+    """With every time to live set, no path stores anything without an end."""
     service = subject.service(event_limit=3, session_ttl=10, user_state_ttl=10, app_state_ttl=10)
     held = await service.create_session(subject.key)
     assert await subject.unexpiring() == []
-    deltas = ({}, {"a": 1}, {"user:a": 1}, {"app:a": 1}, {"a": 1, "user:b": 1, "app:c": 1})
+    deltas: tuple[dict[str, Any], ...] = (
+        {},
+        {"a": 1},
+        {"user:a": 1},
+        {"app:a": 1},
+        {"a": 1, "user:b": 1, "app:c": 1},
+    )
     for n, delta in enumerate(deltas):
         await service.append_event(held, say(str(n), delta, id=f"e{n}"))
         assert await subject.unexpiring() == []

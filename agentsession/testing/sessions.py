@@ -18,6 +18,8 @@ from agentsession.sessions import Session, SessionKey, UserKey
 from agentsession.testing.asserting import raises, said, say
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from agentsession.service import SessionService
     from agentsession.testing.subject import Subject
 
@@ -75,16 +77,16 @@ async def check_what_is_absent_is_an_error_or_none(subject: Subject) -> None:
     await service.create_session(subject.another_key())
     assert await service.get_session(subject.key) is None
     await service.delete_session(subject.key)
-    writes = [
-        lambda: service.append_event(subject.key, say("x")),
-        lambda: service.update_session_state(subject.key, {"a": 1}),
-        lambda: service.delete_session_state(subject.key, "a"),
-        lambda: service.get_events(subject.key),
-        lambda: service.get_events(subject.key, around="e"),
+    calls: list[Awaitable[object]] = [
+        service.append_event(subject.key, say("x")),
+        service.update_session_state(subject.key, {"a": 1}),
+        service.delete_session_state(subject.key, "a"),
+        service.get_events(subject.key),
+        service.get_events(subject.key, around="e"),
     ]
-    for write in writes:
+    for call in calls:
         with raises(SessionNotFoundError) as raised:
-            await write()
+            await call
         assert raised.error.key == subject.key
         assert "'session'" in str(raised.error)
     assert await service.get_session(subject.key) is None
