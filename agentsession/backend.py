@@ -276,7 +276,8 @@ class Backend(ABC):
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
         """Apply changes to state without an event.
 
-        The revision grows by one and every expiry of the session moves.
+        The revision grows by one and every expiry of the session moves; without any changes
+        nothing happens.
 
         Raises:
             SessionNotFoundError: The session does not exist; no scope was changed.

@@ -35,6 +35,11 @@ class Server:
         ]  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
+    def start_loading(self) -> None:
+        """Start on the data that was saved, with a delay for each key, and do not wait for it."""
+        slowly = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]
+        self.process = subprocess.Popen([*self._command, *slowly], stdout=subprocess.DEVNULL)
+
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10

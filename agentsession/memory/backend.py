@@ -190,8 +190,9 @@ class MemoryBackend(Backend):
 
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
         async with self._writing(key) as (session, now):
-            self._apply(key, session, changes, now)
-            self._written(key, session, now)
+            if changes:
+                self._apply(key, session, changes, now)
+                self._written(key, session, now)
             return Receipt([], session.revision, session.log.count, session.updated)
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
@@ -223,13 +224,15 @@ class MemoryBackend(Backend):
 
     async def sweep(self) -> None:
         """Free all that has expired, letting other tasks run in between."""
-        for number, (key, user) in enumerate(list(self._users.items()), 1):
+        seen = 0
+        for key, user in list(self._users.items()):
             for session in list(user.sessions.values()):
                 if not session.alive(self._clock()):
                     self._remove(key, session)
+                seen += 1
+                if seen % _SWEEP_STRIDE == 0:
+                    await asyncio.sleep(0)
             self._drop_if_empty(key, user, self._clock())
-            if number % _SWEEP_STRIDE == 0:
-                await asyncio.sleep(0)
         for name in [name for name, scope in self._apps.items() if not scope.alive(self._clock())]:
             del self._apps[name]
 

@@ -100,7 +100,7 @@ async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
 
 
 async def check_each_session_expires_alone(subject: Subject) -> None:
-    """A busy session keeps neither an idle one of the same user alive, nor its place in the list."""
+    """A busy session keeps neither an idle one of its user alive, nor its place in the list."""
     service = subject.service(session_ttl=10)
     keys = [SessionKey("app", "user", name) for name in ("busy", "idle 1", "idle 2", "idle 3")]
     for key in keys:

@@ -1,0 +1,155 @@
+"""What is particular to memory: the sweeper, what an empty user leaves, and the cost of long logs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
+from agentsession.memory import MemoryBackend
+from agentsession.testing import ManualClock
+
+KEY = SessionKey("app", "user", "session")
+
+
+def say(words: str, **fields: object) -> Event:
+    return Event(author="user", content=words, **fields)  # type: ignore[arg-type]  # a table
+
+
+def held(service: SessionService) -> MemoryBackend:
+    backend = service.backend
+    assert isinstance(backend, MemoryBackend)
+    return backend
+
+
+def sweepers() -> list[asyncio.Task[object]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "agentsession-sweeper"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sweeps"),
+    [
+        ({}, False),
+        ({"session_ttl": 1}, True),
+        ({"app_state_ttl": 1}, True),
+        ({"cleanup_interval": 60}, True),
+        ({"session_ttl": 0, "cleanup_interval": 0}, False),
+    ],
+)
+async def test_the_sweeper_runs_when_something_can_expire(
+    options: dict[str, float], sweeps: bool
+) -> None:
+    """It starts with the first use and ends with the service; without expiry there is none."""
+    service = InMemorySessionService(**options)  # type: ignore[arg-type]  # a table
+    assert sweepers() == []
+    await service.create_session(KEY)
+    assert len(sweepers()) == sweeps
+    await service.aclose()
+    await service.aclose()
+    assert sweepers() == []
+
+
+async def test_the_sweeper_frees_what_has_expired() -> None:
+    """Expired sessions, users and applications are gone from memory without being touched."""
+    clock = ManualClock()
+    async with InMemorySessionService(
+        session_ttl=10, user_state_ttl=20, app_state_ttl=30, cleanup_interval=0.001, clock=clock
+    ) as service:
+        for n in range(3):
+            await service.create_session(
+                SessionKey("app", f"u{n}", "s"), {"a": 1, "user:b": 1, "app:c": 1}
+            )
+        expected = [
+            "apps=1 users=3 sessions=3",
+            "apps=1 users=3 sessions=0",
+            "apps=1 users=0",
+            "apps=0",
+        ]
+        async with asyncio.timeout(10):
+            for shown in expected:
+                while shown not in repr(service):
+                    await asyncio.sleep(0.001)
+                clock.advance(10.5)
+
+
+async def test_a_long_sweep_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeping many users is done in strides, between which other tasks have their turn."""
+    clock = ManualClock()
+    async with InMemorySessionService(session_ttl=1, cleanup_interval=60, clock=clock) as service:
+        for n in range(3500):
+            await service.create_session(SessionKey("app", f"u{n}", "s"))
+        clock.advance(2)
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        counting = asyncio.create_task(count())
+        await held(service).sweep()
+        counting.cancel()
+        assert turns >= 2
+        assert "users=0 sessions=0" in repr(service)
+
+
+async def test_an_empty_user_leaves_nothing() -> None:
+    """When the last session and the last value are gone, so are the user and the application."""
+    async with InMemorySessionService() as service:
+        await service.create_session(KEY, {"user:a": 1, "app:b": 1})
+        await service.delete_session(KEY)
+        await service.delete_user_state(KEY.user, "a")
+        await service.delete_app_state("app", "b")
+        await service.update_user_state(KEY.user, {})
+        await service.get_user_state(UserKey("app", "nobody"))
+        assert "apps=0 users=0 sessions=0" in repr(service)
+
+
+async def test_a_writer_that_waited_finds_the_session_that_is_there() -> None:
+    """A write that waited for its turn goes to the session that is stored by then, or to none."""
+    async with InMemorySessionService() as service:
+        await service.create_session(KEY, {"generation": 1})
+        lock = held(service)._users[KEY.user].sessions["session"].lock
+        await lock.acquire()
+        waiting = asyncio.create_task(service.append_event(KEY, say("x")))
+        await asyncio.sleep(0)
+        await service.delete_user(KEY.user)
+        await service.create_session(KEY, {"generation": 2})
+        lock.release()
+        assert (await waiting).seq == 1
+        session = await service.get_session(KEY)
+        assert session is not None
+        assert (session.state, session.last_seq) == ({"generation": 2}, 1)
+
+
+async def test_a_cancelled_writer_leaves_the_turn_to_others() -> None:
+    """A writer that is cancelled while it waits for its turn stores nothing and blocks nobody."""
+    async with InMemorySessionService() as service:
+        await service.create_session(KEY)
+        lock = held(service)._users[KEY.user].sessions["session"].lock
+        await lock.acquire()
+        calls = [asyncio.create_task(service.append_event(KEY, say(str(n)))) for n in range(3)]
+        await asyncio.sleep(0)
+        calls[0].cancel()
+        calls[1].cancel()
+        await asyncio.sleep(0)
+        lock.release()
+        assert (await calls[2]).seq == 1
+        assert [event.content for event in await service.get_events(KEY)] == ["2"]
+
+
+async def test_trimming_gives_memory_back() -> None:
+    """A log at its limit holds at most twice as many events in memory, and finds each of them."""
+    async with InMemorySessionService(session_event_limit=10) as service:
+        await service.create_session(KEY)
+        log = held(service)._users[KEY.user].sessions["session"].log
+        for n in range(1, 1500):
+            await service.append_event(KEY, say(str(n)))
+            assert len(log._payloads) <= 20
+            assert len(log.ids) <= 1010
+            events = await service.get_events(KEY)
+            assert [event.content for event in events] == [
+                str(each) for each in range(max(1, n - 9), n + 1)
+            ]

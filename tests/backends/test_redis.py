@@ -1,0 +1,317 @@
+"""What is particular to Redis: its keys, who owns a connection, names of instances, prefixes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+import redis
+import redis.asyncio
+
+from agentsession import Event, RedisSessionService, SessionKey, UserKey
+from agentsession.errors import EventLoopError
+from agentsession.redis import register_redis_instance, unregister_redis_instance
+from agentsession.redis.keys import Keyspace
+
+KEY = SessionKey("app", "user", "session")
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"{secrets.token_hex(8)}:"
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(redis_url) as opened:
+        yield opened
+
+
+def say(words: str, **fields: object) -> Event:
+    return Event(author="user", content=words, **fields)  # type: ignore[arg-type]  # a table
+
+
+async def test_the_keys_are_as_documented(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Each kind of data has the key, the type and the fields that the documentation names."""
+    async with RedisSessionService.from_url(redis_url, key_prefix=prefix) as service:
+        session = await service.create_session(KEY, {"a": 1, "user:b": b"2", "app:c": "3"})
+        event = await service.append_event(session, say("hi", id="e1"))
+        await service.append_event(session, say("ho", id="e2"))
+        found = {
+            key.decode().removeprefix(prefix): (await client.type(key)).decode()
+            for key in await client.keys(f"{prefix}*")
+        }
+        assert found == {
+            "appdata:{app}": "hash",
+            "userdata:{app:user}": "hash",
+            "session:{app:user}:session": "hash",
+            "events:{app:user}:session": "zset",
+            "eventids:{app:user}:session": "zset",
+            "sessions:{app:user}": "zset",
+        }
+        assert await client.hgetall(f"{prefix}appdata:{{app}}") == {b"c": b'"3"'}
+        assert await client.hgetall(f"{prefix}userdata:{{app:user}}") == {b"b": b"\x002"}
+        fields = await client.hgetall(f"{prefix}session:{{app:user}}:session")
+        assert set(fields) == {
+            *(b"v", b"created", b"updated", b"revision", b"count", b"last", b"token"),
+            b"state:a",
+        }
+        assert (fields[b"v"], fields[b"count"], fields[b"revision"]) == (b"1", b"2", b"3")
+        (stored, score), _ = await client.zrange(
+            f"{prefix}events:{{app:user}}:session", 0, -1, withscores=True
+        )
+        assert stored.startswith(b'{"v":1,"id":"e1",')
+        assert score == int(event.timestamp.timestamp() * 1_000_000)
+        ids = await client.zrange(f"{prefix}eventids:{{app:user}}:session", 0, -1, withscores=True)
+        assert ids == [(b"e1", 1.0), (b"e2", 2.0)]
+        await service.delete_user(KEY.user)
+        await service.delete_app_state("app", "c")
+    assert await client.keys(f"{prefix}*") == []
+
+
+def test_keys_escape_what_means_something() -> None:
+    """The four characters with a meaning in keys are escaped, others stay readable."""
+    keys = Keyspace("p:").session(SessionKey("a:b", "{c}", "100% d"))
+    assert keys.session == "p:session:{a%3Ab:%7Bc%7D}:100%25 d"
+    assert keys.index == "p:sessions:{a%3Ab:%7Bc%7D}"
+    with pytest.raises(ValueError, match="braces"):
+        Keyspace("{p}")
+
+
+async def test_prefixes_separate_deployments(redis_url: str, prefix: str) -> None:
+    """Two prefixes share a database without meeting, also when one begins with the other."""
+    async with (
+        RedisSessionService.from_url(redis_url, key_prefix=prefix) as one,
+        RedisSessionService.from_url(redis_url, key_prefix=prefix + "x") as two,
+    ):
+        await one.create_session(KEY, {"n": 1, "app:n": 1, "user:n": 1})
+        assert await two.get_session(KEY) is None
+        await two.create_session(KEY, {"n": 2, "app:n": 2, "user:n": 2})
+        await two.delete_user(KEY.user)
+        session = await one.get_session(KEY)
+        assert session is not None
+        assert session.state == {"n": 1, "app:n": 1, "user:n": 1}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"decode_responses": True}, {"protocol": 3}, {"protocol": 2}]
+)
+async def test_a_client_of_the_users_is_borrowed(
+    redis_url: str, prefix: str, options: dict[str, object]
+) -> None:
+    """A client that was handed in works with any of its options, and stays open and whole."""
+    client = redis.asyncio.Redis.from_url(redis_url, max_connections=2, **options)
+    for _ in range(3):
+        async with RedisSessionService(client, key_prefix=prefix) as service:
+            session = await service.get_or_create_session(KEY, {"b": b"\xff"})
+            await service.append_event(session, say("hi"))
+            assert session.state == {"b": b"\xff"}
+        assert await client.ping()
+    pool = client.connection_pool
+    assert len(pool._in_use_connections) == 0
+    await client.aclose()
+
+
+def test_a_blocking_client_is_refused() -> None:
+    """The client of the wrong kind is named, and the right one too."""
+    with pytest.raises(TypeError, match=r"redis\.asyncio\.Redis"):
+        RedisSessionService(redis.Redis())  # type: ignore[arg-type]  # the mistake
+
+
+async def test_all_calls_share_one_connection(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Hundreds of concurrent calls take one connection, which is gone when the service is closed."""
+    await client.ping()
+    before = len(await client.client_list())
+    async with RedisSessionService.from_url(redis_url, key_prefix=prefix) as service:
+        async with asyncio.TaskGroup() as group:
+            for n in range(300):
+                group.create_task(service.create_session(SessionKey("app", "user", str(n))))
+        assert len(await client.client_list()) == before + 1
+        await service.delete_user(KEY.user)
+    async with asyncio.timeout(5):
+        while len(await client.client_list()) > before:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_named_instance_is_one_connection(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Components that use a name share one connection; the last of them to close lets it go."""
+    register_redis_instance("shared", url=redis_url)
+    register_redis_instance("shared", url=redis_url)
+    try:
+        await client.ping()
+        before = len(await client.client_list())
+        services = [RedisSessionService(instance="shared", key_prefix=prefix) for _ in range(3)]
+        for service in services:
+            await service.get_or_create_session(KEY)
+        assert len(await client.client_list()) == before + 1
+        await services[0].aclose()
+        await services[1].aclose()
+        await services[1].aclose()
+        assert await services[2].get_session(KEY) is not None
+        await services[2].aclose()
+        async with asyncio.timeout(5):
+            while len(await client.client_list()) > before:
+                await asyncio.sleep(0.001)
+        async with RedisSessionService(instance="shared", key_prefix=prefix) as again:
+            assert await again.get_session(KEY) is not None
+    finally:
+        unregister_redis_instance("shared")
+
+
+async def test_a_name_can_stand_for_a_client(redis_url: str, prefix: str) -> None:
+    """A client of the user's can have a name too, and stays open."""
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        register_redis_instance("mine", client=client)
+        try:
+            async with RedisSessionService(instance="mine", key_prefix=prefix) as service:
+                await service.create_session(KEY)
+            assert await client.ping()
+        finally:
+            unregister_redis_instance("mine")
+
+
+async def test_a_url_wins_over_an_instance(redis_url: str, prefix: str) -> None:
+    """With both given, the URL is used."""
+    register_redis_instance("elsewhere", url="redis://127.0.0.1:1/0")
+    try:
+        both = RedisSessionService(url=redis_url, instance="elsewhere", key_prefix=prefix)
+        async with both as service:
+            assert await service.get_session(KEY) is None
+    finally:
+        unregister_redis_instance("elsewhere")
+
+
+def test_names_are_checked() -> None:
+    """Unknown, empty and ambiguous names, and no server at all, are errors that help."""
+    with pytest.raises(ValueError, match=r"registered: none\. Call register_redis_instance"):
+        RedisSessionService(instance="nobody")
+    with pytest.raises(ValueError, match="needs a name"):
+        register_redis_instance("", url="redis://x")
+    for both in ({}, {"url": "redis://x", "client": object()}):
+        with pytest.raises(ValueError, match="either a url or a client"):
+            register_redis_instance("x", **both)
+    register_redis_instance("x", url="redis://x")
+    try:
+        with pytest.raises(ValueError, match="other settings"):
+            register_redis_instance("x", url="redis://y")
+        with pytest.raises(ValueError, match="registered: 'x'"):
+            RedisSessionService(instance="y")
+    finally:
+        unregister_redis_instance("x")
+        unregister_redis_instance("x")
+    with pytest.raises(ValueError, match="no server"):
+        RedisSessionService()
+    with pytest.raises(ValueError, match="not a client and another"):
+        RedisSessionService(redis.asyncio.Redis(), url="redis://x")
+    with pytest.raises(ValueError, match="timeout"):
+        RedisSessionService(url="redis://x", timeout=0)
+    with pytest.raises(ValueError, match="scheme"):
+        RedisSessionService.from_url("localhost:6379")
+
+
+def test_a_service_can_be_made_before_the_loop_but_not_used_on_two(
+    redis_url: str, prefix: str
+) -> None:
+    """Nothing is bound to a loop by making a service; using it on a second one is a clear error."""
+    service = RedisSessionService.from_url(redis_url, key_prefix=prefix)
+
+    async def use() -> None:
+        await service.get_session(KEY)
+
+    async def close() -> None:
+        await service.aclose()
+
+    with asyncio.Runner() as runner, asyncio.Runner() as other:
+        runner.run(use())
+        with pytest.raises(EventLoopError, match="another event loop"):
+            other.run(use())
+        runner.run(close())
+
+
+async def test_expired_sessions_leave_the_index(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """The index of a user who never lists stays small, and a listing takes out what it finds expired."""
+    user = UserKey("app", "user")
+    index = f"{prefix}sessions:{{app:user}}"
+    async with RedisSessionService.from_url(
+        redis_url, key_prefix=prefix, session_ttl=60
+    ) as service:
+        for n in range(200):
+            key = SessionKey("app", "user", f"s{n:03}")
+            await service.create_session(key)
+            await client.delete(f"{prefix}session:{{app:user}}:s{n:03}")  # as expiry would
+            assert await client.zcard(index) <= 64
+        assert (await service.list_sessions(user)).sessions == []
+        assert await client.zcard(index) == 0
+
+
+async def test_a_new_time_to_live_applies_with_the_next_write(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """When the configuration changes, a session's keys follow at the next write, all of them."""
+    names = [f"{prefix}{word}:{{app:user}}:session" for word in ("session", "events", "eventids")]
+    index, other = f"{prefix}sessions:{{app:user}}", SessionKey("app", "user", "other")
+
+    async def lives() -> list[int]:
+        return [round(await client.pttl(name), -4) for name in [*names, index]]
+
+    async with (
+        RedisSessionService.from_url(redis_url, key_prefix=prefix) as for_ever,
+        RedisSessionService.from_url(redis_url, key_prefix=prefix, session_ttl=100) as long,
+        RedisSessionService.from_url(redis_url, key_prefix=prefix, session_ttl=50) as short,
+    ):
+        await long.create_session(KEY)
+        await long.append_event(KEY, say("1"))
+        assert await lives() == [100_000] * 4
+        await short.append_event(KEY, say("2"))
+        assert await lives() == [50_000] * 3 + [100_000]
+        await for_ever.append_event(KEY, say("3"))
+        assert [await client.pttl(name) for name in [*names, index]] == [-1] * 4
+        await for_ever.create_session(other)
+        await short.append_event(KEY, say("4"))
+        assert await lives() == [50_000] * 3 + [0]
+        assert await client.pttl(index) == -1
+        await for_ever.delete_user(KEY.user)
+
+
+async def test_costs_do_not_grow_with_the_log_or_the_database(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """The server runs the same commands for a short log and a long one, alone and among many keys."""
+
+    async def commands() -> dict[str, int]:
+        await client.config_resetstat()
+        await service.append_event(KEY, say("x"))
+        await service.get_session(KEY, num_recent_events=10)
+        await service.list_sessions(KEY.user)
+        stats = await client.info("commandstats")
+        return {name: each["calls"] for name, each in stats.items() if "config" not in name}
+
+    async with RedisSessionService.from_url(
+        redis_url, key_prefix=prefix, session_event_limit=None
+    ) as service:
+        await service.create_session(KEY)
+        await service.append_events(KEY, [say(str(n)) for n in range(20)])
+        await commands()
+        before = await commands()
+        for _ in range(2):
+            await service.append_events(KEY, [say(str(n)) for n in range(1000)])
+        pipeline = client.pipeline(transaction=False)
+        for n in range(1000):
+            pipeline.set(f"{prefix}ballast{n}", "x")
+        await pipeline.execute()
+        assert await commands() == before
+        assert "cmdstat_keys" not in before
+        assert "cmdstat_scan" not in before
+        await service.delete_user(KEY.user)
+    async for key in client.scan_iter(f"{prefix}*", count=1000):
+        await client.unlink(key)

@@ -1,0 +1,453 @@
+"""What servers and networks do: each is a typed error or is handled, and nothing is half-written."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+import servers
+from proxy import Proxy, proxied
+
+from agentsession import Event, RedisSessionService, SessionKey, UserKey
+from agentsession.errors import (
+    BackendError,
+    BackendUnavailableError,
+    CodecError,
+    OutcomeUnknownError,
+    SessionNotFoundError,
+)
+from agentsession.redis import connection
+from agentsession.redis.backend import RedisBackend
+from agentsession.redis.connection import MultiplexedLink
+
+KEY = SessionKey("app", "user", "session")
+
+
+def say(words: str, **fields: object) -> Event:
+    return Event(author="user", content=words, **fields)  # type: ignore[arg-type]  # a table
+
+
+@pytest.fixture(params=sorted(servers.binaries()))
+def server(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    """A server of one test, to do anything to."""
+    with servers.running(servers.binaries()[request.param]) as running:
+        yield running
+
+
+@pytest.fixture
+async def admin(server: servers.Server) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def service(server: servers.Server) -> AsyncIterator[RedisSessionService]:
+    async with RedisSessionService.from_url(server.url, timeout=5) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def proxy(server: servers.Server) -> AsyncIterator[Proxy]:
+    async with proxied(server.url) as started:
+        yield started
+
+
+async def test_an_operation_is_one_round_trip(proxy: Proxy) -> None:
+    """Create, get, append and state updates take one, a page of sessions two, with all scopes set."""
+    async with RedisSessionService.from_url(
+        proxy.url, session_ttl=60, user_state_ttl=60, app_state_ttl=60, refresh_ttl_on_read=True
+    ) as service:
+        every = {"a": 1, "user:b": 2, "app:c": 3}
+        operations = {
+            "create": (1, lambda: service.create_session(KEY, every)),
+            "append": (1, lambda: service.append_event(KEY, say("x", state_delta=every))),
+            "batch": (1, lambda: service.append_events(KEY, [say("y"), say("z")])),
+            "get": (1, lambda: service.get_session(KEY)),
+            "get or create": (1, lambda: service.get_or_create_session(KEY, every)),
+            "last": (1, lambda: service.get_session(KEY, num_recent_events=2)),
+            "events": (1, lambda: service.get_events(KEY)),
+            "update session": (1, lambda: service.update_session_state(KEY, every)),
+            "update app": (1, lambda: service.update_app_state("app", {"a": 1})),
+            "update user": (1, lambda: service.update_user_state(KEY.user, {"a": 1})),
+            "get app": (1, lambda: service.get_app_state("app")),
+            "get user": (1, lambda: service.get_user_state(KEY.user)),
+            "list": (2, lambda: service.list_sessions(KEY.user)),
+            "delete": (1, lambda: service.delete_session(KEY)),
+        }
+        for _ in range(2):  # The first round also teaches the server the scripts.
+            taken = {}
+            for name, (_, operation) in operations.items():
+                before = proxy.round_trips
+                await operation()
+                taken[name] = proxy.round_trips - before
+        assert taken == {name: trips for name, (trips, _) in operations.items()}
+        assert proxy.connections == 1
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+async def test_a_lost_reply_is_made_good(proxy: Proxy, lost: int) -> None:
+    """A write whose reply is lost, again and again, takes effect once and returns as if nothing was."""
+    async with RedisSessionService.from_url(proxy.url) as service:
+        await service.get_session(KEY)
+        proxy.lose_replies = lost
+        session = await service.create_session(KEY, {"n": 0})
+        proxy.lose_replies = lost
+        stored = await service.append_event(session, say("once", state_delta={"n": 1}))
+        proxy.lose_replies = lost
+        batch = await service.append_events(session, [say("a"), say("b")])
+        proxy.lose_replies = lost
+        assert await service.get_session(KEY) == session
+        assert [stored.seq, *(event.seq for event in batch)] == [1, 2, 3]
+        assert (session.revision, session.state) == (3, {"n": 1})
+        assert [event.content for event in session.events] == ["once", "a", "b"]
+
+
+async def test_a_hung_server_ends_in_what_is_known(proxy: Proxy) -> None:
+    """A write that was sent is unknown, a read unavailable, both in time; then all goes on."""
+    async with RedisSessionService.from_url(proxy.url, timeout=0.3) as service:
+        await service.create_session(KEY)
+        proxy.freeze()
+        start = time.monotonic()
+        event = say("maybe")
+        results = await asyncio.gather(  # noqa: TID251 - collects errors
+            service.append_event(KEY, event),
+            service.get_session(KEY),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [
+            OutcomeUnknownError,
+            BackendUnavailableError,
+        ]
+        assert time.monotonic() - start < 3
+        assert "session 'session'" in str(results[0])
+        proxy.thaw()
+        assert (await service.append_event(KEY, event)).seq == 1
+        assert [event.content for event in await service.get_events(KEY)] == ["maybe"]
+
+
+async def test_an_absent_server_is_unavailable_at_once(tmp_path: Path) -> None:
+    """Nothing at the address: the error comes well before the deadline and names the address."""
+    start = time.monotonic()
+    async with RedisSessionService.from_url(f"unix://{tmp_path}/nothing", timeout=30) as service:
+        with pytest.raises(BackendUnavailableError, match=r"nothing was written") as raised:
+            await service.create_session(KEY)
+    assert "/nothing" in str(raised.value)
+    assert raised.value.__cause__ is not None
+    assert time.monotonic() - start < 5
+
+
+async def test_a_restart_is_waited_for(
+    server: servers.Server, service: RedisSessionService
+) -> None:
+    """A server that was there and is gone is waited for; its scripts are sent again."""
+    await service.create_session(KEY)
+    server.stop()
+    call = asyncio.create_task(service.get_or_create_session(KEY, {"fresh": 1}))
+    await asyncio.to_thread(server.start)
+    assert (await call).state == {"fresh": 1}
+    server.stop()
+    async with RedisSessionService.from_url(server.url, timeout=0.2) as hasty:
+        with pytest.raises(BackendUnavailableError):
+            await hasty.get_session(KEY)
+
+
+async def test_forgotten_scripts_are_sent_again(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """After SCRIPT FLUSH everything works, also for many calls at once, each taking effect once."""
+    await service.create_session(KEY)
+    for _ in range(2):
+        await admin.script_flush()
+        async with asyncio.TaskGroup() as group:
+            for n in range(20):
+                group.create_task(service.append_event(KEY, say(str(n))))
+    assert [event.seq for event in await service.get_events(KEY)] == list(range(1, 41))
+
+
+async def test_a_killed_connection_is_replaced(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """A connection that was closed while idle or busy costs no error and no event."""
+    await service.create_session(KEY)
+    for n in range(5):
+        await admin.client_kill_filter(_type="normal", skipme=True)
+        await service.append_event(KEY, say(str(n)))
+
+    async def write(writer: int) -> None:
+        for n in range(20):
+            await service.append_event(KEY, say(f"{writer}:{n}"))
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(5):
+            group.create_task(write(writer))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            await admin.client_kill_filter(_type="normal", skipme=True)
+    events = await service.get_events(KEY, limit=1000)
+    assert [event.seq for event in events] == list(range(1, 106))
+    assert len({event.content for event in events}) == 105
+
+
+async def test_a_demoted_server_is_waited_for(
+    admin: redis.asyncio.Redis, service: RedisSessionService, server: servers.Server
+) -> None:
+    """READONLY is answered by trying again until the deadline, in order, and then by an honest error."""
+    session = await service.create_session(KEY)
+    await admin.replicaof("127.0.0.1", 1)
+    async with RedisSessionService.from_url(server.url, timeout=0.3) as hasty:
+        with pytest.raises(BackendUnavailableError, match=r"nothing was written"):
+            await hasty.append_event(KEY, say("never"))
+    calls = [asyncio.create_task(service.append_event(session, say(str(n)))) for n in range(10)]
+    done, _ = await asyncio.wait(calls, timeout=0.05)
+    assert not done
+    await admin.replicaof("NO", "ONE")
+    assert [(await call).seq for call in calls] == list(range(1, 11))
+    events = await service.get_events(KEY)
+    assert [event.content for event in events] == [str(n) for n in range(10)]
+
+
+async def test_a_loading_server_is_waited_for(server: servers.Server) -> None:
+    """LOADING is answered by trying again; what was stored before is there afterwards."""
+    async with RedisSessionService.from_url(server.url) as service:
+        await service.create_session(KEY, {"n": 1})
+        async with redis.asyncio.Redis.from_url(server.url) as admin:
+            await admin.mset({f"ballast{n}": "x" for n in range(300)})
+            await admin.save()
+        server.stop()
+        server.start_loading()
+        session = await service.get_session(KEY)
+        assert session is not None
+        assert session.state == {"n": 1}
+
+
+async def test_a_full_server_refuses_and_writes_nothing(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """OOM is an unavailable server that says what to do; later the same event is stored."""
+    session = await service.create_session(KEY, {"n": 0})
+    await admin.config_set("maxmemory", 1)
+    event = say("x", state_delta={"n": 1, "user:n": 1, "app:n": 1})
+    for call in (
+        service.append_event(KEY, event),
+        service.update_session_state(KEY, {"n": 1}),
+        service.create_session(SessionKey("app", "user", "new")),
+    ):
+        with pytest.raises(BackendUnavailableError, match="maxmemory"):
+            await call
+    await admin.config_set("maxmemory", 0)
+    assert await service.get_session(KEY) == session
+    assert await service.get_session(SessionKey("app", "user", "new")) is None
+    assert (await service.append_event(KEY, event)).seq == 1
+
+
+async def test_missing_rights_are_an_error(
+    admin: redis.asyncio.Redis, server: servers.Server
+) -> None:
+    """A user without rights, and wrong credentials, are told apart from an absent server."""
+    await admin.acl_setuser("weak", enabled=True, passwords=["+secret"], commands=["+@connection"])
+    options = {"username": "weak", "password": "secret"}
+    async with RedisSessionService.from_url(server.url, client_options=options) as service:
+        with pytest.raises(BackendError, match="denies") as raised:
+            await service.create_session(KEY)
+        assert type(raised.value) is BackendError
+    options["password"] = "guessed"
+    start = time.monotonic()
+    async with RedisSessionService.from_url(server.url, client_options=options) as service:
+        with pytest.raises(BackendError) as raised:
+            await service.create_session(KEY)
+    assert time.monotonic() - start < 5
+    assert "guessed" not in str(raised.value) + repr(service)
+
+
+async def test_foreign_keys_break_nothing(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """A key of ours that holds another type is named as such, and no other key is half-written."""
+    every = {"a": 2, "user:b": 2, "app:c": 2}
+    new = SessionKey("app", "user", "new")
+    calls = {
+        "append": lambda: service.append_event(KEY, say("second", state_delta=every)),
+        "update": lambda: service.update_session_state(KEY, every),
+        "create": lambda: service.create_session(new, every),
+        "get": lambda: service.get_session(KEY),
+        "list": lambda: service.list_sessions(KEY.user),
+        "events": lambda: service.get_events(KEY),
+        "find": lambda: service.get_events(KEY, around="e"),
+    }
+    touching = {
+        "session:{app:user}:session": "append update get list events find",
+        "events:{app:user}:session": "append get events find",
+        "eventids:{app:user}:session": "append find",
+        "sessions:{app:user}": "append update create list",
+        "userdata:{app:user}": "append update create get list",
+        "appdata:{app}": "append update create get list",
+    }
+    for foreign, names in touching.items():
+        await admin.flushall()
+        await service.create_session(KEY, {"a": 1, "user:b": 1, "app:c": 1})
+        await service.append_event(KEY, say("first", id="e"))
+        await admin.delete(foreign)
+        await admin.set(foreign, "not ours")
+        before = {name: await admin.dump(name) for name in await admin.keys("*")}
+        for name in names.split():
+            with pytest.raises(CodecError, match="app 'app'"):
+                await calls[name]()
+            after = {key: await admin.dump(key) for key in await admin.keys("*")}
+            assert after == before, (foreign, name)
+
+
+async def test_foreign_contents_are_named(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """Damaged events, values and hashes, and newer formats, are errors that say what and whose."""
+    name = "session:{app:user}:session"
+
+    async def damaged(match: str) -> None:
+        with pytest.raises(CodecError, match=match) as raised:
+            await service.get_session(KEY)
+        assert "user" in str(raised.value)
+        await service.delete_session(KEY)
+
+    await service.create_session(KEY)
+    await service.append_event(KEY, say("x"))
+    await admin.zadd("events:{app:user}:session", {'{"v":2,"author":"x"}': 1e16})
+    await admin.hincrby(name, "count", 1)
+    await damaged("event 2")
+    await service.create_session(KEY, {"n": 1})
+    await admin.hset(name, "state:n", "{")
+    await damaged("'n'")
+    await service.create_session(KEY)
+    await admin.hset(name, b"state:\xff", "1")
+    await damaged("UTF-8")
+    await service.create_session(KEY)
+    await admin.hset(name, "revision", "many")
+    await damaged("damaged")
+    await service.create_session(KEY)
+    await admin.hset(name, "v", "2")
+    for call in (service.append_event(KEY, say("x")), service.get_events(KEY)):
+        with pytest.raises(CodecError, match="newer"):
+            await call
+    await damaged("newer")
+    await admin.hset(name, "mine", "1")
+    for call in (service.append_event(KEY, say("x")), service.create_session(KEY)):
+        with pytest.raises(CodecError, match="not a session of ours"):
+            await call
+    await damaged("not a session of ours")
+    await admin.hset("userdata:{app:user}", "u", "nonsense")
+    with pytest.raises(CodecError, match="'u'"):
+        await service.get_user_state(UserKey("app", "user"))
+
+
+async def test_an_evicted_part_leaves_no_ghosts(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """If the server evicts a session's hash alone, a new session of that id has an empty log."""
+    await service.create_session(KEY)
+    await service.append_event(KEY, say("old", id="e"))
+    await admin.delete("session:{app:user}:session")
+    with pytest.raises(SessionNotFoundError):
+        await service.append_event(KEY, say("x"))
+    fresh = await service.create_session(KEY)
+    assert (await service.append_event(fresh, say("new", id="e"))).seq == 1
+    assert [event.content for event in await service.get_events(KEY)] == ["new"]
+
+
+async def test_cancelled_calls_leave_nothing_behind(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """A storm of cancellations costs no connection, no task, no reply, and no other caller's answer."""
+    keys = [SessionKey("app", "user", str(n)) for n in range(10)]
+    for key in keys:
+        await service.create_session(key, {"mine": key.session_id})
+    connections = len(await admin.client_list())
+    tasks = len(asyncio.all_tasks())
+
+    async def check(n: int) -> None:
+        key = keys[n % 10]
+        session = await service.get_session(key)
+        assert session is not None
+        assert session.state["mine"] == key.session_id
+        await service.append_event(key, say(str(n)))
+
+    for round_ in range(10):
+        calls = [asyncio.create_task(check(n)) for n in range(100)]
+        for n, call in enumerate(calls):
+            if n % 7 == round_ % 7:
+                await asyncio.sleep(0)
+            if n % 3:
+                call.cancel()
+        for call in calls:
+            await asyncio.wait([call])
+            assert call.cancelled() or call.exception() is None
+    await service.get_session(KEY)
+    assert repr(service).count("queued=0 in_flight=0") == 1
+    assert len(asyncio.all_tasks()) == tasks
+    assert len(await admin.client_list()) == connections
+    for key in keys:
+        events = await service.get_events(key, limit=1000)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_closing_waits_for_answers(server: servers.Server) -> None:
+    """Calls that are under way when the service is closed get their answers; later ones are refused."""
+    service = RedisSessionService.from_url(server.url)
+    await service.create_session(KEY)
+    calls = [asyncio.create_task(service.append_event(KEY, say(str(n)))) for n in range(50)]
+    await asyncio.sleep(0)
+    await service.aclose()
+    assert sorted([(await call).seq for call in calls]) == list(range(1, 51))
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
+
+
+async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
+    """With a hung server, closing ends in bounded time, and so do the callers."""
+    service = RedisSessionService.from_url(proxy.url, timeout=0.3)
+    await service.create_session(KEY)
+    proxy.freeze()
+    call = asyncio.create_task(service.append_event(KEY, say("x")))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await service.aclose()
+        with pytest.raises(OutcomeUnknownError):
+            await call
+
+
+async def test_callers_wait_when_too_much_is_under_way(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a bound calls wait for room instead of filling the memory, and fail in time if none comes."""
+    monkeypatch.setattr(connection, "_MOST_REQUESTS", 5)
+    async with RedisSessionService.from_url(proxy.url, timeout=0.5) as service:
+        await service.create_session(KEY)
+        async with asyncio.TaskGroup() as group:
+            for n in range(100):
+                group.create_task(service.append_event(KEY, say(str(n))))
+        assert len(await service.get_events(KEY)) == 100
+        proxy.freeze()
+        calls = [asyncio.create_task(service.append_event(KEY, say(str(n)))) for n in range(20)]
+        await asyncio.wait(calls)
+        kinds = [type(call.exception()) for call in calls]
+        assert kinds == [OutcomeUnknownError] * 5 + [BackendUnavailableError] * 15
+        proxy.thaw()
+
+
+async def test_an_answer_to_another_call_is_an_error(server: servers.Server) -> None:
+    """A reply that answers somebody else's question is refused, never taken for data."""
+
+    class Mixed(MultiplexedLink):
+        async def run(self, script, keys, args):
+            reply = await super().run(script, keys, args)
+            return [b"0", *reply[1:]]
+
+    pool = redis.asyncio.ConnectionPool.from_url(server.url)
+    service = RedisSessionService.from_url(server.url)
+    backend = service.backend
+    assert isinstance(backend, RedisBackend)
+    backend._link = Mixed(pool, owned=True, timeout=5)
+    async with service:
+        with pytest.raises(CodecError, match="another call"):
+            await service.create_session(KEY)

@@ -1,0 +1,204 @@
+"""The errors: their tree, their words, and their way between processes."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from agentsession import errors
+from agentsession.errors import (
+    AgentSessionError,
+    BackendError,
+    BackendUnavailableError,
+    ClosedError,
+    CodecError,
+    EventLoopError,
+    EventNotFoundError,
+    EventTooLargeError,
+    OutcomeUnknownError,
+    RevisionConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+    StateValueError,
+    StateValueTooLargeError,
+    described_app,
+)
+from agentsession.sessions import SessionKey, UserKey
+
+KEY = SessionKey("shop", "ann", "s1")
+LONG = SessionKey("a" * 10_000, "b" * 10_000, "c" * 10_000)
+
+# One of each, with its attributes and something that its message must say.
+EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
+    (AgentSessionError("words"), {}, "words"),
+    (SessionNotFoundError(KEY), {"key": KEY}, "get_or_create_session() makes it"),
+    (SessionExistsError(KEY), {"key": KEY}, "Use get_or_create_session(), or leave the id empty"),
+    (EventNotFoundError(KEY, "e1"), {"key": KEY, "event": "e1"}, "no event with id 'e1'"),
+    (EventNotFoundError(KEY, 7), {"key": KEY, "event": 7}, "no event with seq 7"),
+    (
+        RevisionConflictError(KEY, 3, 5),
+        {"key": KEY, "expected": 3, "actual": 5},
+        "expected revision 3, found 5; nothing was stored. Load the session again",
+    ),
+    (
+        EventTooLargeError(KEY, "e1", 2_000_000, 1_048_576),
+        {"key": KEY, "event_id": "e1", "size": 2_000_000, "limit": 1_048_576},
+        "event 'e1' takes 2,000,000 bytes, over the limit of 1,048,576; nothing was stored. "
+        "Store large content elsewhere and put a reference in the event, or raise max_event_size",
+    ),
+    (
+        StateValueError(("cart", "items", 0), "a set"),
+        {"path": ("cart", "items", 0), "reason": "a set"},
+        "cart['items'][0]: a set; nothing was stored",
+    ),
+    (
+        StateValueTooLargeError(("cart",), 2000, 1000),
+        {"path": ("cart",), "size": 2000, "limit": 1000},
+        "cart: takes 2,000 bytes, over the limit of 1,000 (max_value_size); nothing was stored",
+    ),
+    (CodecError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
+    (CodecError(KEY.user, "why"), {"subject": KEY.user, "reason": "why"}, "why"),
+    (CodecError("app 'shop'", "why"), {"subject": "app 'shop'", "reason": "why"}, "app 'shop': why"),
+    (ClosedError(), {}, "is closed; make a new one"),
+    (EventLoopError(), {}, "belongs to another event loop; make one service for each loop"),
+    (BackendError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
+    (BackendUnavailableError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
+    (OutcomeUnknownError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
+]  # fmt: skip
+each_example = pytest.mark.parametrize(
+    ("error", "attributes", "words"),
+    EXAMPLES,
+    ids=[f"{type(error).__name__}-{n}" for n, (error, *_) in enumerate(EXAMPLES)],
+)
+
+
+def public_errors() -> dict[str, type[AgentSessionError]]:
+    return {name: getattr(errors, name) for name in errors.__all__}
+
+
+def test_every_error_has_an_example_here() -> None:
+    """A new class has to pass these tests too."""
+    assert {type(error) for error, *_ in EXAMPLES} == set(public_errors().values())
+
+
+@each_example
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_errors_survive_pickling(
+    error: AgentSessionError, attributes: dict[str, Any], words: str, protocol: int
+) -> None:
+    """Class, arguments, attributes and message are the same in another process."""
+    back = pickle.loads(pickle.dumps(error, protocol))
+    assert type(back) is type(error)
+    assert (back.args, str(back), repr(back)) == (error.args, str(error), repr(error))
+    assert vars(back) == vars(error)
+
+
+@each_example
+def test_errors_carry_what_they_know(
+    error: AgentSessionError, attributes: dict[str, Any], words: str
+) -> None:
+    """The data is in attributes, and the message says what to do."""
+    assert {name: getattr(error, name) for name in attributes} == attributes
+    assert set(vars(error)) - {"reason"} == set(attributes) - {"reason"}
+    assert words in str(error)
+
+
+@each_example
+def test_errors_name_the_session(
+    error: AgentSessionError, attributes: dict[str, Any], words: str
+) -> None:
+    """Whatever has a session or a user begins with it."""
+    subject = attributes.get("key", attributes.get("subject"))
+    if isinstance(subject, SessionKey):
+        assert str(error).startswith("session 's1', app 'shop', user 'ann': ")
+    if isinstance(subject, UserKey):
+        assert str(error).startswith("app 'shop', user 'ann': ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SessionNotFoundError(LONG),
+        SessionExistsError(LONG),
+        EventNotFoundError(LONG, "e" * 10_000),
+        RevisionConflictError(LONG, 1, 2),
+        EventTooLargeError(LONG, "e" * 10_000, 2, 1),
+        CodecError(LONG, "why"),
+        CodecError(LONG.user, "why"),
+        CodecError(described_app("a" * 10_000), "why"),
+        BackendError(LONG, "why"),
+        StateValueError(("name", "k" * 10_000), "why"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_long_ids_are_cut(error: AgentSessionError) -> None:
+    """A message stays readable with ids of 10 kB, which the attributes keep."""
+    assert len(str(error)) < 800
+    assert "..." in str(error)
+    assert getattr(error, "key", LONG) == LONG
+
+
+def test_the_tree_is_as_documented() -> None:
+    """The module's docstring shows every class below its base, with the builtin beside it."""
+    documented: dict[str, tuple[str, ...]] = {}
+    above: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        found = re.match(r" {4}([│├└─ ]*)(\w+Error)(?: \((\w+)\))?(?: |$)", line)
+        if found:
+            branches, name, builtin = found.groups()
+            assert len(branches) % 4 == 0
+            above[len(branches) // 4 :] = [name]
+            parent = above[-2] if len(above) > 1 else "Exception"
+            documented[name] = (parent, builtin) if builtin else (parent,)
+    actual = {
+        name: tuple(base.__name__ for base in kind.__bases__)
+        for name, kind in public_errors().items()
+    }
+    assert documented == actual
+
+
+def test_every_error_of_the_module_is_public() -> None:
+    """Nothing can be raised that nobody can catch by name."""
+    own = {
+        name
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, BaseException)
+    }
+    assert own == set(errors.__all__)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (("a",), "a"),
+        (("a", "b"), "a['b']"),
+        (("a", 0, "b c", 12), "a[0]['b c'][12]"),
+        (("user:cart", "it's"), 'user:cart["it\'s"]'),
+        (("a", "\n"), "a['\\n']"),
+        (("", "b"), "['b']"),
+    ],
+    ids=ascii,
+)
+def test_paths_are_worded_as_python_subscripts_them(
+    path: tuple[str | int, ...], words: str
+) -> None:
+    """Names and indices from the outside in."""
+    assert str(StateValueError(path, "why")) == f"{words}: why; nothing was stored"
+
+
+def test_callers_can_catch_by_builtin() -> None:
+    """A caller that knows nothing of this library catches what it expects."""
+    for kind, builtin in (
+        (SessionNotFoundError, LookupError),
+        (EventNotFoundError, LookupError),
+        (EventTooLargeError, ValueError),
+        (StateValueTooLargeError, ValueError),
+        (ClosedError, RuntimeError),
+        (EventLoopError, RuntimeError),
+    ):
+        assert issubclass(kind, builtin)
+    assert not any(issubclass(kind, KeyError) for kind in public_errors().values())

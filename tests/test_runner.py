@@ -1,0 +1,364 @@
+"""The runner: what it stores, what it hands on, and what it does when things go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from agentsession import (
+    Event,
+    InMemorySessionService,
+    Runner,
+    Session,
+    SessionKey,
+    SessionService,
+)
+from agentsession.errors import ClosedError, EventTooLargeError
+from agentsession.events import EventError, Text
+from agentsession.runner import AgentContext, TrackedState
+from agentsession.testing import Subject
+
+
+def say(words: str, **fields: object) -> Event:
+    return Event(author="agent", content=words, **fields)  # type: ignore[arg-type]  # a table
+
+
+async def log_of(service: SessionService, key: SessionKey) -> list[tuple[str, object]]:
+    return [(event.author, event.content) for event in await service.get_events(key)]
+
+
+async def echo(context: AgentContext) -> AsyncIterator[Event]:
+    """Answers in two chunks and one whole event."""
+    assert isinstance(context.message.content, str)
+    yield say("you ", partial=True)
+    yield say("said", partial=True)
+    yield say(f"you said {context.message.content}")
+
+
+async def test_a_turn_is_stored_and_handed_on(subject: Subject) -> None:
+    """The message and whole events are stored in order with the turn's id; chunks are handed on."""
+    service = subject.service()
+    runner = Runner("app", echo, service)
+    for n, words in enumerate(("one", "two")):
+        run = runner.run("user", "session", words)
+        events = [event async for event in run]
+        assert [(event.content, event.partial) for event in events] == [
+            ("you ", True),
+            ("said", True),
+            (f"you said {words}", False),
+        ]
+        assert {event.invocation_id for event in events} == {run.invocation_id}
+        assert [event.seq for event in events] == [0, 0, 2 * n + 2]
+        stored = await service.get_events(run.key)
+        assert stored[-1] == events[-1]
+        assert {event.invocation_id for event in stored[-2:]} == {run.invocation_id}
+    assert await log_of(service, subject.key) == [
+        ("user", "one"),
+        ("agent", "you said one"),
+        ("user", "two"),
+        ("agent", "you said two"),
+    ]
+
+
+async def test_an_empty_session_id_gets_one(subject: Subject) -> None:
+    """Each turn without a session id has a new session, whose id the run tells at once."""
+    runner = Runner("app", echo, subject.service())
+    runs = [runner.run("user", "", "hi") for _ in range(2)]
+    assert len({runs[0].session_id, runs[1].session_id, ""}) == 3
+    for run in runs:
+        assert [event async for event in run]
+        assert len(await log_of(runner.session_service, run.key)) == 2
+
+
+async def test_the_agent_sees_the_session_so_far(subject: Subject) -> None:
+    """The context has the history with the user's message, and is kept up to date while it runs."""
+    seen: list[list[object]] = []
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        assert context.message == context.session.events[-1]
+        assert context.invocation_id == context.message.invocation_id
+        seen.append([event.content for event in context.session.events])
+        yield say("a")
+        seen.append([event.content for event in context.session.events])
+
+    runner = Runner("app", agent, subject.service())
+    for words in ("1", "2"):
+        async for _ in runner.run("user", "session", words):
+            pass
+    assert seen == [["1"], ["1", "a"], ["1", "a", "2"], ["1", "a", "2", "a"]]
+    async for _ in runner.run("user", "session", "3", num_recent_events=1):
+        pass
+    assert seen[-2:] == [["a", "3"], ["a", "3", "a"]]
+
+
+async def test_an_object_with_run_is_an_agent(subject: Subject) -> None:
+    """An object's ``run`` is called, also if the object can be called itself."""
+
+    class Agent:
+        async def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
+            yield say("by run")
+
+        def __call__(self, context: AgentContext) -> AsyncIterator[Event]:
+            raise AssertionError
+
+    run = Runner("app", Agent(), subject.service()).run("user", "session", [Text("hi")])
+    assert [event.content async for event in run] == ["by run"]
+    assert (await log_of(subject.service(), subject.key))[0] == ("user", [Text("hi")])
+
+
+async def test_an_agents_exception_becomes_an_event(subject: Subject) -> None:
+    """It is stored with what it was, handed on, and raised; the next turn goes on from there."""
+    service = subject.service()
+
+    class Agent:
+        name = "fragile"
+
+        async def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
+            context.state["attempts"] = context.state.get("attempts", 0) + 1
+            yield say("so far")
+            msg = "no more"
+            raise LookupError(msg)
+
+    runner = Runner("app", Agent(), service)
+    events: list[Event] = []
+    with pytest.raises(LookupError, match="no more"):
+        async for event in runner.run("user", "session", "hi"):
+            events.append(event)  # noqa: PERF401 - the exception must not lose them
+    assert [event.content for event in events] == ["so far", ""]
+    assert events[-1].error == EventError(message="no more", type="LookupError")
+    assert (events[-1].author, events[-1].seq) == ("fragile", 3)
+    assert (await service.get_events(subject.key))[-1] == events[-1]
+    with pytest.raises(LookupError):
+        async for _ in runner.run("user", "session", "again"):
+            pass
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert (session.last_seq, session.state) == (6, {"attempts": 2})
+
+
+async def test_what_the_store_refuses_is_an_error_of_the_turn(subject: Subject) -> None:
+    """An event that is too large is not handed on as if stored; its error is, and is raised."""
+    service = subject.service(max_event_size=500)
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        yield say("x" * 1000)
+
+    events: list[Event] = []
+    with pytest.raises(EventTooLargeError):
+        async for event in Runner("app", agent, service).run("user", "session", "hi"):
+            events.append(event)  # noqa: PERF401 - as above
+    assert [event.error.type for event in events if event.error] == ["EventTooLargeError"]
+    assert [event.seq for event in await service.get_events(subject.key)] == [1, 2]
+
+
+async def test_an_error_that_cannot_be_stored_says_so() -> None:
+    """If the store fails as well, the agent's exception is raised with a note of it."""
+    service = InMemorySessionService()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        await service.aclose()
+        msg = "first"
+        raise ValueError(msg)
+        yield say("never")
+
+    with pytest.raises(ValueError, match="first") as raised:
+        async for _ in Runner("app", agent, service).run("user", "session", "hi"):
+            pass
+    assert "could not store" in raised.value.__notes__[0]
+    assert "closed" in raised.value.__notes__[0]
+
+
+async def test_changed_state_is_stored_with_the_next_event(subject: Subject) -> None:
+    """Setting, deleting and changing in place are all noticed, and stored with the next whole event."""
+    service = subject.service()
+    await service.create_session(
+        subject.key, {"cart": ["a"], "read": {"only": 1}, "old": 1, "user:n": 1}
+    )
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        state = context.state
+        state["cart"].append("b")
+        assert state["read"] == {"only": 1}
+        state["user:n"] += 1
+        del state["old"]
+        state["temp:x"] = object()
+        yield say("partial", partial=True)
+        yield say("first", state_delta={"mine": 1})
+        assert (state["mine"], len(state), "old" in state) == (1, 5, False)
+        state["cart"].append("c")
+        yield say("second")
+        state["last"] = True
+
+    events = [event async for event in Runner("app", agent, service).run("user", "session", "hi")]
+    deltas = [event.state_delta for event in events]
+    assert deltas[1]["cart"] == ["a", "b"]
+    assert set(deltas[1]) == {"cart", "user:n", "old", "mine"}
+    assert deltas[2] == {"cart": ["a", "b", "c"]}
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {
+        "cart": ["a", "b", "c"],
+        "read": {"only": 1},
+        "user:n": 2,
+        "mine": 1,
+        "last": True,
+    }
+
+
+def test_tracked_state_reads_like_a_dict() -> None:
+    """It shows the session's state, and says what it is."""
+    session = Session(key=SessionKey("a", "u", "s"), created_at=None, updated_at=None, revision=1)  # type: ignore[arg-type]  # not used
+    state = TrackedState(session)
+    state.update(a=[1], b=2)
+    assert dict(state) == session.state == {"a": [1], "b": 2}
+    assert repr(state) == "TrackedState({'a': [1], 'b': 2})"
+    assert state.take_changes() == {"a": [1], "b": 2}
+    assert state.take_changes() == {}
+    state["a"].append(2)
+    assert state.take_changes() == {"a": [1, 2]}
+    with pytest.raises(KeyError):
+        del state["c"]
+
+
+async def test_a_cancelled_turn_closes_the_agent(subject: Subject) -> None:
+    """What was stored stays; the agent's clean-up runs, also under anyio, and the next turn works."""
+    service = subject.service()
+    closed: list[str] = []
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        try:
+            yield say("stored")
+        finally:
+            await anyio.lowlevel.checkpoint()
+            closed.append(str(context.message.content))
+
+    runner = Runner("app", agent, service)
+
+    async def turn(words: str, started: asyncio.Event) -> None:
+        async with runner.run("user", "session", words) as run:
+            async for _ in run:
+                started.set()
+                await anyio.sleep_forever()
+
+    started = asyncio.Event()
+    task = asyncio.create_task(turn("task", started))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    started = asyncio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(turn, "scope", started)
+        await started.wait()
+        group.cancel_scope.cancel()
+    async with runner.run("user", "session", "left") as run:
+        async for _ in run:
+            break
+    assert closed == ["task", "scope", "left"]
+    assert await log_of(service, subject.key) == [
+        (author, content)
+        for words in closed
+        for author, content in (("user", words), ("agent", "stored"))
+    ]
+
+
+@pytest.mark.parametrize("ticks", range(0, 40, 3))
+async def test_a_turn_cancelled_anywhere_leaves_a_readable_log(
+    subject: Subject, ticks: int
+) -> None:
+    """Cancelled at any tick, the log is a beginning of the turn, and state fits the log."""
+    service = subject.service()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        for n in range(3):
+            context.state["n"] = n
+            yield say(str(n))
+
+    async def turn() -> None:
+        async for _ in Runner("app", agent, service).run("user", "session", "hi"):
+            pass
+
+    task = asyncio.create_task(turn())
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    session = await service.get_or_create_session(subject.key)
+    words = [event.content for event in session.events]
+    assert words == ["hi", "0", "1", "2"][: len(words)]
+    assert session.state == ({"n": len(words) - 2} if len(words) > 1 else {})
+
+
+async def test_a_message_can_be_an_event_and_is_stored_once(subject: Subject) -> None:
+    """A client's own event id makes the repeat of a turn store its message once."""
+    runner = Runner("app", echo, subject.service())
+    message = Event(author="customer", content="hi", id="from the client", metadata={"ip": "::1"})
+    for _ in range(2):
+        async for _ in runner.run("user", "session", message):
+            pass
+    log = await log_of(runner.session_service, subject.key)
+    assert log == [("customer", "hi"), ("agent", "you said hi"), ("agent", "you said hi")]
+
+
+async def test_the_runners_own_service_closes_with_it() -> None:
+    """Without a service one in memory is used and closed; one that was handed in stays open."""
+    async with Runner("app", echo) as runner:
+        run = runner.run("user", "", "hi")
+        assert [event async for event in run]
+        assert isinstance(runner.session_service, InMemorySessionService)
+        assert repr(runner).startswith("<Runner 'app' on <InMemorySessionService ")
+    with pytest.raises(ClosedError):
+        await runner.session_service.get_session(run.key)
+    async with InMemorySessionService() as service:
+        async with Runner("app", echo, service):
+            pass
+        assert await service.get_session(run.key) is None
+
+
+class _NoAgent:
+    async def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
+        yield say("x")
+
+
+async def _a_coroutine(context: AgentContext) -> Event:
+    return say("x")
+
+
+def _a_list(context: AgentContext) -> list[Event]:
+    return [say("x")]
+
+
+async def _yields_text(context: AgentContext) -> AsyncIterator[Event]:
+    yield "x"  # type: ignore[misc]  # the mistake
+
+
+@pytest.mark.parametrize("agent", [_NoAgent, object(), "agent", None])
+def test_what_is_no_agent_is_refused(agent: object) -> None:
+    """A class instead of an instance, or something that cannot run, is refused at once."""
+    with pytest.raises(TypeError, match=r"instance|neither"):
+        Runner("app", agent)  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize(
+    ("agent", "match"),
+    [(_a_coroutine, "'yield'"), (_a_list, "list"), (_yields_text, r"Event objects, not str")],
+)
+async def test_an_agent_of_the_wrong_form_is_told(agent: object, match: str) -> None:
+    """A coroutine, a list or text instead of events is an error that says what is expected."""
+    async with Runner("app", agent) as runner:  # type: ignore[arg-type]  # the mistake
+        with pytest.raises(TypeError, match=match):
+            async for _ in runner.run("user", "session", "hi"):
+                pass
+
+
+def test_ids_are_checked_before_anything_runs() -> None:
+    """An empty app or user is an error where it is made, not where it is used."""
+    with pytest.raises(ValueError, match="app_name"):
+        Runner("", echo)
+    with pytest.raises(ValueError, match="user_id"):
+        Runner("app", echo).run("", "session", "hi")
+    with pytest.raises(TypeError, match="session_id"):
+        Runner("app", echo).run("user", 5, "hi")  # type: ignore[arg-type]  # the mistake

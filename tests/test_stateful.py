@@ -1,0 +1,261 @@
+"""Random operations on every backend beside a model that is too simple to be wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from subjects import RedisSubject
+
+from agentsession import Event, Session, SessionKey, UserKey
+from agentsession.clock import utc_now
+from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
+from agentsession.state import DELETE
+from agentsession.testing import MemorySubject, Subject
+
+LIMIT = 4
+
+USERS = [UserKey("a", "u"), UserKey("a", "u:s"), UserKey("a:u", "s")]
+KEYS = [SessionKey(user.app_name, user.user_id, name) for user in USERS for name in ("s", "s:t")]
+VALUES = st.sampled_from([None, True, 0, 1.5, "x", b"\x00", [1, {"k": "v"}], {"$bytes": "AA=="}])
+NAMES = st.sampled_from(["n", "m", "user:n", "app:n", "temp:n"])
+DELTAS = st.dictionaries(NAMES, VALUES | st.just(DELETE), max_size=3)
+IDS = st.sampled_from([f"e{n}" for n in range(8)])
+BATCHES = st.lists(st.tuples(IDS, DELTAS, st.booleans()), min_size=1, max_size=3)
+OFFSETS = st.sampled_from([0, -5, 5])
+
+
+class Modelled:
+    """A session as a plain record."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str]] = []
+        self.ids: dict[str, int] = {}
+        self.state: dict[str, Any] = {}
+        self.revision = 1
+
+
+class Sessions(RuleBasedStateMachine):
+    """Drives a subject and the model side by side."""
+
+    make: Callable[[], Subject]
+
+    @initialize()
+    def begin(self) -> None:
+        self.runner = asyncio.Runner()
+        self.subject = type(self).make()
+        self.service = self.subject.service(event_limit=LIMIT)
+        self.sessions: dict[SessionKey, Modelled] = {}
+        self.users: dict[UserKey, dict[str, Any]] = {user: {} for user in USERS}
+        self.apps: dict[str, dict[str, Any]] = {"a": {}, "a:u": {}}
+        self.order: list[SessionKey] = []
+        self.words = 0
+
+    def teardown(self) -> None:
+        self.call(self.subject.__aexit__())
+        self.runner.close()
+
+    def call(self, awaitable: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await awaitable
+
+        return self.runner.run(wait())
+
+    def fold(self, key: SessionKey, delta: dict[str, Any]) -> None:
+        for name, value in delta.items():
+            scope, short = self.sessions[key].state, name
+            if name.startswith("temp:"):
+                continue
+            if name.startswith("app:"):
+                scope, short = self.apps[key.app_name], name[4:]
+            elif name.startswith("user:"):
+                scope, short = self.users[key.user], name[5:]
+            if value is DELETE:
+                scope.pop(short, None)
+            else:
+                scope[short] = value
+
+    def view(self, key: SessionKey) -> dict[str, Any]:
+        return (
+            {f"app:{name}": value for name, value in self.apps[key.app_name].items()}
+            | {f"user:{name}": value for name, value in self.users[key.user].items()}
+            | self.sessions[key].state
+        )
+
+    def touch(self, key: SessionKey) -> None:
+        if key in self.order:
+            self.order.remove(key)
+        self.order.append(key)
+        self.call(self.subject.advance(0.001))
+
+    @rule(key=st.sampled_from(KEYS), delta=DELTAS, tolerant=st.booleans())
+    def create(self, key: SessionKey, delta: dict[str, Any], tolerant: bool) -> None:
+        method = self.service.get_or_create_session if tolerant else self.service.create_session
+        try:
+            session = self.call(method(key, delta))
+        except SessionExistsError:
+            assert not tolerant
+            assert key in self.sessions
+            return
+        assert tolerant or key not in self.sessions
+        if key not in self.sessions:
+            self.sessions[key] = Modelled()
+            self.fold(key, delta)
+            self.touch(key)
+        temporary = {name: value for name, value in delta.items() if name.startswith("temp:")}
+        expected = self.view(key) | temporary
+        assert session.state == {k: v for k, v in expected.items() if v is not DELETE}
+
+    @rule(
+        key=st.sampled_from(KEYS),
+        batch=BATCHES,
+        offset=OFFSETS,
+        expect=st.sampled_from([None, 0, 1]),
+    )
+    def append(
+        self,
+        key: SessionKey,
+        batch: list[tuple[str, dict[str, Any], bool]],
+        offset: int,
+        expect: int | None,
+    ) -> None:
+        model = self.sessions.get(key)
+        events = []
+        for event_id, delta, partial in batch:
+            self.words += 1
+            moment = utc_now() + timedelta(seconds=offset)
+            events.append(
+                Event(
+                    author="a",
+                    id=event_id,
+                    content=str(self.words),
+                    state_delta=delta,
+                    timestamp=moment,
+                    partial=partial,
+                )  # fmt: skip
+            )
+        whole = [event for event in events if not event.partial]
+        fresh = [event for event in whole if model is None or event.id not in model.ids]
+        revision = None if expect is None else (model.revision if model else 1) + expect
+        try:
+            stored = self.call(self.service.append_events(key, events, expected_revision=revision))
+        except SessionNotFoundError:
+            assert model is None
+            assert whole
+            return
+        except RevisionConflictError:
+            assert expect == 1
+            assert fresh
+            return
+        assert not whole or model is not None
+        if not whole or model is None:
+            return
+        assert not (fresh and expect == 1)
+        for event in fresh:
+            if event.id not in model.ids:
+                model.ids[event.id] = len(model.ids) + 1
+                model.log.append((event.id, str(event.content)))
+                self.fold(key, event.state_delta)
+        if fresh:
+            model.revision += 1
+            self.touch(key)
+        assert [event.seq for event in stored] == [
+            0 if event.partial else model.ids[event.id] for event in events
+        ]
+
+    @rule(key=st.sampled_from(KEYS), delta=DELTAS)
+    def update(self, key: SessionKey, delta: dict[str, Any]) -> None:
+        try:
+            self.call(self.service.update_session_state(key, delta))
+        except SessionNotFoundError:
+            assert key not in self.sessions
+            return
+        if any(not name.startswith("temp:") for name in delta):
+            self.fold(key, delta)
+            self.sessions[key].revision += 1
+            self.touch(key)
+
+    @rule(key=st.sampled_from(KEYS))
+    def delete(self, key: SessionKey) -> None:
+        self.call(self.service.delete_session(key))
+        self.sessions.pop(key, None)
+        if key in self.order:
+            self.order.remove(key)
+
+    @rule(user=st.sampled_from(USERS))
+    def erase(self, user: UserKey) -> None:
+        self.call(self.service.delete_user(user))
+        self.users[user] = {}
+        self.sessions = {key: each for key, each in self.sessions.items() if key.user != user}
+        self.order = [key for key in self.order if key.user != user]
+
+    @rule(user=st.sampled_from(USERS), value=VALUES)
+    def update_scopes(self, user: UserKey, value: object) -> None:
+        self.call(self.service.update_user_state(user, {"k": value}))
+        self.call(self.service.update_app_state(user.app_name, {"k": value}))
+        self.users[user]["k"] = self.apps[user.app_name]["k"] = value
+
+    @rule(key=st.sampled_from(KEYS), last=st.integers(0, 5), after=st.integers(0, 9))
+    def read_a_window(self, key: SessionKey, last: int, after: int) -> None:
+        session = self.call(self.service.get_session(key, num_recent_events=last, after_seq=after))
+        self.compare(key, session, last, after)
+
+    @invariant()
+    def everything_is_as_modelled(self) -> None:
+        if not hasattr(self, "runner"):
+            return
+        for key in KEYS:
+            self.compare(key, self.call(self.service.get_session(key)), LIMIT, 0)
+        for user in USERS:
+            page = self.call(self.service.list_sessions(user))
+            expected = [key for key in reversed(self.order) if key.user == user]
+            assert [session.key for session in page.sessions] == expected
+            assert self.call(self.service.get_user_state(user)) == self.users[user]
+        for app, state in self.apps.items():
+            assert self.call(self.service.get_app_state(app)) == state
+
+    def compare(self, key: SessionKey, session: Session | None, last: int, after: int) -> None:
+        model = self.sessions.get(key)
+        if model is None or session is None:
+            assert (model, session) == (None, None)
+            return
+        kept = [
+            (seq, event_id, words)
+            for seq, (event_id, words) in list(enumerate(model.log, 1))[-LIMIT:]
+            if seq > after
+        ]
+        kept = kept[max(0, len(kept) - last) :]
+        assert [(event.seq, event.id, event.content) for event in session.events] == kept
+        assert session.last_seq == len(model.log)
+        assert session.revision == model.revision
+        assert session.state == self.view(key)
+
+
+@pytest.mark.parametrize("kind", ["memory", "valkey"])
+def test_any_sequence_of_operations_matches_the_model(kind: str, valkey_url: str) -> None:
+    """Whatever is done in whatever order, a backend holds what the model says."""
+
+    class Machine(Sessions):
+        make = staticmethod(MemorySubject if kind == "memory" else lambda: RedisSubject(valkey_url))
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=60 if kind == "memory" else 20,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
