@@ -78,6 +78,7 @@ def tests_lowest(session: nox.Session) -> None:
 def run_tests(session: nox.Session) -> None:
     """Test the installed package, so that a file missing from the wheel is noticed."""
     install(session, "tests")
+    session.env["PYTHONSAFEPATH"] = "1"
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine")
@@ -103,3 +104,12 @@ def demo(session: nox.Session) -> None:
     session.install(".[demo]")
     data = [f"--data={CONVERSATIONS}"] if CONVERSATIONS.is_file() else []
     session.run("python", "-m", "agentsession", "demo", *data, *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure the package beside its peers: ``nox -s bench -- --quick``, ``--help`` for more."""
+    session.install(".[demo]", "matplotlib")
+    # Kept between runs: installing the peers takes longer than a quick run.
+    peers = f"--environments={Path(session.create_tmp()).resolve() / 'peers'}"
+    session.run("python", "-m", "benchmarks", peers, *session.posargs)

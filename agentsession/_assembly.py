@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentsession._log import decode_events
+from agentsession._wording import described_app
 from agentsession.clock import from_microseconds
-from agentsession.errors import described_app
 from agentsession.sessions import Session, SessionKey
 from agentsession.state import (
     APP_PREFIX,
@@ -62,8 +62,11 @@ def apply_appended(
 ) -> bool:
     """Apply one's own append to a session that one holds; tell whether that is all it lacks.
 
-    It is not if others have written since, which the revision and the positions show.
+    It is not if others have written since, which the revision and the positions show, or if the
+    session that one holds was deleted and made anew.
     """
+    if session.created_at != from_microseconds(receipt.created):
+        return False
     new = [event for event in stored if event.seq > session.last_seq]
     if not new and receipt.revision <= session.revision:
         return True
@@ -83,6 +86,9 @@ def apply_appended(
 
 def apply_fresh(session: Session, fresh: Session) -> None:
     """Bring a session that one holds to the state of one read later, with the events it lacks."""
+    if fresh.created_at != session.created_at:
+        session.events.clear()
+        session.created_at, session.revision, session.last_seq = fresh.created_at, 0, 0
     if fresh.revision <= session.revision:
         return  # Another task brought the same object further while this one was reading.
     session.events.extend(event for event in fresh.events if event.seq > session.last_seq)

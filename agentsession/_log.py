@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from agentsession._arguments import natural
@@ -30,10 +30,17 @@ def event_filter(
     """Combine filters into one; ``None`` if there are none."""
     tests: list[Filter] = []
     if author is not None:
+        if not isinstance(author, Iterable):
+            msg = (
+                f"author must be a str or several, not {type(author).__qualname__}: {author!r:.80}"
+            )
+            raise TypeError(msg)
         authors = {author} if isinstance(author, str) else set(author)
+        for each in authors:
+            _check_text("author", each)
         tests.append(lambda event: event.author in authors)
     if branch is not None:
-        below = branch + "."
+        below = _check_text("branch", branch) + "."
         tests.append(lambda event: event.branch == branch or event.branch.startswith(below))
     if content_type is not None:
         known = get_args(ContentType)
@@ -42,6 +49,13 @@ def event_filter(
             raise ValueError(msg)
         tests.append(lambda event: content_type in _content_types(event))
     return (lambda event: all(test(event) for test in tests)) if tests else None
+
+
+def _check_text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        msg = f"{name} must be a str, not {type(value).__qualname__}: {value!r:.80}"
+        raise TypeError(msg)
+    return value
 
 
 def _content_types(event: Event) -> set[str]:

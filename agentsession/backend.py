@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from agentsession.sessions import SessionKey, UserKey
 
 __all__ = [
+    "ALL_EVENTS",
+    "NO_EVENTS",
     "REMEMBERED_IDS",
     "Backend",
     "Entry",
@@ -88,7 +90,10 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 ALL_EVENTS: Final = Window()
+"""Every event that the log holds."""
+
 NO_EVENTS: Final = Window(last=0)
+"""No event at all."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -127,12 +132,14 @@ class Receipt(Struct, frozen=True):
         revision: The session's revision now.
         last_seq: The position of its newest event now.
         updated: When it was last written to.
+        created: When it was created; tells it from a later session of the same id.
     """
 
     seqs: Sequence[int]
     revision: int
     last_seq: int
     updated: int
+    created: int
 
 
 class EventSlice(Struct, frozen=True):

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import UTC
+import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from agentsession.errors import StateValueError
 from agentsession.events import Data, Event, Text, ToolCall, ToolResult
@@ -28,9 +30,20 @@ from agentsession.state import DELETE, check_json, is_temporary
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["FORMAT_VERSION", "decode_event", "encode_event"]
+__all__ = ["FORMAT_VERSION", "decode_event", "encode_event", "prepare_event"]
 
 FORMAT_VERSION: Final = 1
+"""The format in which events are written."""
+
+# The three fields that always stand first. A reader must not make up an id for foreign bytes.
+_BEGINNING: Final = re.compile(rb'\{"v":1,"id":"(?:[^"\\]++|\\.)*+","timestamp":"')
+
+
+class _Versioned(Struct):
+    """Anything that tells its version."""
+
+    v: int = 0
+
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
@@ -104,11 +117,12 @@ def encode_event(event: Event) -> bytes:
             naive.
         StateValueError: A value inside the event cannot be stored; the error names its path.
     """
-    payload, _ = prepare_event(event)
-    for name, value in event.state_delta.items():
-        if value is not DELETE and type(value) is not bytes and not is_temporary(name):
-            check_json(value, ("state_delta", name))
-    return payload
+    if isinstance(event, Event) and isinstance(event.state_delta, dict):
+        for name, value in event.state_delta.items():
+            plain = value is not DELETE and type(value) is not bytes
+            if plain and isinstance(name, str) and not is_temporary(name):
+                check_json(value, ("state_delta", name))
+    return prepare_event(event)[0]
 
 
 def prepare_event(event: Event) -> tuple[bytes, Event]:
@@ -116,29 +130,64 @@ def prepare_event(event: Event) -> tuple[bytes, Event]:
 
     The values of its state delta are the caller's to check, as :func:`agentsession.state.split`
     does.
+
+    Raises:
+        TypeError: As :func:`encode_event`.
+        ValueError: As :func:`encode_event`.
+        StateValueError: As :func:`encode_event`.
     """
     if not isinstance(event, Event):
         msg = f"expected an agentsession.Event, not {type(event).__qualname__}: {event!r:.80}"
         raise TypeError(msg)
     _check_payload(event)
+    event = _normalised(event)
     try:
-        if event.state_delta:
-            delta = {
-                name: _wrap(value)
-                for name, value in event.state_delta.items()
-                if not is_temporary(name)
-            }
-            event = msgspec.structs.replace(event, state_delta=delta)
-        if event.timestamp.tzinfo is not UTC and event.timestamp.tzinfo is not None:
-            event = msgspec.structs.replace(event, timestamp=event.timestamp.astimezone(UTC))
-        payload = _encoder.encode(event)
-        return payload, decode_event(payload)
+        payload = _encoder.encode(_wired(event))
+        decoded = decode_event(payload)
     except UnicodeEncodeError as exc:
         check_json(msgspec.to_builtins(event, str_keys=True), ("event",))
         raise StateValueError(("event",), str(exc)) from exc
-    except (msgspec.MsgspecError, AttributeError, TypeError, OverflowError) as exc:
-        msg = f"event {event.id!r:.80} cannot be stored: {exc}"
-        raise ValueError(msg) from exc
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
+        raise _unstorable(event, str(exc)) from exc
+    if decoded != event:
+        # msgspec writes many types as JSON and reads JSON as one of them.
+        for name in event.__struct_fields__:
+            if getattr(decoded, name) != getattr(event, name):
+                raise _unstorable(event, f"{name} has the wrong type, or holds something that has")
+    return payload, decoded
+
+
+def _unstorable(event: Event, why: str) -> ValueError:
+    return ValueError(f"event {event.id!r:.80} cannot be stored: {why}")
+
+
+def _normalised(event: Event) -> Event:
+    """Return an event as it will be read: in UTC, and without ``temp:`` names."""
+    if not isinstance(event.timestamp, datetime) or event.timestamp.utcoffset() is None:
+        raise _unstorable(
+            event, f"timestamp must be an aware datetime, not {event.timestamp!r:.80}"
+        )
+    if event.timestamp.tzinfo is not UTC:
+        try:
+            moment = event.timestamp.astimezone(UTC)
+        except OverflowError as exc:
+            raise _unstorable(event, f"timestamp: {exc}") from exc
+        event = msgspec.structs.replace(event, timestamp=moment)
+    delta = event.state_delta
+    if not isinstance(delta, dict) or not all(isinstance(name, str) for name in delta):
+        raise _unstorable(event, f"state_delta must be a dict of names to values: {delta!r:.80}")
+    if any(map(is_temporary, delta)):
+        delta = {name: value for name, value in delta.items() if not is_temporary(name)}
+        event = msgspec.structs.replace(event, state_delta=delta)
+    return event
+
+
+def _wired(event: Event) -> Event:
+    """Give the values of an event's state delta a form in JSON."""
+    if not event.state_delta:
+        return event
+    delta = {name: _wrap(value) for name, value in event.state_delta.items()}
+    return msgspec.structs.replace(event, state_delta=delta)
 
 
 def decode_event(data: bytes, seq: int = 0) -> Event:
@@ -149,9 +198,10 @@ def decode_event(data: bytes, seq: int = 0) -> Event:
         seq: The event's position in the log, where the bytes do not hold it.
 
     Raises:
-        ValueError: The bytes are no event of ours, damaged, or of a newer format
-            (:exc:`msgspec.DecodeError` is one).
+        ValueError: The bytes are no event of ours, damaged, or of a newer format.
     """
+    if not _BEGINNING.match(data):
+        raise ValueError(_beginning_problem(data))
     try:
         event = _decoder.decode(data)
     except RecursionError as exc:
@@ -167,3 +217,14 @@ def decode_event(data: bytes, seq: int = 0) -> Event:
             msg = f"a state delta is unreadable: {exc}"
             raise ValueError(msg) from exc
     return msgspec.structs.replace(event, **changes) if changes else event
+
+
+def _beginning_problem(data: bytes) -> str:
+    """Say why bytes that do not begin as an event does are none."""
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).v
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        return f"the bytes are no event of ours: {exc}"
+    if version > FORMAT_VERSION:
+        return f"format {version} is of a newer agentsession; this one reads {FORMAT_VERSION}"
+    return "the bytes are no event of ours: those begin with format version, id and timestamp"

@@ -25,12 +25,11 @@ errors keep their attributes when they are pickled, as they are on their way bet
 
 from __future__ import annotations
 
-import reprlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from agentsession._wording import brief, described, dotted
 
+if TYPE_CHECKING:
     from agentsession.sessions import SessionKey, UserKey
 
 __all__ = [
@@ -50,31 +49,6 @@ __all__ = [
     "StateValueTooLargeError",
 ]
 
-_brief = reprlib.Repr()
-_brief.maxstring = _brief.maxother = 80
-
-
-def _named(subject: SessionKey | UserKey | str) -> str:
-    """Word what an error is about; ids of any length are cut to 80 characters."""
-    if isinstance(subject, str):
-        return subject
-    parts = [f"app {_brief.repr(subject.app_name)}", f"user {_brief.repr(subject.user_id)}"]
-    session_id = getattr(subject, "session_id", None)
-    if session_id is not None:
-        parts.insert(0, f"session {_brief.repr(session_id)}")
-    return ", ".join(parts)
-
-
-def described_app(app_name: str) -> str:
-    """Word an application as the subject of an error."""
-    return f"app {_brief.repr(app_name)}"
-
-
-def _dotted(path: Iterable[str | int]) -> str:
-    """Word a path as Python would subscript it: ``cart['items'][0]``."""
-    first, *rest = path
-    return str(first) + "".join(f"[{_brief.repr(step)}]" for step in rest)
-
 
 class AgentSessionError(Exception):
     """The base of every error of this library."""
@@ -93,7 +67,7 @@ class SessionNotFoundError(AgentSessionError, LookupError):
 
     def __str__(self) -> str:
         return (
-            f"{_named(self.key)}: not found; it was never created, was deleted or has expired. "
+            f"{described(self.key)}: not found; it was never created, was deleted or has expired. "
             "get_or_create_session() makes it"
         )
 
@@ -111,7 +85,7 @@ class SessionExistsError(AgentSessionError):
 
     def __str__(self) -> str:
         return (
-            f"{_named(self.key)}: exists already and was left as it is. "
+            f"{described(self.key)}: exists already and was left as it is. "
             "Use get_or_create_session(), or leave the id empty to get a new one"
         )
 
@@ -132,7 +106,7 @@ class EventNotFoundError(AgentSessionError, LookupError):
     def __str__(self) -> str:
         what = "id" if isinstance(self.event, str) else "seq"
         return (
-            f"{_named(self.key)}: no event with {what} {_brief.repr(self.event)} in the log; "
+            f"{described(self.key)}: no event with {what} {brief(self.event)} in the log; "
             "it was never stored, or the event limit has trimmed it"
         )
 
@@ -154,8 +128,8 @@ class RevisionConflictError(AgentSessionError):
 
     def __str__(self) -> str:
         return (
-            f"{_named(self.key)}: expected revision {self.expected}, found {self.actual}; nothing "
-            "was stored. Load the session again, decide anew, and repeat"
+            f"{described(self.key)}: expected revision {self.expected}, found {self.actual}; "
+            "nothing was stored. Load the session again, decide anew, and repeat"
         )
 
 
@@ -178,7 +152,7 @@ class EventTooLargeError(AgentSessionError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{_named(self.key)}: event {_brief.repr(self.event_id)} takes {self.size:,} bytes, "
+            f"{described(self.key)}: event {brief(self.event_id)} takes {self.size:,} bytes, "
             f"over the limit of {self.limit:,}; nothing was stored. Store large content elsewhere "
             "and put a reference in the event, or raise max_event_size"
         )
@@ -198,7 +172,7 @@ class StateValueError(AgentSessionError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{_dotted(self.path)}: {self.reason}; nothing was stored"
+        return f"{dotted(self.path)}: {self.reason}; nothing was stored"
 
 
 class StateValueTooLargeError(StateValueError):
@@ -233,7 +207,7 @@ class CodecError(AgentSessionError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{_named(self.subject)}: {self.reason}"
+        return f"{described(self.subject)}: {self.reason}"
 
 
 class ClosedError(AgentSessionError, RuntimeError):
@@ -273,7 +247,7 @@ class BackendError(AgentSessionError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{_named(self.subject)}: {self.reason}"
+        return f"{described(self.subject)}: {self.reason}"
 
 
 class BackendUnavailableError(BackendError):

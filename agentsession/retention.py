@@ -8,10 +8,15 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from agentsession._wording import brief
+
 __all__ = ["DEFAULT_EVENT_LIMIT", "MEBIBYTE", "Duration", "Retention", "positive", "seconds"]
 
 DEFAULT_EVENT_LIMIT: Final = 1000
+"""How many events a session keeps unless it is told otherwise, as in tRPC-Agent-Go."""
+
 MEBIBYTE: Final = 1 << 20
+"""The largest event and the largest state value unless it is told otherwise, in bytes."""
 
 Duration: TypeAlias = float | timedelta | None
 """Seconds, or a timedelta; ``None`` and 0 mean never."""
@@ -35,21 +40,26 @@ def seconds(name: str, duration: Duration) -> float | None:
         return None
     if isinstance(duration, timedelta):
         value = duration.total_seconds()
-    elif isinstance(duration, (int, float)):
-        value = float(duration)
+    elif isinstance(duration, (int, float)) and not isinstance(duration, bool):
+        value = duration
     else:
         kind = type(duration).__qualname__
         msg = f"{name} must be seconds or a timedelta, not {kind}: {duration!r}"
         raise TypeError(msg)
     if not 0 <= value <= _LONGEST:
-        msg = f"{name} must be from 0 (never) to 100 years in seconds, not {duration!r}"
+        msg = f"{name} must be from 0 (never) to 100 years in seconds, not {brief(duration)}"
         raise ValueError(msg)
-    return value or None
+    return float(value) or None
 
 
 def _milliseconds(name: str, duration: Duration) -> int:
-    """Convert to whole milliseconds, which is what Redis counts expiry in; 0 stands for never."""
-    return math.ceil((seconds(name, duration) or 0) * 1000)
+    """Convert to whole milliseconds, at least one; 0 stands for never.
+
+    That is what Redis counts expiry in. Microseconds in between keep 2.007 seconds from becoming
+    2,008 milliseconds.
+    """
+    value = seconds(name, duration)
+    return 0 if value is None else max(1, math.ceil(round(value * 1_000_000) / 1000))
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -86,6 +96,9 @@ class Retention(Struct, frozen=True, kw_only=True):
             TypeError: An option has the wrong type.
             ValueError: An option is out of its range.
         """
+        if not isinstance(refresh_ttl_on_read, bool):
+            msg = f"refresh_ttl_on_read must be True or False, not {refresh_ttl_on_read!r}"
+            raise TypeError(msg)
         return cls(
             event_limit=0
             if session_event_limit is None

@@ -25,10 +25,11 @@ from agentsession._arguments import (
 )
 from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
 from agentsession._log import ContentType, event_filter, read_around, read_page
+from agentsession._wording import described_app
 from agentsession.backend import Backend, Entry, Window
-from agentsession.clock import to_microseconds
+from agentsession.clock import from_microseconds, to_microseconds
 from agentsession.codec import prepare_event
-from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError, described_app
+from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
 from agentsession.retention import MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
@@ -128,9 +129,10 @@ class SessionService:
             StateValueError: A value cannot be stored; nothing was changed.
         """
         key = self._identified(key)
-        changes = self._split(state or {})
+        state = {} if state is None else state
+        changes = self._split(state)
         session = assemble(key, await self._backend.create(key, changes, token=new_id()))
-        apply_temporary(session, state or {})
+        apply_temporary(session, state)
         return session
 
     async def get_session(
@@ -192,10 +194,11 @@ class SessionService:
             ValueError: *since* is naive, or a number is negative.
         """
         key = self._identified(key)
-        changes = self._split(state or {})
+        state = {} if state is None else state
+        changes = self._split(state)
         bounds = window(num_recent_events, since, after_seq)
         session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
-        apply_temporary(session, state or {})
+        apply_temporary(session, state)
         return session
 
     async def list_sessions(
@@ -326,7 +329,7 @@ class SessionService:
         ]
         if session is not None:
             if not apply_appended(session, receipt, stored, [entry.changes for entry in entries]):
-                await self._reload(session)
+                await self._reload(session, created=receipt.created)
             limit = self._backend.retention.event_limit
             if limit and len(session.events) > limit:
                 del session.events[:-limit]
@@ -509,9 +512,11 @@ class SessionService:
         entry = Entry(prepared.id, to_microseconds(prepared.timestamp), payload, changes)
         return entry, prepared
 
-    async def _reload(self, session: Session) -> None:
+    async def _reload(self, session: Session, *, created: int) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""
         newest = session.events[-1].seq if session.events else session.last_seq
+        if session.created_at != from_microseconds(created):
+            newest = 0  # It was deleted and made anew: nothing of the old one counts.
         snapshot = await self._backend.get(session.key, Window(after_seq=newest))
         if snapshot is not None:
             apply_fresh(session, assemble(session.key, snapshot))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "APP_PREFIX",
     "DELETE",
+    "NO_CHANGES",
     "TEMP_PREFIX",
     "USER_PREFIX",
     "Changes",
@@ -47,14 +48,20 @@ __all__ = [
 ]
 
 APP_PREFIX: Final = "app:"
+"""Begins the names of state that all sessions of an application share."""
+
 USER_PREFIX: Final = "user:"
+"""Begins the names of state that all sessions of a user share."""
+
 TEMP_PREFIX: Final = "temp:"
+"""Begins the names of state that lives in one ``Session`` object and is never stored."""
 
 _RAW_MARK: Final = b"\x00"
 # Deeper values are almost always a cycle, and msgspec's recursion ends at Python's own limit.
 _MAX_DEPTH: Final = 100
-# Python refuses to read decimal integers of more than 4,300 digits (CVE-2020-10735): 14,284 bits.
-_MAX_INT_BITS: Final = 14_284
+# Python refuses to read decimal integers of more than 4,300 digits (CVE-2020-10735), and msgspec
+# counts the sign as one.
+_LARGEST_INT: Final = 10**4299 - 1
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -88,6 +95,7 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 
 NO_CHANGES: Final = Changes()
+"""No changes to any scope."""
 
 
 def is_temporary(name: str) -> bool:
@@ -130,8 +138,8 @@ def _number_refusal(value: Any) -> _Refusal | None:
     if isinstance(value, float):
         if not math.isfinite(value):
             return (), f"{value} has no form in JSON; store a string or None"
-    elif value.bit_length() > _MAX_INT_BITS:
-        return (), "an integer of more than 4,300 digits cannot be stored"
+    elif not -_LARGEST_INT <= value <= _LARGEST_INT:
+        return (), "an integer of more than 4,299 digits cannot be stored"
     return None
 
 

@@ -16,7 +16,7 @@ class Proxy:
         url: Where clients connect.
         round_trips: How often the client spoke after the server had; pipelined calls share one.
         connections: How many connections were made.
-        lose_replies: This many of the server's next replies are swallowed, each with its connection.
+        lose_replies: This many of the next replies are swallowed, each with its connection.
     """
 
     def __init__(self, socket: Path, target: str) -> None:

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,14 @@ def binaries() -> dict[str, str]:
     if redis_server is not None:
         found["redis"] = redis_server
     return found
+
+
+def eventually(fact: Callable[[], bool], seconds: float = 15) -> None:
+    """Wait until a fact holds, and fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
 
 
 class Server:
@@ -42,17 +50,16 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        eventually(self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, "the server ended at once"
         with redis.Redis(unix_socket_path=str(self.socket)) as client:
-            while True:
-                try:
-                    client.ping()
-                except redis.ConnectionError:
-                    assert time.monotonic() < deadline, "the server did not start"
-                    assert self.process.poll() is None, "the server ended at once"
-                    time.sleep(0.005)
-                else:
-                    return
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
 
     def stop(self) -> None:
         if self.process is not None:

@@ -115,9 +115,6 @@ def same(one: Event, other: Event) -> bool:
     return one == other and repr(one) == repr(other)
 
 
-# The golden file
-
-
 def test_the_golden_file_is_whole() -> None:
     """It has a line for each meaning, all of version 1."""
     assert len(GOLDEN) == len(MEANT)
@@ -151,9 +148,6 @@ def test_a_position_and_a_delta_are_read_together() -> None:
     assert decode_event(GOLDEN[number], 3) == msgspec.structs.replace(MEANT[number], seq=3)
 
 
-# Versions
-
-
 @pytest.mark.parametrize("number", range(len(MEANT)))
 def test_unknown_fields_of_a_newer_writer_are_ignored(number: int) -> None:
     """A newer minor version may add fields anywhere; what we know is read as before."""
@@ -184,7 +178,7 @@ def test_only_version_1_is_read(version: bytes) -> None:
         GOLDEN[0].replace(b'"v":1', b'"v":' + version, 1),
         GOLDEN[0].replace(b'"v":1,', b"", 1).removesuffix(b"}") + b',"v":' + version + b"}",
     ):
-        with pytest.raises(ValueError, match=r"`\$\.v`|version|format"):
+        with pytest.raises(ValueError, match=r"`\$\.v`|format|no event of ours"):
             decode_event(data)
 
 
@@ -193,11 +187,8 @@ def test_bytes_without_a_field_that_is_always_written_are_none_of_ours(field: st
     """A reader never makes up an id or a time, which would differ at each reading."""
     stored = msgspec.json.decode(GOLDEN[0])
     del stored[field]
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=f"no event of ours|{field}"):
         decode_event(msgspec.json.encode(stored))
-
-
-# Damage
 
 
 @pytest.mark.parametrize("number", range(len(MEANT)))
@@ -238,9 +229,9 @@ def test_a_damaged_event_is_an_event_or_a_value_error(line: bytes, data: st.Data
 @pytest.mark.parametrize(
     "value",
     [
-        b'{"$bytes":"A"}', b'{"$bytes":"AA=A"}', b'{"$bytes":"A A="}', b'{"$bytes":5}',
-        b'{"$bytes":null}', b'{"$bytes":"\xc3\xa4"}', b"[" * 5000 + b"]" * 5000, b"9" * 5000,
-        b"1e999", b"NaN", b'"\\ud800"', b'"\xff"', b'"\\ud800\\u0041"',
+        b'{"$bytes":"A"}', b'{"$bytes":"AA=A"}', b'{"$bytes":"A A="}', b'{"$bytes":"A*AA="}',
+        b'{"$bytes":5}', b'{"$bytes":null}', b'{"$bytes":"\xc3\xa4"}', b"[" * 5000 + b"]" * 5000,
+        b"9" * 5000, b"1e999", b"NaN", b'"\\ud800"', b'"\xff"', b'"\\ud800\\u0041"',
     ],
     ids=lambda value: ascii(value[:20]),
 )  # fmt: skip
@@ -249,9 +240,6 @@ def test_a_damaged_delta_is_a_value_error(value: bytes) -> None:
     data = GOLDEN[0].removesuffix(b"}") + b',"state_delta":{"a":' + value + b"}}"
     with pytest.raises(ValueError, match=r"."):
         decode_event(data)
-
-
-# What is refused
 
 
 class Nowhere(tzinfo):
@@ -416,9 +404,6 @@ def test_half_a_surrogate_pair_is_refused(fields: dict[str, Any], path: tuple[An
     with pytest.raises(StateValueError, match="half of a surrogate pair at position") as raised:
         encode_event(event(**fields))
     assert raised.value.path[-len(path) :] == path
-
-
-# What comes back
 
 
 @pytest.mark.parametrize(

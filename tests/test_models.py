@@ -25,9 +25,6 @@ class Str(str):
     __slots__ = ()
 
 
-# Keys
-
-
 @pytest.mark.parametrize(
     "wrong", [None, 1, b"a", ["a"], True, Str("a"), UserKey("a", "b")], ids=ascii
 )
@@ -59,8 +56,9 @@ def test_an_id_is_not_empty(kind: Any) -> None:
     assert SessionKey("a", "u") == SessionKey("a", "u", "")
 
 
-@pytest.mark.parametrize("ids", [("ü\ud800", "u", "s"), ("a", "ü\udfff", "s"), ("a", "u", "ü\udc00")],
-                         ids=ascii)  # fmt: skip
+@pytest.mark.parametrize(
+    "ids", [("ü\ud800", "u", "s"), ("a", "ü\udfff", "s"), ("a", "u", "ü\udc00")], ids=ascii
+)
 def test_an_id_is_unicode(ids: tuple[str, str, str]) -> None:
     """Half of a surrogate pair is a ValueError that says where."""
     with pytest.raises(ValueError, match="half of a surrogate pair at position 1, not valid"):
@@ -88,9 +86,6 @@ def test_keys_are_values() -> None:
         key.session_id = "t"
 
 
-# Sessions
-
-
 def test_a_session_has_its_ids_beside_its_key() -> None:
     """The properties are those of the key; lists and dicts are not shared between sessions."""
     key = SessionKey("app", "user", "session")
@@ -107,9 +102,6 @@ def test_a_session_has_its_ids_beside_its_key() -> None:
 def test_a_page_is_the_last_one_by_default() -> None:
     """Without a cursor there is nothing more."""
     assert SessionPage(sessions=[]).next_cursor is None
-
-
-# Events
 
 
 def test_an_event_needs_an_author_only() -> None:
@@ -181,9 +173,6 @@ def test_parts_have_tags_that_stay() -> None:
     assert Event.__struct_config__.tag_field == "v"
 
 
-# Options
-
-
 def retention(**options: Any) -> Retention:
     defaults = {
         "session_event_limit": None,
@@ -215,7 +204,6 @@ def test_none_and_nothing_mean_never(never: Any) -> None:
         (0.5, 500),
         (timedelta(days=3), 3 * DAY * 1000),
         (timedelta(days=1, milliseconds=1), DAY * 1000 + 1),
-        (timedelta(milliseconds=2007), 2007),
         (timedelta(microseconds=1), 1),
         (timedelta(milliseconds=1, microseconds=1), 2),
         (0.0001, 1),
@@ -305,9 +293,6 @@ def test_retention_is_a_value() -> None:
     with pytest.raises(AttributeError):
         kept.event_limit = 5
     assert retention(refresh_ttl_on_read=True).refresh_on_read
-
-
-# Points in time
 
 
 YEARS = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime.max)  # noqa: DTZ001, DTZ901

@@ -172,7 +172,7 @@ async def test_an_error_that_cannot_be_stored_says_so() -> None:
 
 
 async def test_changed_state_is_stored_with_the_next_event(subject: Subject) -> None:
-    """Setting, deleting and changing in place are all noticed, and stored with the next whole event."""
+    """Setting, deleting and changing in place are stored with the next whole event."""
     service = subject.service()
     await service.create_session(
         subject.key, {"cart": ["a"], "read": {"only": 1}, "old": 1, "user:n": 1}
@@ -224,7 +224,7 @@ def test_tracked_state_reads_like_a_dict() -> None:
 
 
 async def test_a_cancelled_turn_closes_the_agent(subject: Subject) -> None:
-    """What was stored stays; the agent's clean-up runs, also under anyio, and the next turn works."""
+    """What was stored stays, the agent's clean-up runs, and the next turn works."""
     service = subject.service()
     closed: list[str] = []
 

@@ -144,7 +144,7 @@ class Sessions(RuleBasedStateMachine):
                     state_delta=delta,
                     timestamp=moment,
                     partial=partial,
-                )  # fmt: skip
+                )
             )
         whole = [event for event in events if not event.partial]
         fresh = [event for event in whole if model is None or event.id not in model.ids]

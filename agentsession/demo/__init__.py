@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentsession.demo.conversations import Conversation, DataError, read_conversations
-from agentsession.demo.replay import APP_NAME, Report, replay
+from agentsession.demo.player import APP_NAME, Report, replay
 from agentsession.embedded import embedded_server
 from agentsession.errors import AgentSessionError
 from agentsession.events import new_id
@@ -31,6 +31,7 @@ except ImportError as exc:
 __all__ = ["SHIPPED_CONVERSATIONS", "main"]
 
 SHIPPED_CONVERSATIONS = Path(str(files("agentsession.demo") / "conversations.jsonl"))
+"""Twelve conversations that were made up for this."""
 
 # How many differences are shown; the first ones tell where to look.
 _SHOWN = 20

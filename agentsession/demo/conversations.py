@@ -17,9 +17,20 @@ from agentsession.events import Event, Part, Text, ToolCall, ToolResult
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Conversation", "DataError", "Message", "from_event", "read_conversations", "to_event"]
+__all__ = [
+    "Conversation",
+    "DataError",
+    "Function",
+    "Message",
+    "RecordedCall",
+    "Role",
+    "from_event",
+    "read_conversations",
+    "to_event",
+]
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+"""Who says a recorded message."""
 
 
 class Function(Struct, frozen=True):

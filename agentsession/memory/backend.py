@@ -156,7 +156,7 @@ class MemoryBackend(Backend):
                     log.trim(self.retention.event_limit)
                 self._written(key, session, now)
             seqs = [log.ids[entry.event_id] for entry in entries]
-            return Receipt(seqs, session.revision, log.count, session.updated)
+            return _receipt(session, seqs)
 
     async def read(
         self,
@@ -193,7 +193,7 @@ class MemoryBackend(Backend):
             if changes:
                 self._apply(key, session, changes, now)
                 self._written(key, session, now)
-            return Receipt([], session.revision, session.log.count, session.updated)
+            return _receipt(session, [])
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
         self._change_app(app_name, changes, self._begin())
@@ -375,6 +375,10 @@ class MemoryBackend(Backend):
             first = max(first, log.count - window.last + 1)
         app, user = self._app_values(key.app_name, now), self._user_values(key.user, now)
         return _snapshot(session, app, user, log.between(first, log.count), first)
+
+
+def _receipt(session: StoredSession, seqs: Sequence[int]) -> Receipt:
+    return Receipt(seqs, session.revision, session.log.count, session.updated, session.created)
 
 
 def _snapshot(

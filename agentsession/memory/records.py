@@ -12,6 +12,8 @@ from agentsession.backend import REMEMBERED_IDS, Entry
 if TYPE_CHECKING:
     from agentsession.state import ScopeChanges
 
+__all__ = ["Log", "Mortal", "Scope", "StoredSession", "User", "change"]
+
 
 class Mortal:
     """Something that expires a while after it was last touched."""
@@ -22,9 +24,11 @@ class Mortal:
         self.expires_at: int | None = None
 
     def touch(self, now: int, ttl: int) -> None:
+        """Begin its life anew: *ttl* milliseconds from *now* on, 0 for ever."""
         self.expires_at = now + ttl * 1000 if ttl else None
 
     def alive(self, now: int) -> bool:
+        """Tell whether it has not expired yet."""
         return self.expires_at is None or now < self.expires_at
 
 
@@ -128,6 +132,7 @@ class User:
         session.updated = now
 
     def remove_activity(self, entry: tuple[int, str]) -> None:
+        """Take a session's last activity out of the list."""
         index = bisect_left(self.activity, entry)
         if index < len(self.activity) and self.activity[index] == entry:
             del self.activity[index]

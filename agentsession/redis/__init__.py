@@ -10,9 +10,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.cluster import ClusterLink
+from agentsession.redis.cluster import ClusterBackend, ClusterLink
 from agentsession.redis.connection import MultiplexedLink
 from agentsession.redis.instances import (
+    Instance,
     SharedLink,
     instance_named,
     register_redis_instance,
@@ -102,17 +103,20 @@ class RedisSessionService(SessionService):
         if client is not None and (url is not None or instance is not None):
             msg = "give a client, or a url, or an instance; not a client and another"
             raise ValueError(msg)
-        options = dict(client_options or {})
+        link: Link
         if client is not None:
             link = _link_to_client(client, deadline)
         elif url is not None:
-            link = _link_to_url(url, options, deadline)
+            link = _link_to_url(url, client_options or {}, deadline)
         elif instance is not None:
-            link = _link_to_instance(instance, deadline)
+            named = instance_named(instance)
+            client = named.client
+            link = SharedLink(named, lambda: _link_to_instance(named, deadline))
         else:
             msg = 'no server; try RedisSessionService.from_url("redis://localhost:6379/0")'
             raise ValueError(msg)
-        backend = RedisBackend(retention, link, key_prefix=key_prefix)
+        kind = ClusterBackend if isinstance(client, RedisCluster) else RedisBackend
+        backend = kind(retention, link, key_prefix=key_prefix)
         super().__init__(backend, max_event_size=max_event_size, max_value_size=max_value_size)
 
     @classmethod
@@ -178,10 +182,7 @@ def _link_to_url(url: str, options: Mapping[str, Any], timeout: float) -> Link:
     return MultiplexedLink(pool, owned=True, timeout=timeout)
 
 
-def _link_to_instance(name: str, timeout: float) -> Link:
-    instance = instance_named(name)
-    client, url, options = instance.client, instance.url, instance.client_options
-    if url is not None:
-        return SharedLink(instance, lambda: _link_to_url(url, options, timeout), spans_slots=True)
-    spans_slots = not isinstance(client, RedisCluster)
-    return SharedLink(instance, lambda: _link_to_client(client, timeout), spans_slots=spans_slots)
+def _link_to_instance(instance: Instance, timeout: float) -> Link:
+    if instance.url is None:
+        return _link_to_client(instance.client, timeout)
+    return _link_to_url(instance.url, instance.client_options, timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
+from agentsession._wording import described_app
 from agentsession.backend import (
     NO_EVENTS,
     REMEMBERED_IDS,
@@ -22,10 +23,10 @@ from agentsession.errors import (
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
-    described_app,
 )
+from agentsession.events import new_id
 from agentsession.redis.failures import Subject, translated
-from agentsession.redis.keys import STATE_FIELD, Keyspace, SessionKeys
+from agentsession.redis.keys import STATE_FIELD, Keyspace
 from agentsession.redis.replies import check_ours, pairs, read_names, read_snapshot, read_text
 from agentsession.redis.scripts import Script, load
 from agentsession.sessions import SessionKey, UserKey
@@ -62,9 +63,7 @@ _DELETED_AT_ONCE: Final = 100
 class RedisBackend(Backend):
     """A :class:`~agentsession.backend.Backend` on Redis 6.2 or newer, or Valkey.
 
-    :mod:`agentsession.redis.keys` says what it holds there. Application state joins a session's
-    step on one server. On a cluster it lives in another slot and is a second, idempotent step after
-    the first.
+    :mod:`agentsession.redis.keys` says what it holds there.
 
     Args:
         retention: What to keep and for how long.
@@ -89,49 +88,46 @@ class RedisBackend(Backend):
     # -- sessions
 
     async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
-        return await self._create(key, changes, token, NO_EVENTS)
+        _, snapshot = await self._open(key, changes, NO_EVENTS, token=token, take=False)
+        return snapshot
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
-        return await self._create(key, changes, "", window)
+        _, snapshot = await self._open(key, changes, window, token=new_id(), take=True)
+        return snapshot
 
-    async def _create(
-        self, key: SessionKey, changes: Changes, token: str, window: Window
-    ) -> Snapshot:
-        names = self._keyspace.session(key)
-        here, elsewhere = self._divided(changes)
+    async def _open(
+        self, key: SessionKey, changes: Changes, window: Window, *, token: str, take: bool
+    ) -> tuple[bool, Snapshot]:
+        """Make a session, or take one that is there; tell whether this call has made it."""
         reply = await self._run(
             key,
             _CREATE,
-            self._view_keys(key, names),
+            self._keys(key),
             [
                 token,
+                "1" if take else "",
                 key.session_id,
                 *self._lives,
                 self._refresh,
                 *_window_args(window),
-                *_flat(_triples(here)),
+                *_flat(_triples(changes)),
             ],
         )
         if reply[1] == b"exists":
             raise SessionExistsError(key)
         check_ours(key, reply)
-        if elsewhere and reply[1] == b"created":
-            await self.update_app_state(key.app_name, elsewhere)
         if reply[3]:
             await self._prune(key.user, reply[3])
-        return read_snapshot(key, reply[2], await self._app_elsewhere(key))
+        return reply[1] == b"created", read_snapshot(key, reply[2])
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
-        names = self._keyspace.session(key)
         reply = await self._run(
             key,
             _GET,
-            self._view_keys(key, names),
+            self._keys(key),
             [*_window_args(window), self._refresh, *self._lives],
         )
-        if reply[1] == b"missing":
-            return None
-        return read_snapshot(key, reply[2], await self._app_elsewhere(key))
+        return None if reply[1] == b"missing" else read_snapshot(key, reply[2])
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
@@ -189,14 +185,12 @@ class RedisBackend(Backend):
             return []
         keys = [SessionKey(user.app_name, user.user_id, place.session_id) for place in positions]
         names = [self._keyspace.index(user), self._keyspace.user(user)]
-        names.extend(self._keyspace.session(key).session for key in keys)
-        if self._link.spans_slots:
-            names.append(self._keyspace.app(user.app_name))
+        names += [self._keyspace.session(key).session for key in keys]
+        names += self._app_keys(user.app_name)
         reply = await self._run(user, _SUMMARIES, names, [place.session_id for place in positions])
         _, _, user_fields, app_fields, sessions = reply
-        app = await self._app_elsewhere(user) or pairs(app_fields)
         return [
-            read_snapshot(key, [fields, user_fields, None, 0, 0, []], app) if fields else None
+            read_snapshot(key, [fields, user_fields, app_fields, 0, 0, []]) if fields else None
             for key, fields in zip(keys, sessions, strict=True)
         ]
 
@@ -230,28 +224,19 @@ class RedisBackend(Backend):
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
     ) -> Receipt:
-        divided = [self._divided(entry.changes) for entry in entries]
         args: list[Argument] = [0]
         touched: set[str] = set()
-        for entry, (here, _) in zip(entries, divided, strict=True):
-            triples = _triples(here)
+        for entry in entries:
+            triples = _triples(entry.changes)
             touched.update(target.lower() for target, _, _ in triples)
             args += (entry.event_id, entry.time, entry.payload, len(triples))
             args += _flat(triples)
-        receipt = await self._write(key, expected_revision, touched, args)
-        for _, elsewhere in divided:
-            if elsewhere:
-                await self.update_app_state(key.app_name, elsewhere)
-        return receipt
+        return await self._write(key, expected_revision, touched, args)
 
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        here, elsewhere = self._divided(changes)
-        triples = _triples(here)
+        triples = _triples(changes)
         touched = {target.lower() for target, _, _ in triples}
-        receipt = await self._write(key, None, touched, [len(triples), *_flat(triples)])
-        if elsewhere:
-            await self.update_app_state(key.app_name, elsewhere)
-        return receipt
+        return await self._write(key, None, touched, [len(triples), *_flat(triples)])
 
     async def _write(
         self,
@@ -267,7 +252,7 @@ class RedisBackend(Backend):
             keys.append(names.user)
             scopes += "u"
         if "a" in touched:
-            keys.append(self._keyspace.app(key.app_name))
+            keys += self._app_keys(key.app_name)
             scopes += "a"
         reply = await self._run(
             key,
@@ -288,7 +273,7 @@ class RedisBackend(Backend):
         if reply[1] == b"conflict":
             raise RevisionConflictError(key, expected_revision or 0, reply[2])
         check_ours(key, reply)
-        return Receipt(reply[5:], reply[2], reply[3], reply[4])
+        return Receipt(reply[6:], *reply[2:6])
 
     async def read(
         self,
@@ -328,34 +313,44 @@ class RedisBackend(Backend):
     # -- state
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
+        ttl = self.retention.app_state_ttl
         await self._update_scope(
-            described_app(app_name),
-            self._keyspace.app(app_name),
-            changes,
-            self.retention.app_state_ttl,
+            described_app(app_name), [self._keyspace.app(app_name)], changes, ttl
         )
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
-        await self._update_scope(
-            user, self._keyspace.user(user), changes, self.retention.user_state_ttl
-        )
+        ttl = self.retention.user_state_ttl
+        await self._update_scope(user, [self._keyspace.user(user)], changes, ttl)
 
     async def _update_scope(
-        self, subject: Subject, name: str, changes: ScopeChanges, ttl: int
+        self,
+        subject: Subject,
+        keys: Sequence[str],
+        changes: ScopeChanges,
+        ttl: int,
+        step: str = "",
     ) -> None:
         triples = _scope_triples("s", "", changes)
-        await self._run(subject, _UPDATE_SCOPE, [name], [ttl, *_flat(triples)])
+        args = [ttl, step, REMEMBERED_IDS, *_flat(triples)]
+        await self._run(subject, _UPDATE_SCOPE, keys, args)
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:
         return await self._get_scope(
-            described_app(app_name), self._keyspace.app(app_name), self.retention.app_state_ttl
+            described_app(app_name),
+            self._keyspace.app(app_name),
+            self._refresh,
+            self.retention.app_state_ttl,
         )
 
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
-        return await self._get_scope(user, self._keyspace.user(user), self.retention.user_state_ttl)
+        return await self._get_scope(
+            user, self._keyspace.user(user), self._refresh, self.retention.user_state_ttl
+        )
 
-    async def _get_scope(self, subject: Subject, name: str, ttl: int) -> dict[str, bytes]:
-        reply = await self._run(subject, _GET_SCOPE, [name], [self._refresh, ttl])
+    async def _get_scope(
+        self, subject: Subject, name: str, refresh: str, ttl: int
+    ) -> dict[str, bytes]:
+        reply = await self._run(subject, _GET_SCOPE, [name], [refresh, ttl])
         return read_names(subject, pairs(reply[2]))
 
     # -- how it travels
@@ -371,29 +366,15 @@ class RedisBackend(Backend):
             raise CodecError(subject, _FOREIGN_REPLY)
         return reply
 
-    def _view_keys(self, key: SessionKey, names: SessionKeys) -> list[str]:
-        keys = [names.session, names.events, names.ids, names.index, names.user]
-        if self._link.spans_slots:
-            keys.append(self._keyspace.app(key.app_name))
-        return keys
+    def _keys(self, key: SessionKey) -> list[str]:
+        """Return the keys of a session with its scopes."""
+        names = self._keyspace.session(key)
+        own = [names.session, names.events, names.ids, names.index, names.user]
+        return own + self._app_keys(key.app_name)
 
-    def _divided(self, changes: Changes) -> tuple[Changes, ScopeChanges]:
-        """Divide changes into those of the session's slot, and application state elsewhere."""
-        if self._link.spans_slots or not changes.app:
-            return changes, {}
-        return type(changes)(user=changes.user, session=changes.session), changes.app
-
-    async def _app_elsewhere(self, key: SessionKey | UserKey) -> dict[bytes, bytes] | None:
-        """Read application state that no session's script can reach."""
-        if self._link.spans_slots:
-            return None
-        reply = await self._run(
-            described_app(key.app_name),
-            _GET_SCOPE,
-            [self._keyspace.app(key.app_name)],
-            [self._refresh, self.retention.app_state_ttl],
-        )
-        return pairs(reply[2])
+    def _app_keys(self, app_name: str) -> list[str]:
+        """Return the key of the application's state, as far as a session's script may touch it."""
+        return [self._keyspace.app(app_name)]
 
 
 def _window_args(window: Window) -> list[Argument]:

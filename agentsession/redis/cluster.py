@@ -1,23 +1,48 @@
-"""A cluster, through redis-py's own client, which knows the slots and follows their moves."""
+"""A cluster: redis-py's own client, which knows the slots, and application state in another slot.
+
+A user's data share a slot, so each operation on them is one script as on one server. State of the
+scope ``app`` is in a slot of its own: where an operation changes it too, that is a second step.
+
+- The second step comes after the first, so that a refused write changes nothing.
+- It is taken once, however often it is tried: it carries a name, and its slot remembers those.
+  A repeat of the write, which finds its first step taken, tries the second one again.
+- Both run in a task of their own: a cancelled caller does not stop between them.
+
+So it is missing only if the process dies between the two steps, until the write is repeated.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
-from redis.exceptions import NoScriptError
+import msgspec
+from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 
-from agentsession.redis.link import Argument, Link, NoReplyError
+from agentsession._wording import described_app
+from agentsession.events import new_id
+from agentsession.redis.backend import RedisBackend
+from agentsession.redis.link import NOT_NOW, Argument, Link, NoReplyError, NotSentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from redis.asyncio.cluster import RedisCluster
 
+    from agentsession.backend import Entry, Position, Receipt, Snapshot, Window
     from agentsession.redis.scripts import Script
+    from agentsession.retention import Retention
+    from agentsession.sessions import SessionKey, UserKey
+    from agentsession.state import Changes, ScopeChanges
 
-__all__ = ["ClusterLink"]
+__all__ = ["ClusterBackend", "ClusterLink"]
+
+_T = TypeVar("_T")
+
+# redis-py's client follows moved slots by itself, up to some attempts of its own; between those and
+# ours the cluster has time to settle.
+_DELAY: Final = 0.05
 
 
 class ClusterLink(Link):
@@ -30,8 +55,6 @@ class ClusterLink(Link):
         client: A client for the cluster; it stays open.
         timeout: Seconds that a call may take, retries included.
     """
-
-    spans_slots = False
 
     def __init__(self, client: RedisCluster, *, timeout: float) -> None:
         self._client = client
@@ -50,18 +73,33 @@ class ClusterLink(Link):
     async def _call(
         self, script: Script, keys: Sequence[str], args: Sequence[Argument]
     ) -> list[Any]:
+        """Run a script, and again while the cluster is being rearranged or a reply was lost."""
+        failure: BaseException | None = None
+        maybe_run = False
         try:
             async with asyncio.timeout(self._timeout):
-                reply: list[Any]
-                words = (len(keys), *keys, *args)
-                try:
-                    reply = await self._client.execute_command("EVALSHA", script.sha, *words)
-                except NoScriptError:
-                    reply = await self._client.execute_command("EVAL", script.text, *words)
-                return reply
+                while True:
+                    try:
+                        return await self._send(script, (len(keys), *keys, *args))
+                    except NOT_NOW as exc:
+                        failure = exc
+                    except (AuthenticationError, ResponseError):
+                        raise
+                    except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (4287)
+                        failure, maybe_run = exc, True
+                    await asyncio.sleep(_DELAY)
         except TimeoutError:
-            msg = "no reply in time"
-            raise NoReplyError(msg) from None
+            maybe_run = maybe_run or failure is None
+        error = NoReplyError("no reply in time") if maybe_run else NotSentError("not now")
+        raise error from failure
+
+    async def _send(self, script: Script, words: tuple[Argument, ...]) -> list[Any]:
+        reply: list[Any]
+        try:
+            reply = await self._client.execute_command("EVALSHA", script.sha, *words)
+        except NoScriptError:
+            reply = await self._client.execute_command("EVAL", script.text, *words)
+        return reply
 
     async def aclose(self) -> None:
         if self._calls:
@@ -69,3 +107,100 @@ class ClusterLink(Link):
                 await asyncio.wait(self._calls)
         for call in self._calls:
             call.cancel()
+
+
+class ClusterBackend(RedisBackend):
+    """A :class:`~agentsession.redis.backend.RedisBackend` on a cluster, by this module's rules."""
+
+    def __init__(self, retention: Retention, link: Link, *, key_prefix: str = "") -> None:
+        super().__init__(retention, link, key_prefix=key_prefix)
+        self._steps: set[asyncio.Task[Any]] = set()
+
+    async def aclose(self) -> None:
+        if self._steps:
+            await asyncio.wait(self._steps)
+        await super().aclose()
+
+    def _app_keys(self, app_name: str) -> list[str]:  # noqa: ARG002 - none, whatever its name
+        return []
+
+    async def _open(
+        self, key: SessionKey, changes: Changes, window: Window, *, token: str, take: bool
+    ) -> tuple[bool, Snapshot]:
+        first = super()._open(key, _without_app(changes), window, token=token, take=take)
+
+        async def both() -> tuple[bool, Snapshot]:
+            made, snapshot = await first
+            if made and changes.app:
+                await self._second_step(key, changes.app, token)
+            return made, await self._with_app(key.app_name, snapshot)
+
+        return await (self._to_the_end(both()) if changes.app else both())
+
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        snapshot = await super().get(key, window)
+        return snapshot and await self._with_app(key.app_name, snapshot)
+
+    async def _summaries(
+        self, user: UserKey, positions: Sequence[Position]
+    ) -> list[Snapshot | None]:
+        found = await super()._summaries(user, positions)
+        name = self._keyspace.app(user.app_name)
+        app = await self._get_scope(described_app(user.app_name), name, "", 0)
+        return [each and msgspec.structs.replace(each, app=app) for each in found]
+
+    async def append(
+        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+    ) -> Receipt:
+        changing = [entry for entry in entries if entry.changes.app]
+        first = super().append(
+            key,
+            [
+                msgspec.structs.replace(entry, changes=_without_app(entry.changes))
+                for entry in entries
+            ],
+            expected_revision=expected_revision,
+        )
+
+        async def both() -> Receipt:
+            receipt = await first
+            for entry in changing:
+                name = f"{receipt.created} {entry.event_id}"
+                await self._second_step(key, entry.changes.app, name)
+            return receipt
+
+        return await (self._to_the_end(both()) if changing else first)
+
+    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
+        first = super().update_state(key, _without_app(changes))
+
+        async def both() -> Receipt:
+            receipt = await first
+            await self._second_step(key, changes.app, new_id())
+            return receipt
+
+        return await (self._to_the_end(both()) if changes.app else first)
+
+    async def _second_step(self, key: SessionKey, changes: ScopeChanges, name: str) -> None:
+        """Change application state, unless a step of this name of the session's did already."""
+        await self._update_scope(
+            key,
+            [self._keyspace.app(key.app_name), self._keyspace.steps(key.app_name)],
+            changes,
+            self.retention.app_state_ttl,
+            f"{self._keyspace.session(key).session} {name}",
+        )
+
+    async def _with_app(self, app_name: str, snapshot: Snapshot) -> Snapshot:
+        return msgspec.structs.replace(snapshot, app=await self.get_app_state(app_name))
+
+    async def _to_the_end(self, steps: Coroutine[Any, Any, _T]) -> _T:
+        """Run steps that a cancelled caller must not stop between."""
+        task = asyncio.create_task(steps)
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
+        return await asyncio.shield(task)
+
+
+def _without_app(changes: Changes) -> Changes:
+    return msgspec.structs.replace(changes, app={}) if changes.app else changes

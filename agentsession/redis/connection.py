@@ -32,24 +32,20 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
     MaxConnectionsError,
     NoScriptError,
-    ReadOnlyError,
     RedisError,
     ResponseError,
-    TryAgainError,
 )
 
-from agentsession.redis.link import Argument, Link, NoReplyError, NotSentError
+from agentsession.redis.link import NOT_NOW, Argument, Link, NoReplyError, NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agentsession.redis.scripts import Script
 
-__all__ = ["MultiplexedLink"]
+__all__ = ["MultiplexedLink", "Pool", "Wire"]
 
 # Enough for the burst of a busy process; beyond it callers wait, so that a hung server cannot fill
 # the memory.
@@ -63,17 +59,8 @@ _WRITE_BYTES: Final = 1 << 20
 _FIRST_DELAY: Final = 0.01
 _LONGEST_DELAY: Final = 1.0
 
-# Answers of a server that cannot serve now and did nothing: it is loading, was demoted, is being
-# rearranged ...
-_NOT_NOW: Final = (
-    BusyLoadingError,
-    ReadOnlyError,
-    MasterDownError,
-    ClusterDownError,
-    TryAgainError,
-)
-# ... is busy with somebody's script, or has lost its replicas; redis-py has no classes for these
-# two.
+# As NOT_NOW, for answers that redis-py has no classes for: somebody's script is running, or the
+# replicas that the server insists on are lost.
 _NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ")
 
 
@@ -176,8 +163,6 @@ class MultiplexedLink(Link):
         owned: Whether to close *pool* in the end.
         timeout: Seconds that a call may take, retries included.
     """
-
-    spans_slots = True
 
     def __init__(self, pool: Pool, *, owned: bool, timeout: float) -> None:
         self._pool = pool
@@ -391,7 +376,7 @@ class MultiplexedLink(Link):
                 self._queue.append(request)
                 self._wake.set()
                 return
-            if isinstance(reply, _NOT_NOW) or str(reply).startswith(_NOT_NOW_CODES):
+            if isinstance(reply, NOT_NOW) or str(reply).startswith(_NOT_NOW_CODES):
                 request.refused = True
                 self._in_flight.appendleft(request)
                 self._break(reply)

@@ -109,15 +109,11 @@ class SharedLink(Link):
     Args:
         instance: The instance.
         connect: Makes the link when the first service of a loop needs it.
-        spans_slots: As for the link.
     """
 
-    def __init__(
-        self, instance: Instance, connect: Callable[[], Link], *, spans_slots: bool
-    ) -> None:
+    def __init__(self, instance: Instance, connect: Callable[[], Link]) -> None:
         self._instance = instance
         self._connect = connect
-        self.spans_slots = spans_slots
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ session:{app:user}:sid   Hash       v, created, updated, revision, count, last, 
 events:{app:user}:sid    Sorted set the log; score: time in µs, value: event as JSON
 eventids:{app:user}:sid  Sorted set event ids; score: position
 sessions:{app:user}      Sorted set session ids; score: last activity in µs
+appsteps:{app}           Sorted set on a cluster only: writes whose change to app state was made
 ======================== ========== =====================================================
 
 The braces are the cluster's hash tag: all that belongs to one user is in one slot, so that one
@@ -96,3 +97,7 @@ class Keyspace:
     def app(self, app_name: str) -> str:
         """Return the key of an application's state."""
         return f"{self.prefix}appdata:{{{_escape(app_name)}}}"
+
+    def steps(self, app_name: str) -> str:
+        """Return the key of the steps that changed an application's state from other slots."""
+        return f"{self.prefix}appsteps:{{{_escape(app_name)}}}"

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentsession.redis.scripts import Script
 
-__all__ = ["Argument", "Link", "NoReplyError", "NotSentError"]
+__all__ = ["NOT_NOW", "Argument", "Link", "NoReplyError", "NotSentError"]
+
+NOT_NOW: Final = (
+    BusyLoadingError,
+    ReadOnlyError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
+)
+"""Answers of a server that ran nothing: it is loading, was demoted, or is being rearranged."""
 
 Argument: TypeAlias = str | bytes | int
 """What a key or an argument of a script can be."""
@@ -30,12 +47,7 @@ class Link(ABC):
     Calls may be made concurrently and are run in the order in which they were made, except that a
     call may be repeated when its reply was lost: only calls that may be repeated belong here.
     Cancelling a caller abandons the reply and nothing else.
-
-    Attributes:
-        spans_slots: Whether a script may touch keys of different hash tags.
     """
-
-    spans_slots: bool
 
     @abstractmethod
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from agentsession._wording import described_app
 from agentsession.backend import Snapshot
-from agentsession.errors import CodecError, described_app
+from agentsession.errors import CodecError
 from agentsession.redis.keys import STATE_FIELD
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def read_names(subject: Subject, fields: Mapping[bytes, bytes]) -> dict[str, byt
     return {read_text(subject, name): value for name, value in fields.items()}
 
 
-def read_snapshot(
-    key: SessionKey, view: Sequence[Any], app: Mapping[bytes, bytes] | None
-) -> Snapshot:
+def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
     """Read a session as lib/snapshot.lua returns it."""
     flat, user_fields, app_fields, start, length, events = view
     fields = pairs(flat)
@@ -73,7 +72,7 @@ def read_snapshot(
             updated=int(fields[b"updated"]),
             revision=int(fields[b"revision"]),
             last_seq=count,
-            app=read_names(described_app(key.app_name), pairs(app_fields) if app is None else app),
+            app=read_names(described_app(key.app_name), pairs(app_fields)),
             user=read_names(key.user, pairs(user_fields)),
             session=read_names(key, state),
             events=events,

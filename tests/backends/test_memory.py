@@ -1,4 +1,4 @@
-"""What is particular to memory: the sweeper, what an empty user leaves, and the cost of long logs."""
+"""What is particular to memory: the sweeper, turns, and what an empty user leaves."""
 
 from __future__ import annotations
 

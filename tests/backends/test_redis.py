@@ -125,7 +125,7 @@ def test_a_blocking_client_is_refused() -> None:
 async def test_all_calls_share_one_connection(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
-    """Hundreds of concurrent calls take one connection, which is gone when the service is closed."""
+    """Hundreds of concurrent calls take one connection, gone when the service is closed."""
     await client.ping()
     before = len(await client.client_list())
     async with RedisSessionService.from_url(redis_url, key_prefix=prefix) as service:
@@ -239,7 +239,7 @@ def test_a_service_can_be_made_before_the_loop_but_not_used_on_two(
 async def test_expired_sessions_leave_the_index(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
-    """The index of a user who never lists stays small, and a listing takes out what it finds expired."""
+    """The index stays small without any listing, and a listing takes out what has expired."""
     user = UserKey("app", "user")
     index = f"{prefix}sessions:{{app:user}}"
     async with RedisSessionService.from_url(
@@ -286,7 +286,7 @@ async def test_a_new_time_to_live_applies_with_the_next_write(
 async def test_costs_do_not_grow_with_the_log_or_the_database(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
-    """The server runs the same commands for a short log and a long one, alone and among many keys."""
+    """The server runs the same commands for a short log and a long one, among many keys."""
 
     async def commands() -> dict[str, int]:
         await client.config_resetstat()

@@ -1,4 +1,4 @@
-"""What servers and networks do: each is a typed error or is handled, and nothing is half-written."""
+"""What servers and networks do: a typed error, or handled; nothing is half-written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def proxy(server: servers.Server) -> AsyncIterator[Proxy]:
 
 
 async def test_an_operation_is_one_round_trip(proxy: Proxy) -> None:
-    """Create, get, append and state updates take one, a page of sessions two, with all scopes set."""
+    """Every operation takes one, a page of sessions two, with all scopes set."""
     async with RedisSessionService.from_url(
         proxy.url, session_ttl=60, user_state_ttl=60, app_state_ttl=60, refresh_ttl_on_read=True
     ) as service:
@@ -90,7 +90,7 @@ async def test_an_operation_is_one_round_trip(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("lost", [1, 3])
 async def test_a_lost_reply_is_made_good(proxy: Proxy, lost: int) -> None:
-    """A write whose reply is lost, again and again, takes effect once and returns as if nothing was."""
+    """A write whose replies are lost takes effect once and returns as if nothing was."""
     async with RedisSessionService.from_url(proxy.url) as service:
         await service.get_session(KEY)
         proxy.lose_replies = lost
@@ -195,7 +195,7 @@ async def test_a_killed_connection_is_replaced(
 async def test_a_demoted_server_is_waited_for(
     admin: redis.asyncio.Redis, service: RedisSessionService, server: servers.Server
 ) -> None:
-    """READONLY is answered by trying again until the deadline, in order, and then by an honest error."""
+    """READONLY means trying again, in order, until the deadline; then an honest error."""
     session = await service.create_session(KEY)
     await admin.replicaof("127.0.0.1", 1)
     async with RedisSessionService.from_url(server.url, timeout=0.3) as hasty:
@@ -359,7 +359,7 @@ async def test_an_evicted_part_leaves_no_ghosts(
 async def test_cancelled_calls_leave_nothing_behind(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
-    """A storm of cancellations costs no connection, no task, no reply, and no other caller's answer."""
+    """A storm of cancellations costs no connection, no task, and nobody else's answer."""
     keys = [SessionKey("app", "user", str(n)) for n in range(10)]
     for key in keys:
         await service.create_session(key, {"mine": key.session_id})
@@ -393,7 +393,7 @@ async def test_cancelled_calls_leave_nothing_behind(
 
 
 async def test_closing_waits_for_answers(server: servers.Server) -> None:
-    """Calls that are under way when the service is closed get their answers; later ones are refused."""
+    """Calls that are under way when the service is closed get their answers."""
     service = RedisSessionService.from_url(server.url)
     await service.create_session(KEY)
     calls = [asyncio.create_task(service.append_event(KEY, say(str(n)))) for n in range(50)]
@@ -419,7 +419,7 @@ async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
 async def test_callers_wait_when_too_much_is_under_way(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond a bound calls wait for room instead of filling the memory, and fail in time if none comes."""
+    """Beyond a bound calls wait for room, and fail in time if there is none."""
     monkeypatch.setattr(connection, "_MOST_REQUESTS", 5)
     async with RedisSessionService.from_url(proxy.url, timeout=0.5) as service:
         await service.create_session(KEY)

@@ -6,7 +6,7 @@
 --        5 session ttl, 6 user ttl, 7 app ttl, 8 session id, 9 scopes changed: '', 'u', 'a' or 'ua',
 --        10 number of changes without an event, these changes,
 --        then for each event: id, time in microseconds, payload, number of changes, these changes
--- Returns {echo, 'ok', revision, last position, updated, position of each event}, {echo, 'missing'},
+-- Returns {echo, 'ok', revision, last position, updated, created, position of each event}, {echo, 'missing'},
 --        {echo, 'conflict', revision} or {echo, 'foreign', version found or ''}
 --
 -- Invariant: position = count - (length of events - 1 - rank), since scores only grow and trimming takes from the front.
@@ -27,7 +27,7 @@ if scopes ~= '' then
   end
 end
 
-local meta = redis.call('HMGET', session, 'v', 'revision', 'count', 'last', 'updated', 'ttl')
+local meta = redis.call('HMGET', session, 'v', 'revision', 'count', 'last', 'updated', 'ttl', 'created')
 if meta[1] ~= '1' then
   if not meta[1] and redis.call('EXISTS', session) == 0 then
     return { echo, 'missing' }
@@ -55,7 +55,7 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local reply = { echo, 'ok', revision, count, tonumber(meta[5]) }
+local reply = { echo, 'ok', revision, count, tonumber(meta[5]), tonumber(meta[7]) }
 local fresh = {}
 
 local function undo(failure)

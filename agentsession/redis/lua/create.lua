@@ -2,21 +2,21 @@
 -- Makes a session, or finds the one that is there.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 app state (absent where it lives on another node)
--- ARGV   1 echo, 2 the creator's token, or '' to take a session that is there, 3 session id,
---        4 session ttl, 5 user ttl, 6 app ttl, 7 '1' to move expiry when found,
---        8 after, 9 since, 10 last: the window of events (lib/snapshot.lua), then the changes
--- Returns {echo, 'found' or 'created', snapshot, oldest ids of the index or none}, {echo, 'exists'},
---        {echo, 'foreign', version found or ''}
+-- ARGV   1 echo, 2 the creator's token, 3 '1' to take a session that is there, 4 session id,
+--        5 session ttl, 6 user ttl, 7 app ttl, 8 '1' to move expiry when found,
+--        9 after, 10 since, 11 last: the window of events (lib/snapshot.lua), then the changes
+-- Returns {echo, 'created' also by this token before, or 'found', snapshot, oldest ids of the index or none},
+--        {echo, 'exists'} or {echo, 'foreign', version found or ''}
 --
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
 -- have expired (prune.lua): so that the index of a user who never lists stays as small as it should.
 
 local session, events, ids, index, user, app = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local echo, token = ARGV[1], ARGV[2]
-local ttl, user_ttl, app_ttl = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local ttl, user_ttl, app_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local function view(status, oldest)
-  return { echo, status, snapshot(session, events, user, app, tonumber(ARGV[8]), ARGV[9], ARGV[10]), oldest }
+  return { echo, status, snapshot(session, events, user, app, tonumber(ARGV[9]), ARGV[10], ARGV[11]), oldest }
 end
 
 if redis.call('EXISTS', session) == 1 then
@@ -24,10 +24,13 @@ if redis.call('EXISTS', session) == 1 then
   if meta[1] ~= '1' then
     return { echo, 'foreign', meta[1] or '' }
   end
-  if token ~= '' and meta[2] ~= token then
+  if meta[2] == token then
+    return view('created', {})
+  end
+  if ARGV[3] ~= '1' then
     return { echo, 'exists' }
   end
-  if ARGV[7] == '1' then
+  if ARGV[8] == '1' then
     move_session_expiry(session, events, ids, index, ttl, meta[3])
     move_scope_expiry(user, user_ttl)
     if app then
@@ -45,18 +48,18 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-redis.call('ZADD', index, now, ARGV[3])
+redis.call('ZADD', index, now, ARGV[4])
 -- Left over if the server evicted the session's hash alone; a new session must not inherit them.
 redis.call('UNLINK', events, ids)
 redis.call('HSET', session, 'v', 1, 'created', now, 'updated', now, 'revision', 1, 'count', 0, 'last', 0, 'token', token)
 
 local changed_user, changed_app = false, false
-for i = 11, #ARGV, 3 do
+for i = 12, #ARGV, 3 do
   local scope = string.lower(ARGV[i])
   changed_user = changed_user or scope == 'u'
   changed_app = changed_app or scope == 'a'
 end
-apply_changes(11, (#ARGV - 10) / 3, session, user, app)
+apply_changes(12, (#ARGV - 11) / 3, session, user, app)
 if changed_user then
   move_scope_expiry(user, user_ttl)
 end

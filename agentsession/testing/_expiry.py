@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from agentsession.errors import RevisionConflictError, SessionNotFoundError
 from agentsession.sessions import SessionKey
-from agentsession.testing.asserting import raises, said, say
+from agentsession.testing._asserting import raises, said, say
 
 if TYPE_CHECKING:
-    from agentsession.testing.subject import Subject
+    from agentsession.testing._subject import Subject
 
 
 async def check_an_expired_session_is_gone(subject: Subject) -> None:

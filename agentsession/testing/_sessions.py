@@ -15,13 +15,13 @@ from agentsession.errors import (
 )
 from agentsession.events import Data, Event, Text, ToolCall, ToolResult
 from agentsession.sessions import Session, SessionKey, UserKey
-from agentsession.testing.asserting import raises, said, say
+from agentsession.testing._asserting import raises, said, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from agentsession.service import SessionService
-    from agentsession.testing.subject import Subject
+    from agentsession.testing._subject import Subject
 
 
 async def check_an_id_is_created_once(subject: Subject) -> None:
@@ -59,7 +59,7 @@ async def check_get_or_create_creates_once(subject: Subject) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(
-                services[n % 2].get_or_create_session(subject.key, {"n": n, "app:n": n})
+                services[n % 2].get_or_create_session(subject.key, {"n": n, "user:n": n})
             )
             for n in range(20)
         ]

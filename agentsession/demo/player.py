@@ -8,7 +8,7 @@ gets: an event that was lost, doubled or out of order makes it answer wrongly fr
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import msgspec
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["APP_NAME", "Difference", "Report", "replay"]
 
-APP_NAME = "agentsession-demo"
+APP_NAME: Final = "agentsession-demo"
+"""The application whose sessions the demo makes."""
 
 # Of a streamed answer; about what models send at a time.
 _CHUNK = 24

@@ -11,12 +11,12 @@ from agentsession.clock import utc_now
 from agentsession.errors import RevisionConflictError, SessionNotFoundError, StateValueError
 from agentsession.events import Event, new_id
 from agentsession.state import Changes
-from agentsession.testing.asserting import raises, said, say
+from agentsession.testing._asserting import raises, said, say
 
 if TYPE_CHECKING:
     from agentsession.service import SessionService
     from agentsession.sessions import SessionKey
-    from agentsession.testing.subject import Subject
+    from agentsession.testing._subject import Subject
 
 
 async def check_positions_count_from_one_without_gaps(subject: Subject) -> None:
@@ -266,6 +266,21 @@ async def check_a_held_session_is_brought_up_to_date(subject: Subject) -> None:
     last = await service.append_event(held, say("10"))
     assert held.events[-1] == last
     assert "mine" not in held.state
+
+
+async def check_a_held_session_that_was_made_anew_is_noticed(subject: Subject) -> None:
+    """If the session behind an object was deleted and made anew, the object becomes the new one."""
+    service = subject.service()
+    held = await service.create_session(subject.key, {"old": 1, "temp:t": 1})
+    await service.append_event(held, say("old"))
+    await service.delete_session(subject.key)
+    await subject.advance(0.001)
+    await service.create_session(subject.key, {"new": 1})
+    await service.append_event(subject.key, say("other"))
+    await service.append_event(held, say("new"))
+    assert held.state.pop("temp:t") == 1
+    assert held == await service.get_session(subject.key)
+    assert said(held.events) == ["other", "new"]
 
 
 async def check_objects_are_not_shared_with_the_store(subject: Subject) -> None:

@@ -14,10 +14,10 @@ from agentsession.errors import (
 from agentsession.events import Event
 from agentsession.sessions import SessionKey, UserKey
 from agentsession.state import DELETE
-from agentsession.testing.asserting import raises, said, say
+from agentsession.testing._asserting import raises, said, say
 
 if TYPE_CHECKING:
-    from agentsession.testing.subject import Subject
+    from agentsession.testing._subject import Subject
 
 
 async def check_scopes_are_shared_as_they_should_be(subject: Subject) -> None:

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Raised", "raises", "said", "say"]
 
-E = TypeVar("E", bound=BaseException)
+_E = TypeVar("_E", bound=BaseException)
 
 
-class Raised(Generic[E]):
+class Raised(Generic[_E]):
     """The error that was expected, once it was raised."""
 
-    error: E
+    error: _E
 
 
 @contextmanager
-def raises(kind: type[E]) -> Generator[Raised[E]]:
+def raises(kind: type[_E]) -> Generator[Raised[_E]]:
     """Expect an error of exactly this class; no test runner is needed for it."""
-    raised = Raised[E]()
+    raised = Raised[_E]()
     try:
         yield raised
     except kind as exc:

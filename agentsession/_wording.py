@@ -1,0 +1,42 @@
+"""How errors name what they are about. Pure; no I/O."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agentsession.sessions import SessionKey, UserKey
+
+# Ids may be of any length; an error is for people.
+_cutter = reprlib.Repr()
+_cutter.maxstring = _cutter.maxother = 80
+
+
+def brief(value: object) -> str:
+    """Word a value in up to some 80 characters."""
+    return _cutter.repr(value)
+
+
+def described_app(app_name: str) -> str:
+    """Word an application as the subject of an error."""
+    return f"app {brief(app_name)}"
+
+
+def described(subject: SessionKey | UserKey | str) -> str:
+    """Word what an error is about; a string is its own description."""
+    if isinstance(subject, str):
+        return subject
+    parts = [described_app(subject.app_name), f"user {brief(subject.user_id)}"]
+    session_id = getattr(subject, "session_id", None)
+    if session_id is not None:
+        parts.insert(0, f"session {brief(session_id)}")
+    return ", ".join(parts)
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """Word a path as Python would subscript it: ``cart['items'][0]``."""
+    first, *rest = path
+    return str(first) + "".join(f"[{brief(step)}]" for step in rest)
