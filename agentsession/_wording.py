@@ -39,4 +39,4 @@ def described(subject: SessionKey | UserKey | str) -> str:
 def dotted(path: Iterable[str | int]) -> str:
     """Word a path as Python would subscript it: ``cart['items'][0]``."""
     first, *rest = path
-    return str(first) + "".join(f"[{brief(step)}]" for step in rest)
+    return f"{first!s:.80}" + "".join(f"[{brief(step)}]" for step in rest)

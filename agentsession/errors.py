@@ -25,7 +25,7 @@ errors keep their attributes when they are pickled, as they are on their way bet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from agentsession._wording import brief, described, dotted
 
@@ -188,9 +188,11 @@ class StateValueTooLargeError(StateValueError):
         super().__init__(
             path, f"takes {size:,} bytes, over the limit of {limit:,} (max_value_size)"
         )
-        self.args = (path, size, limit)
         self.size = size
         self.limit = limit
+
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[str | int, ...], int, int]]:
+        return type(self), (self.path, self.size, self.limit)
 
 
 class CodecError(AgentSessionError):

@@ -7,7 +7,7 @@ reader could not survive raises the format version, the tag ``v``.
 
 from __future__ import annotations
 
-import secrets
+import os
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
@@ -30,7 +30,7 @@ __all__ = [
 
 def new_id() -> str:
     """Generate an id of 128 random bits, as 32 hexadecimal digits."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 _Name: TypeAlias = Annotated[str, Meta(min_length=1)]

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from agentsession._wording import brief
 from agentsession.errors import CodecError, StateValueError, StateValueTooLargeError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _dict_refusal(value: Any, depth: int) -> _Refusal | None:
     for name, item in value.items():
         if type(name) is not str:
             kind = type(name).__qualname__
-            return (), f"the key {name!r:.80} is of type {kind}; keys must be strings"
+            return (), f"a key is of type {kind}; keys must be strings"
         if (found := _string_refusal(name)) is not None:
             return (), f"a key cannot be stored: {found[1]}"
         if (found := _refusal(item, depth)) is not None:
@@ -231,7 +232,7 @@ def decode_scope(scope: Mapping[str, bytes], subject: SessionKey | UserKey | str
             state[name] = decode_value(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise CodecError(
-                subject, f"the stored state value {name!r} is unreadable: {exc}"
+                subject, f"the stored state value {brief(name)} is unreadable: {exc}"
             ) from exc
     return state
 

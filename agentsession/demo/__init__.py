@@ -24,9 +24,9 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Table
-except ImportError as exc:
-    msg = "the demo needs an extra: pip install 'agentsession[demo]'"
-    raise ImportError(msg) from exc
+except ImportError as _cause:
+    _advice = "the demo needs an extra: pip install 'agentsession[demo]'"
+    raise ImportError(_advice) from _cause
 
 __all__ = ["SHIPPED_CONVERSATIONS", "main"]
 

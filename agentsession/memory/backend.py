@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
@@ -31,10 +31,10 @@ from agentsession.backend import (
 )
 from agentsession.clock import Clock, system_clock
 from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
-from agentsession.memory.records import Scope, StoredSession, User, change
+from agentsession.memory._records import Scope, StoredSession, User, change
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
@@ -140,7 +140,8 @@ class MemoryBackend(Backend):
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
     ) -> Receipt:
-        async with self._writing(key) as (session, now):
+        session, now = await self._turn(key)
+        try:
             log = session.log
             new: dict[str, Entry] = {}
             for entry in entries:
@@ -155,8 +156,9 @@ class MemoryBackend(Backend):
                 if self.retention.event_limit:
                     log.trim(self.retention.event_limit)
                 self._written(key, session, now)
-            seqs = [log.ids[entry.event_id] for entry in entries]
-            return _receipt(session, seqs)
+            return _receipt(session, [log.ids[entry.event_id] for entry in entries])
+        finally:
+            session.lock.release()
 
     async def read(
         self,
@@ -189,11 +191,14 @@ class MemoryBackend(Backend):
     # -- state
 
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        async with self._writing(key) as (session, now):
+        session, now = await self._turn(key)
+        try:
             if changes:
                 self._apply(key, session, changes, now)
                 self._written(key, session, now)
             return _receipt(session, [])
+        finally:
+            session.lock.release()
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
         self._change_app(app_name, changes, self._begin())
@@ -275,21 +280,25 @@ class MemoryBackend(Backend):
             raise SessionNotFoundError(key)
         return session
 
-    @asynccontextmanager
-    async def _writing(self, key: SessionKey) -> AsyncGenerator[tuple[StoredSession, int]]:
-        """Take a session's turn for a write.
+    async def _turn(self, key: SessionKey) -> tuple[StoredSession, int]:
+        """Wait for a session's turn to be written to; the caller releases its lock.
 
         While waiting, the session may have been deleted, and even made anew; the turn is taken on
         the one that is stored.
         """
-        now = self._begin()
+        session = self._need(key, self._begin())
         while True:
-            session = self._need(key, now)
-            async with session.lock:
+            await session.lock.acquire()
+            try:
                 now = self._clock()
-                if self._find(key, now) is session:
-                    yield session, now
-                    return
+                current = self._need(key, now)
+                if current is session:
+                    return session, now
+            except BaseException:
+                session.lock.release()
+                raise
+            session.lock.release()
+            session = current
 
     def _make(self, key: SessionKey, changes: Changes, token: str, now: int) -> StoredSession:
         user = self._users.setdefault(key.user, User())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.exceptions import RedisError
+
 from agentsession._wording import described_app
 from agentsession.backend import (
     NO_EVENTS,
@@ -27,6 +29,7 @@ from agentsession.errors import (
 from agentsession.events import new_id
 from agentsession.redis.failures import Subject, translated
 from agentsession.redis.keys import STATE_FIELD, Keyspace
+from agentsession.redis.link import NoReplyError, NotSentError
 from agentsession.redis.replies import check_ours, pairs, read_names, read_snapshot, read_text
 from agentsession.redis.scripts import Script, load
 from agentsession.sessions import SessionKey, UserKey
@@ -360,8 +363,11 @@ class RedisBackend(Backend):
     ) -> Any:
         """Run a script, word its failure, and check that the reply answers this very call."""
         echo = b"%d" % next(self._calls)
-        with translated(subject, script.name, writes=script not in _READS):
+        try:
             reply = await self._link.run(script, keys, [echo, *args])
+        except (NotSentError, NoReplyError, RedisError) as exc:
+            error = translated(exc, subject, script.name, writes=script not in _READS)
+            raise error from error.__cause__
         if reply[0] != echo:
             raise CodecError(subject, _FOREIGN_REPLY)
         return reply

@@ -172,7 +172,8 @@ class MultiplexedLink(Link):
         self._in_flight: deque[_Request] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
-        self._room = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._admitted = 0
         self._idle = asyncio.Event()
         self._broken = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
@@ -191,8 +192,8 @@ class MultiplexedLink(Link):
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         loop = asyncio.get_running_loop()
         request = _Request(script, keys, args, loop.create_future(), loop.time() + self._timeout)
-        while self._full() and not self._closed:
-            await self._wait_for_room(request)
+        if self._waiting or self._full():
+            await self._wait_for_room(request.deadline)
         if self._closed:
             msg = "the connection is closed"
             raise NotSentError(msg)
@@ -206,24 +207,38 @@ class MultiplexedLink(Link):
         return await request.future
 
     def _full(self) -> bool:
-        return (
-            len(self._queue) + len(self._in_flight) >= _MOST_REQUESTS or self._bytes >= _MOST_BYTES
-        )
+        requests = len(self._queue) + len(self._in_flight) + self._admitted
+        return requests >= _MOST_REQUESTS or self._bytes >= _MOST_BYTES
 
-    async def _wait_for_room(self, request: _Request) -> None:
-        self._room.clear()
+    async def _wait_for_room(self, deadline: float) -> None:
+        """Wait in line for room for one more request, which must be used at once."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
         try:
-            async with asyncio.timeout_at(request.deadline):
-                await self._room.wait()
-        except TimeoutError:
-            msg = "too many calls are waiting for the server"
-            raise NotSentError(msg) from None
+            async with asyncio.timeout_at(deadline):
+                await waiter
+        except BaseException as exc:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._admitted -= 1
+                self._admit()
+            if isinstance(exc, TimeoutError):
+                msg = "too many calls are waiting for the server"
+                raise NotSentError(msg) from None
+            raise
+        self._admitted -= 1
+
+    def _admit(self) -> None:
+        """Let in who waits the longest, as far as there is room."""
+        while self._waiting and not self._full():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._admitted += 1
+                waiter.set_result(None)
 
     def _done_with(self, request: _Request) -> None:
         """Count a request out, and let others in."""
         self._bytes -= len(request.packed)
-        if not self._room.is_set() and not self._full():
-            self._room.set()
+        self._admit()
         if not self._queue and not self._in_flight:
             self._idle.set()
 
@@ -400,7 +415,10 @@ class MultiplexedLink(Link):
         if self._closed:
             return
         self._closed = True
-        self._room.set()
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(NotSentError("the connection is closed"))
         owner, self._owner = self._owner, None
         if owner is not None:
             if self._queue or self._in_flight:

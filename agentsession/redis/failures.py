@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from redis.exceptions import (
     AuthenticationError,
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
-    RedisError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -24,9 +22,6 @@ from agentsession.errors import (
 )
 from agentsession.redis.link import NoReplyError, NotSentError
 from agentsession.sessions import SessionKey, UserKey
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 __all__ = ["Subject", "translated"]
 
@@ -42,26 +37,29 @@ _NOT_OURS: Final = "a key of this name holds data that is not ours; set a key_pr
 _CLUSTER: Final = "the server is a node of a cluster; pass a redis.asyncio.RedisCluster client"
 
 
-@contextmanager
-def translated(subject: Subject, script_name: str, *, writes: bool) -> Generator[None]:
-    """Turn what the driver raises into what happened.
+def translated(
+    exc: Exception, subject: Subject, script_name: str, *, writes: bool
+) -> AgentSessionError:
+    """Say what happened, given what was raised; its cause is what the driver raised.
 
     Args:
+        exc: What was raised.
         subject: Whose data the call is about.
         script_name: What was run.
         writes: Whether it may have written; otherwise a lost reply leaves nothing unknown.
     """
-    try:
-        yield
-    except NotSentError as exc:
-        why = exc if exc.__cause__ is None else exc.__cause__
-        reason = f"the server cannot be reached or cannot serve ({why}); nothing was written"
-        raise BackendUnavailableError(subject, reason) from why
-    except NoReplyError as exc:
-        why = exc if exc.__cause__ is None else exc.__cause__
-        raise _unanswered(subject, why, writes=writes) from why
-    except RedisError as exc:
-        raise _refused(subject, script_name, exc, writes=writes) from exc
+    why = exc if exc.__cause__ is None else exc.__cause__
+    match exc:
+        case NotSentError():
+            reason = f"the server cannot be reached or cannot serve ({why}); nothing was written"
+            error: AgentSessionError = BackendUnavailableError(subject, reason)
+        case NoReplyError():
+            error = _unanswered(subject, why, writes=writes)
+        case _:
+            why = exc
+            error = _refused(subject, script_name, exc, writes=writes)
+    error.__cause__ = why
+    return error
 
 
 def _unanswered(subject: Subject, why: BaseException, *, writes: bool) -> BackendError:
@@ -72,7 +70,7 @@ def _unanswered(subject: Subject, why: BaseException, *, writes: bool) -> Backen
 
 
 def _refused(
-    subject: Subject, script_name: str, exc: RedisError, *, writes: bool
+    subject: Subject, script_name: str, exc: Exception, *, writes: bool
 ) -> AgentSessionError:
     """Sort an error by its class, most specific first, and by its code where there is no class.
 

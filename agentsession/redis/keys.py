@@ -22,6 +22,7 @@ another's, so that deployments with different prefixes never meet either.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -72,9 +73,15 @@ class Keyspace:
             msg = f"key_prefix must not contain braces, a cluster's hash tag: {prefix!r}"
             raise ValueError(msg)
         self.prefix = prefix
+        # A busy session's keys are asked for with every call; to build them takes as long as to
+        # encode its event.
+        self._cached = lru_cache(maxsize=512)(self._session)
 
     def session(self, key: SessionKey) -> SessionKeys:
         """Return the keys of a session."""
+        return self._cached(key)
+
+    def _session(self, key: SessionKey) -> SessionKeys:
         prefix = self.prefix
         tag = f"{{{_escape(key.app_name)}:{_escape(key.user_id)}}}"
         name = f"{tag}:{_escape(key.session_id)}"

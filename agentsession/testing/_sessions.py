@@ -139,6 +139,9 @@ async def check_no_id_reaches_another_ones_data(subject: Subject) -> None:
     """Whatever ids hold, each app, user and session has its own data."""
     service = subject.service()
     keys = [SessionKey(*ids) for ids in permutations(("a", "a:b", "b", "{a}", "%3A"), 3)]
+    # Without escaping, the two of each pair would be one.
+    keys += [SessionKey("x", "y:z", "s"), SessionKey("x:y", "z", "s")]
+    keys += [SessionKey("x", "y}:z", "s"), SessionKey("x", "y", "z}:s")]
     keys += [SessionKey(odd, "u", "s") for odd in HOSTILE]
     keys += [SessionKey("p", odd, "s") for odd in HOSTILE]
     keys += [SessionKey("q", "u", odd) for odd in HOSTILE]

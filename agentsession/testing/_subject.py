@@ -25,7 +25,7 @@ class ManualClock:
     """
 
     def __init__(self, now: int = 1_767_225_600_000_000) -> None:
-        self.now = now
+        self.now: int = now
 
     def __call__(self) -> int:
         return self.now
@@ -43,8 +43,8 @@ class Subject(ABC):
 
     def __init__(self) -> None:
         self._services: list[SessionService] = []
-        self.user = UserKey("app", "user")
-        self.key = SessionKey("app", "user", "session")
+        self.user: UserKey = UserKey("app", "user")
+        self.key: SessionKey = SessionKey("app", "user", "session")
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,7 +103,7 @@ class MemorySubject(Subject):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = ManualClock()
+        self.clock: ManualClock = ManualClock()
         self._backends: dict[Retention, MemoryBackend] = {}
 
     def open(self, retention: Retention) -> Backend:
