@@ -116,6 +116,27 @@ async def check_each_session_expires_alone(subject: Subject) -> None:
     assert [await service.get_session(key) for key in keys[1:]] == [None, None, None]
 
 
+async def check_a_page_is_full_though_sessions_have_expired(subject: Subject) -> None:
+    """Sessions that have expired between living ones neither shorten a page nor end the list."""
+    service = subject.service(session_ttl=10, refresh_ttl_on_read=True)
+    names = ["a", "dead 1", "dead 2", "b", "dead 3", "dead 4", "c"]
+    for name in names:
+        await service.create_session(SessionKey("app", "user", name))
+        await subject.advance(0.001)
+    await subject.advance(8)
+    for name in "abc":
+        await service.get_session(SessionKey("app", "user", name))
+    await subject.advance(8)
+    found: list[str] = []
+    cursor = None
+    while cursor is not None or not found:
+        page = await service.list_sessions(subject.user, limit=1, cursor=cursor)
+        found += [session.id for session in page.sessions]
+        assert len(page.sessions) == 1
+        cursor = page.next_cursor
+    assert found == ["c", "b", "a"]
+
+
 async def check_scopes_expire_on_their_own(subject: Subject) -> None:
     """App and user state live as long as they are told since the last write to them, each alone."""
     service = subject.service(session_ttl=100, user_state_ttl=20, app_state_ttl=10)

@@ -236,6 +236,26 @@ def test_a_service_can_be_made_before_the_loop_but_not_used_on_two(
         runner.run(close())
 
 
+async def test_equal_scores_are_paged_in_the_order_of_ids(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """However many sessions share a score, pages return each once, in the order of ids."""
+    names = [f"s{n:02}" for n in range(30)] + ["ä", "\U0001f600", "Z"]
+    async with RedisSessionService.from_url(redis_url, key_prefix=prefix) as service:
+        for name in names:
+            await service.create_session(SessionKey("app", "user", name))
+        index = f"{prefix}sessions:{{app:user}}"
+        await client.zadd(index, dict.fromkeys(names, 1_700_000_000_000_000))
+        seen: list[str] = []
+        cursor = None
+        while cursor is not None or not seen:
+            page = await service.list_sessions(KEY.user, limit=4, cursor=cursor)
+            seen += [session.id for session in page.sessions]
+            cursor = page.next_cursor
+        assert seen == sorted(names, key=str.encode, reverse=True)
+        await service.delete_user(KEY.user)
+
+
 async def test_expired_sessions_leave_the_index(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
