@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentsession._log import decode_events
-from agentsession._wording import described_app
 from agentsession.clock import from_microseconds
 from agentsession.sessions import Session, SessionKey
 from agentsession.state import (
@@ -35,8 +34,8 @@ def assemble(key: SessionKey, snapshot: Snapshot) -> Session:
     return Session(
         key=key,
         state=merge(
-            decode_scope(snapshot.app, described_app(key.app_name)),
-            decode_scope(snapshot.user, key.user) if snapshot.user else {},
+            decode_scope(snapshot.app, key),
+            decode_scope(snapshot.user, key),
             decode_scope(snapshot.session, key),
         ),
         events=decode_events(key, snapshot.events, snapshot.first_seq),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
+from agentsession import codec
 from agentsession._arguments import natural
-from agentsession.codec import decode_event
 from agentsession.errors import CodecError, EventNotFoundError
 from agentsession.events import Event
 
@@ -70,13 +70,17 @@ def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) ->
     Raises:
         CodecError: An event is unreadable; the error names the session and the position.
     """
-    events: list[Event] = []
-    for seq, payload in enumerate(payloads, first_seq):
-        try:
-            events.append(decode_event(payload, seq))
-        except ValueError as exc:
-            raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
-    return events
+    if not payloads:
+        return []
+    try:
+        return codec.decode_events(payloads, first_seq)
+    except ValueError:
+        for seq, payload in enumerate(payloads, first_seq):
+            try:
+                codec.decode_event(payload, seq)
+            except ValueError as exc:
+                raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
+        raise
 
 
 async def read_page(

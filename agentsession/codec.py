@@ -27,9 +27,9 @@ from agentsession.events import Data, Event, Text, ToolCall, ToolResult
 from agentsession.state import DELETE, check_json, is_temporary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FORMAT_VERSION", "decode_event", "encode_event", "prepare_event"]
+__all__ = ["FORMAT_VERSION", "decode_event", "decode_events", "encode_event", "prepare_event"]
 
 FORMAT_VERSION: Final = 1
 """The format in which events are written."""
@@ -47,6 +47,9 @@ class _Versioned(Struct):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
+_run_decoder = msgspec.json.Decoder(list[Event])
+
+_TOO_DEEP: Final = "the JSON is nested too deep"
 
 
 def _wrap(value: Any) -> Any:
@@ -86,6 +89,8 @@ def _check_payload(event: Event) -> None:
     """Refuse what would not come back as it is in the fields that hold the user's own values."""
     if event.metadata:
         check_json(event.metadata, ("metadata",))
+    if type(event.content) is str:
+        return
     if isinstance(event.content, list):
         for index, part in enumerate(event.content):
             match part:
@@ -163,23 +168,28 @@ def _unstorable(event: Event, why: str) -> ValueError:
 
 def _normalised(event: Event) -> Event:
     """Return an event as it will be read: in UTC, and without ``temp:`` names."""
-    if not isinstance(event.timestamp, datetime) or event.timestamp.utcoffset() is None:
-        raise _unstorable(
-            event, f"timestamp must be an aware datetime, not {event.timestamp!r:.80}"
-        )
-    if event.timestamp.tzinfo is not UTC:
-        try:
-            moment = event.timestamp.astimezone(UTC)
-        except OverflowError as exc:
-            raise _unstorable(event, f"timestamp: {exc}") from exc
-        event = msgspec.structs.replace(event, timestamp=moment)
-    delta = event.state_delta
-    if not isinstance(delta, dict) or not all(isinstance(name, str) for name in delta):
-        raise _unstorable(event, f"state_delta must be a dict of names to values: {delta!r:.80}")
-    if any(map(is_temporary, delta)):
-        delta = {name: value for name, value in delta.items() if not is_temporary(name)}
-        event = msgspec.structs.replace(event, state_delta=delta)
+    moment, delta = event.timestamp, event.state_delta
+    if type(moment) is not datetime or moment.tzinfo is not UTC:
+        event = msgspec.structs.replace(event, timestamp=_in_utc(event))
+    if delta or type(delta) is not dict:
+        if not isinstance(delta, dict) or not all(isinstance(name, str) for name in delta):
+            raise _unstorable(
+                event, f"state_delta must be a dict of names to values: {delta!r:.80}"
+            )
+        if any(map(is_temporary, delta)):
+            delta = {name: value for name, value in delta.items() if not is_temporary(name)}
+            event = msgspec.structs.replace(event, state_delta=delta)
     return event
+
+
+def _in_utc(event: Event) -> datetime:
+    moment = event.timestamp
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise _unstorable(event, f"timestamp must be an aware datetime, not {moment!r:.80}")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise _unstorable(event, f"timestamp: {exc}") from exc
 
 
 def _wired(event: Event) -> Event:
@@ -207,22 +217,44 @@ def decode_event(data: bytes, seq: int = 0) -> Event:
     return _decode(data, seq)
 
 
+def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
+    """Decode a run of a log in one go, which takes half as long as one by one.
+
+    Raises:
+        ValueError: Some of the bytes are no event of ours; :func:`decode_event` tells which.
+    """
+    for data in payloads:
+        if not data.startswith(_BEGINNING) or data.find(_THEN, len(_BEGINNING)) < 0:
+            raise ValueError(_beginning_problem(data))
+    try:
+        events = _run_decoder.decode(b"[" + b",".join(payloads) + b"]")
+    except RecursionError as exc:
+        raise ValueError(_TOO_DEEP) from exc
+    if len(events) != len(payloads):
+        msg = "the bytes of one event hold several"
+        raise ValueError(msg)
+    return [_completed(event, seq) for seq, event in enumerate(events, first_seq)]
+
+
 def _decode(data: bytes, seq: int = 0) -> Event:
     try:
         event = _decoder.decode(data)
     except RecursionError as exc:
-        msg = "the JSON is nested too deep"
-        raise ValueError(msg) from exc
-    changes: dict[str, Any] = {"seq": seq} if seq else {}
-    if event.state_delta:
+        raise ValueError(_TOO_DEEP) from exc
+    return _completed(event, seq)
+
+
+def _completed(event: Event, seq: int) -> Event:
+    """Give an event its position, and the values of its state delta their types."""
+    delta = event.state_delta
+    if delta and any(map(_mark, delta.values())):
         try:
-            changes["state_delta"] = {
-                name: _unwrap(value) for name, value in event.state_delta.items()
-            }
+            delta = {name: _unwrap(value) for name, value in delta.items()}
         except (TypeError, binascii.Error) as exc:
             msg = f"a state delta is unreadable: {exc}"
             raise ValueError(msg) from exc
-    return msgspec.structs.replace(event, **changes) if changes else event
+        return msgspec.structs.replace(event, state_delta=delta, seq=seq or event.seq)
+    return msgspec.structs.replace(event, seq=seq) if seq else event
 
 
 def _beginning_problem(data: bytes) -> str:

@@ -324,8 +324,9 @@ async def _started(
     try:
         async for event in events:
             yield event
-    finally:
+    except BaseException:
         close = getattr(events, "aclose", None)
         if close is not None:
             with anyio.move_on_after(_CLOSING_TIME, shield=True):
                 await close()
+        raise

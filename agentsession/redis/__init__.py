@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.cluster import ClusterBackend, ClusterLink
-from agentsession.redis.connection import MultiplexedLink
+from agentsession.redis.connection import MultiplexedLink, Pool
 from agentsession.redis.instances import (
     Instance,
     SharedLink,
@@ -19,11 +19,13 @@ from agentsession.redis.instances import (
     register_redis_instance,
     unregister_redis_instance,
 )
+from agentsession.redis.spread import SpreadLink
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
     MEBIBYTE,
     Duration,
     Retention,
+    positive,
     seconds,
 )
 from agentsession.service import SessionService
@@ -81,6 +83,7 @@ class RedisSessionService(SessionService):
         key_prefix: str = "",
         client_options: Mapping[str, Any] | None = None,
         timeout: Duration = _DEFAULT_TIMEOUT,
+        connections: int = 1,
         session_event_limit: int | None = DEFAULT_EVENT_LIMIT,
         session_ttl: Duration = None,
         app_state_ttl: Duration = None,
@@ -100,18 +103,19 @@ class RedisSessionService(SessionService):
         if deadline is None:
             msg = "timeout must be more than 0; without one a hung server would hang its callers"
             raise ValueError(msg)
+        positive("connections", connections)
         if client is not None and (url is not None or instance is not None):
             msg = "give a client, or a url, or an instance; not a client and another"
             raise ValueError(msg)
         link: Link
         if client is not None:
-            link = _link_to_client(client, deadline)
+            link = _link_to_client(client, deadline, connections)
         elif url is not None:
-            link = _link_to_url(url, client_options or {}, deadline)
+            link = _link_to_url(url, client_options or {}, deadline, connections)
         elif instance is not None:
             named = instance_named(instance)
             client = named.client
-            link = SharedLink(named, lambda: _link_to_instance(named, deadline))
+            link = SharedLink(named, lambda: _link_to_instance(named, deadline, connections))
         else:
             msg = 'no server; try RedisSessionService.from_url("redis://localhost:6379/0")'
             raise ValueError(msg)
@@ -127,6 +131,7 @@ class RedisSessionService(SessionService):
         key_prefix: str = "",
         client_options: Mapping[str, Any] | None = None,
         timeout: Duration = _DEFAULT_TIMEOUT,
+        connections: int = 1,
         session_event_limit: int | None = DEFAULT_EVENT_LIMIT,
         session_ttl: Duration = None,
         app_state_ttl: Duration = None,
@@ -148,6 +153,7 @@ class RedisSessionService(SessionService):
             key_prefix=key_prefix,
             client_options=client_options,
             timeout=timeout,
+            connections=connections,
             session_event_limit=session_event_limit,
             session_ttl=session_ttl,
             app_state_ttl=app_state_ttl,
@@ -158,17 +164,19 @@ class RedisSessionService(SessionService):
         )
 
 
-def _link_to_client(client: redis.asyncio.Redis | RedisCluster, timeout: float) -> Link:
+def _link_to_client(
+    client: redis.asyncio.Redis | RedisCluster, timeout: float, connections: int
+) -> Link:
     if isinstance(client, RedisCluster):
         return ClusterLink(client, timeout=timeout)
     if isinstance(client, redis.asyncio.Redis):
-        return MultiplexedLink(client.connection_pool, owned=False, timeout=timeout)
+        return _link_to_pool(client.connection_pool, timeout, connections, owned=False)
     kind = f"{type(client).__module__}.{type(client).__qualname__}"
     msg = f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}"
     raise TypeError(msg)
 
 
-def _link_to_url(url: str, options: Mapping[str, Any], timeout: float) -> Link:
+def _link_to_url(url: str, options: Mapping[str, Any], timeout: float, connections: int) -> Link:
     settings: dict[str, Any] = {
         # Deadlines and retries are the link's; redis-py's own depend on how a client was
         # constructed, and its retries would wait in the way of ours.
@@ -179,10 +187,15 @@ def _link_to_url(url: str, options: Mapping[str, Any], timeout: float) -> Link:
     }
     # redis-py types no options of from_url.
     pool = redis.asyncio.ConnectionPool.from_url(url, **settings)  # pyright: ignore[reportUnknownMemberType]
-    return MultiplexedLink(pool, owned=True, timeout=timeout)
+    return _link_to_pool(pool, timeout, connections, owned=True)
 
 
-def _link_to_instance(instance: Instance, timeout: float) -> Link:
+def _link_to_pool(pool: Pool, timeout: float, connections: int, *, owned: bool) -> Link:
+    links = [MultiplexedLink(pool, owned=owned, timeout=timeout) for _ in range(connections)]
+    return links[0] if connections == 1 else SpreadLink(links)
+
+
+def _link_to_instance(instance: Instance, timeout: float, connections: int) -> Link:
     if instance.url is None:
-        return _link_to_client(instance.client, timeout)
-    return _link_to_url(instance.url, instance.client_options, timeout)
+        return _link_to_client(instance.client, timeout, connections)
+    return _link_to_url(instance.url, instance.client_options, timeout, connections)

@@ -54,6 +54,9 @@ _MOST_BYTES: Final = 64 << 20
 # One write to the socket takes at most about this much, so that a large backlog does not become one
 # huge copy.
 _WRITE_BYTES: Final = 1 << 20
+# After so many replies the reader lets their callers run, whose next calls the writer then sends:
+# so that the server works on these while the client works on the replies that are left.
+_TURN: Final = 32
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.
 _FIRST_DELAY: Final = 0.01
@@ -365,6 +368,7 @@ class MultiplexedLink(Link):
             self._break(exc)
 
     async def _read(self, connection: Wire) -> None:
+        resolved = 0
         try:
             while True:
                 try:
@@ -377,6 +381,9 @@ class MultiplexedLink(Link):
                 except (ResponseError, BusyLoadingError) as exc:
                     reply = exc
                 self._resolve(reply)
+                resolved += 1
+                if resolved % _TURN == 0:
+                    await asyncio.sleep(0)
         except Exception as exc:  # noqa: BLE001 - as in _own; this connection is not to be used
             self._break(exc)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agentsession._wording import described_app
 from agentsession.backend import Snapshot
 from agentsession.errors import CodecError
 from agentsession.redis.keys import STATE_FIELD
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["check_ours", "pairs", "read_names", "read_snapshot", "read_text"]
 
 _FORMAT: Final = b"1"
+_PREFIX_LENGTH: Final = len(STATE_FIELD)
 
 
 def check_ours(subject: Subject, reply: Sequence[Any]) -> None:
@@ -60,7 +60,7 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
     if fields.get(b"v") != _FORMAT:
         raise CodecError(key, _version_problem(fields.get(b"v", b"")))
     state = {
-        name[len(STATE_FIELD) :]: value
+        read_text(key, name[_PREFIX_LENGTH:]): value
         for name, value in fields.items()
         if name.startswith(STATE_FIELD)
     }
@@ -72,9 +72,9 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
             updated=int(fields[b"updated"]),
             revision=int(fields[b"revision"]),
             last_seq=count,
-            app=read_names(described_app(key.app_name), pairs(app_fields)),
-            user=read_names(key.user, pairs(user_fields)),
-            session=read_names(key, state),
+            app=read_names(key, pairs(app_fields)),
+            user=read_names(key, pairs(user_fields)),
+            session=state,
             events=events,
             first_seq=count - length + start + 1,
         )

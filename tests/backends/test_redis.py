@@ -139,6 +139,39 @@ async def test_all_calls_share_one_connection(
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.parametrize("borrowed", [False, True])
+async def test_calls_can_be_spread_over_connections(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str, borrowed: bool
+) -> None:
+    """With ``connections`` users are spread over that many, each user's calls in their order."""
+    await client.ping()
+    before = len(await client.client_list())
+    mine = redis.asyncio.Redis.from_url(redis_url)
+    options = {"key_prefix": prefix, "connections": 3}
+    service = (
+        RedisSessionService(mine, **options)
+        if borrowed
+        else RedisSessionService.from_url(redis_url, **options)
+    )
+    keys = [SessionKey("app", f"user {n}", "s") for n in range(20)]
+    async with service:
+        for key in keys:
+            await service.create_session(key)
+        assert len(await client.client_list()) == before + 3
+        assert repr(service).count("open") == 3
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                for n in range(10):
+                    group.create_task(service.append_event(key, say(str(n))))
+        for key in keys:
+            events = await service.get_events(key)
+            assert [event.content for event in events] == [str(n) for n in range(10)]
+            await service.delete_user(key.user)
+    await mine.aclose()
+    with pytest.raises(ValueError, match="connections"):
+        RedisSessionService.from_url(redis_url, connections=0)
+
+
 async def test_a_named_instance_is_one_connection(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:

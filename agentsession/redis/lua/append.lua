@@ -13,49 +13,51 @@
 -- Redis keeps what a script wrote before an error, so whatever could fail (a key of another type, no memory, no
 -- rights) is touched before the first write, or undone. An out-of-memory error comes at the first write or never.
 
+--
+-- Numbers go to commands as text made by string.format: Redis would print a Lua number with 17 digits, which takes
+-- longer than some of the commands.
+
 local session, events, ids, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local echo, expected, scopes = ARGV[1], ARGV[2], ARGV[9]
+local call, format = redis.call, string.format
+
 local user, app
 if scopes ~= '' then
   if scopes ~= 'a' then
     user = KEYS[5]
-    redis.call('HLEN', user)
+    call('HLEN', user)
   end
   if scopes ~= 'u' then
     app = KEYS[#KEYS]
-    redis.call('HLEN', app)
+    call('HLEN', app)
   end
 end
 
-local meta = redis.call('HMGET', session, 'v', 'revision', 'count', 'last', 'updated', 'ttl', 'created')
+local meta = call('HMGET', session, 'v', 'revision', 'count', 'last', 'updated', 'created', 'ttl')
 if meta[1] ~= '1' then
-  if not meta[1] and redis.call('EXISTS', session) == 0 then
+  if not meta[1] and call('EXISTS', session) == 0 then
     return { echo, 'missing' }
   end
   return { echo, 'foreign', meta[1] or '' }
 end
 local revision, count, last = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
-
 local loose = tonumber(ARGV[10])
-local entries = {}
-local at = 11 + 3 * loose
-while at <= #ARGV do
-  entries[#entries + 1] = at
-  at = at + 4 + 3 * tonumber(ARGV[at + 3])
-end
+local first, argc = 11 + 3 * loose, #ARGV
 
 -- A repeat is answered as the first time was, whatever the revision is by now.
 if expected ~= '' and expected ~= meta[2] then
-  for _, entry in ipairs(entries) do
-    if not redis.call('ZSCORE', ids, ARGV[entry]) then
+  local at = first
+  while at <= argc do
+    if not call('ZSCORE', ids, ARGV[at]) then
       return { echo, 'conflict', revision }
     end
+    at = at + 4 + 3 * tonumber(ARGV[at + 3])
   end
 end
 
-local time = redis.call('TIME')
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local reply = { echo, 'ok', revision, count, tonumber(meta[5]), tonumber(meta[7]) }
+local reply = { echo, 'ok', revision, count, tonumber(meta[5]), tonumber(meta[6]) }
 local fresh = {}
 
 local function undo(failure)
@@ -66,34 +68,50 @@ local function undo(failure)
   return failure
 end
 
-for _, entry in ipairs(entries) do
-  if redis.call('ZADD', ids, 'NX', count + 1, ARGV[entry]) == 1 then
-    fresh[#fresh + 1] = entry
-    last = math.max(math.min(tonumber(ARGV[entry + 1]), now), last + 1)
-    local added = redis.pcall('ZADD', events, last, ARGV[entry + 2])
+local at = first
+while at <= argc do
+  if call('ZADD', ids, 'NX', format('%d', count + 1), ARGV[at]) == 1 then
+    fresh[#fresh + 1] = at
+    local score = tonumber(ARGV[at + 1])
+    if score > now then
+      score = now
+    end
+    if score <= last then
+      score = last + 1
+    end
+    local added = redis.pcall('ZADD', events, format('%d', score), ARGV[at + 2])
     if type(added) == 'table' then
       return undo(added)
     end
-    count = count + 1
+    count, last = count + 1, score
     reply[#reply + 1] = count
   else
-    reply[#reply + 1] = tonumber(redis.call('ZSCORE', ids, ARGV[entry]))
+    reply[#reply + 1] = tonumber(call('ZSCORE', ids, ARGV[at]))
   end
+  at = at + 4 + 3 * tonumber(ARGV[at + 3])
 end
 if #fresh == 0 and loose == 0 then
   return reply
 end
 
-local indexed = redis.pcall('ZADD', index, now, ARGV[8])
+local present = format('%d', now)
+local indexed = redis.pcall('ZADD', index, present, ARGV[8])
 if type(indexed) == 'table' then
   return undo(indexed)
 end
-redis.call('HSET', session, 'revision', revision + 1, 'count', count, 'last', last, 'updated', now)
-reply[3], reply[4], reply[5] = revision + 1, count, now
+revision = revision + 1
+call(
+  'HSET', session, 'revision', format('%d', revision), 'count', format('%d', count),
+  'last', format('%d', last), 'updated', present
+)
+reply[3], reply[4], reply[5] = revision, count, now
 
 apply_changes(11, loose, session, user, app)
 for _, entry in ipairs(fresh) do
-  apply_changes(entry + 4, tonumber(ARGV[entry + 3]), session, user, app)
+  local changes = tonumber(ARGV[entry + 3])
+  if changes > 0 then
+    apply_changes(entry + 4, changes, session, user, app)
+  end
 end
 if user then
   move_scope_expiry(user, tonumber(ARGV[6]))
@@ -104,11 +122,15 @@ end
 
 local limit = tonumber(ARGV[3])
 if limit > 0 and count > limit then
-  redis.call('ZREMRANGEBYRANK', events, 0, -limit - 1)
+  call('ZREMRANGEBYRANK', events, 0, -limit - 1)
+  -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
   local remembered = limit + tonumber(ARGV[4])
-  if count > remembered then
-    redis.call('ZREMRANGEBYRANK', ids, 0, -remembered - 1)
+  if count > remembered and (count % 64 == 0 or #fresh > 1) then
+    call('ZREMRANGEBYRANK', ids, 0, -remembered - 1)
   end
 end
-move_session_expiry(session, events, ids, index, tonumber(ARGV[5]), meta[6])
+local ttl = tonumber(ARGV[5])
+if ttl > 0 or meta[7] then
+  move_session_expiry(session, events, ids, index, ttl, meta[7])
+end
 return reply
