@@ -109,7 +109,7 @@ def demo(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure the package beside its peers: ``nox -s bench -- --quick``, ``--help`` for more."""
-    session.install(".[demo]", "matplotlib")
+    install(session, "bench")
     # Kept between runs: installing the peers takes longer than a quick run.
     peers = f"--environments={Path(session.create_tmp()).resolve() / 'peers'}"
     session.run("python", "-m", "benchmarks", peers, *session.posargs)

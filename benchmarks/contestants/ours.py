@@ -1,0 +1,118 @@
+"""This package, on the server and in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from agentsession import (
+    Event,
+    InMemorySessionService,
+    RedisSessionService,
+    Runner,
+    SessionKey,
+    SessionService,
+    UserKey,
+)
+from agentsession.events import Content, Text, ToolCall, ToolResult
+from agentsession.runner import AgentContext
+from benchmarks.cases import Setup
+from benchmarks.driver import APP, LAST, PAGE, USER, Contestant, main
+from benchmarks.messages import Message, words
+
+_MOST_AT_ONCE = 1000
+
+
+class Ours(Contestant):
+    """What both services share: all of it."""
+
+    service: SessionService
+
+    def __init__(self, setup: Setup, url: str) -> None:
+        super().__init__(setup, url)
+        self._runner: Runner | None = None
+        self._answers: dict[str, Sequence[Message]] = {}
+
+    async def seed(self, sessions: Sequence[str]) -> None:
+        message = words(self.setup.size)
+        # A megabyte each makes a request of reasonable size.
+        batch = max(1, min(_MOST_AT_ONCE, 1_000_000 // self.setup.size))
+        for session in sessions:
+            await self.service.create_session(_key(session))
+            for begin in range(0, self.setup.history, batch):
+                count = min(batch, self.setup.history - begin)
+                await self.service.append_events(
+                    _key(session), [_event(message) for _ in range(count)]
+                )
+
+    async def append(self, session: str, messages: Sequence[Message]) -> None:
+        if len(messages) == 1:
+            await self.service.append_event(_key(session), _event(messages[0]))
+        else:
+            await self.service.append_events(_key(session), [_event(each) for each in messages])
+
+    async def get_last(self, session: str) -> int:
+        found = await self.service.get_session(_key(session), num_recent_events=LAST)
+        return 0 if found is None else len(found.events)
+
+    async def list_page(self) -> int:
+        page = await self.service.list_sessions(UserKey(APP, USER), limit=PAGE)
+        return len(page.sessions)
+
+    async def turn(self, session: str, messages: Sequence[Message]) -> None:
+        if self._runner is None:
+            self._runner = Runner(APP, self._answer, self.service)
+        self._answers[session] = messages[1:]
+        message = messages[0]
+        question: Content | Event = message.text if message.author == "user" else _event(message)
+        async with self._runner.run(USER, session, question, num_recent_events=LAST) as run:
+            async for _ in run:
+                pass
+
+    async def _answer(self, context: AgentContext) -> AsyncIterator[Event]:
+        for message in self._answers[context.session.id]:
+            yield _event(message)
+
+    async def aclose(self) -> None:
+        await self.service.aclose()
+
+
+class OnServer(Ours):
+    """``RedisSessionService``."""
+
+    def __init__(self, setup: Setup, url: str) -> None:
+        super().__init__(setup, url)
+        self.service = RedisSessionService.from_url(
+            url, session_event_limit=setup.limit or None, session_ttl=setup.ttl or None
+        )
+
+
+class InMemory(Ours):
+    """``InMemorySessionService``."""
+
+    on_server = False
+
+    def __init__(self, setup: Setup, url: str) -> None:
+        super().__init__(setup, url)
+        self.service = InMemorySessionService(
+            session_event_limit=setup.limit or None, session_ttl=setup.ttl or None
+        )
+
+
+def _key(session: str) -> SessionKey:
+    return SessionKey(APP, USER, session)
+
+
+def _event(message: Message) -> Event:
+    return Event(author=message.author, content=_content(message))
+
+
+def _content(message: Message) -> Content:
+    if message.kind == "call":
+        return [ToolCall(message.call_id, message.name, message.arguments or {})]
+    if message.kind == "result":
+        return [ToolResult(message.call_id, message.text, message.name)]
+    return message.text if message.author == "user" else [Text(message.text)]
+
+
+if __name__ == "__main__":
+    main({"server": OnServer, "memory": InMemory})

@@ -1,0 +1,263 @@
+"""A contestant's process: it reads orders from standard input and answers, both JSON, one a line.
+
+::
+
+    {"do": "versions", "packages": ["redis"]}               -> {"redis": "8.1.0"}
+    {"do": "check", "case": {}}                             -> {}
+    {"do": "prepare", "setup": "", "case": {}, "url": ""}   -> {"bytes": 0}
+    {"do": "run", "setup": "", "case": {}, "seconds": 1.0, "watch": false}  -> figures
+    {"do": "clear"}                                         -> {}
+
+Each names the ``contestant`` too, one of the module's. The answer to an order that fails is
+``{"error": "..."}``. The end of the input ends the process. Needs nothing but Python; a contestant
+is a module that calls :func:`main` with its classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import traceback
+import tracemalloc
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import Case, Setup
+from benchmarks.measure import Call, Watch, repeat
+from benchmarks.messages import TURN, Message, read_turns, words
+
+__all__ = ["LAST", "PAGE", "Contestant", "NotMeasuredError", "main"]
+
+APP = "bench"
+USER = "ada"
+LAST = 10
+PAGE = 50
+
+
+class NotMeasuredError(Exception):
+    """A case that a contestant cannot take part in, and why."""
+
+
+class Contestant(ABC):
+    """A store of sessions, in the words of the suite.
+
+    Args:
+        setup: What it will hold.
+        url: The server, with a database of this contestant's own; empty for one in memory.
+    """
+
+    on_server = True
+
+    def __init__(self, setup: Setup, url: str) -> None:
+        self.setup = setup
+        self.url = url
+
+    @classmethod
+    def check(cls, case: Case) -> None:
+        """Raise :exc:`NotMeasuredError` if *case* is not for this contestant."""
+        if case.operation == "baseline":
+            msg = "for the floor only"
+            raise NotMeasuredError(msg)
+
+    @abstractmethod
+    async def seed(self, sessions: Sequence[str]) -> None:
+        """Make these sessions, each with the setup's history, by the fastest way there is."""
+
+    @abstractmethod
+    async def append(self, session: str, messages: Sequence[Message]) -> None:
+        """Store messages; what it takes to make events of them is part of the cost."""
+
+    @abstractmethod
+    async def get_last(self, session: str) -> int:
+        """Read the session with its last 10 events, and return how many came."""
+
+    async def list_page(self) -> int:
+        """Read a page of 50 of the user's sessions, and return how many came."""
+        raise NotImplementedError
+
+    async def turn(self, session: str, messages: Sequence[Message]) -> None:
+        """Do what a turn of an agent does: load, and append message by message as they come."""
+        await self.get_last(session)
+        for message in messages:
+            await self.append(session, (message,))
+
+    async def create(self, session: str) -> None:  # noqa: B027 - not all have to
+        """Make a session before its first turn, where a turn does not."""
+
+    async def baseline(self, session: str) -> None:
+        """Run the four commands that the server's cost is compared with."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of connections."""
+
+
+class Driver:
+    """Carries out orders on the setups that it has prepared."""
+
+    def __init__(self, contestants: Mapping[str, type[Contestant]]) -> None:
+        self._contestants = contestants
+        self._prepared: dict[str, Contestant] = {}
+        self._sessions: dict[str, list[str]] = {}
+        self._generation = itertools.count(1)
+
+    async def obey(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one order."""
+        match order["do"]:
+            case "versions":
+                return {name: _version(name) for name in order["packages"]}
+            case "check":
+                self._contestants[order["contestant"]].check(Case.from_dict(order["case"]))
+                return {}
+            case "prepare":
+                return await self._prepare(order)
+            case "run":
+                return await self._run(order)
+            case _:
+                return await self._clear()
+
+    async def _clear(self) -> dict[str, Any]:
+        for contestant in self._prepared.values():
+            await contestant.aclose()
+        self._prepared.clear()
+        self._sessions.clear()
+        return {}
+
+    async def _prepare(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Make the sessions of a setup; again where it exists, so that they are new."""
+        name, case = order["setup"], Case.from_dict(order["case"])
+        contestant = self._prepared.get(name)
+        # Connections are kept, since making 256 of them is not what is measured.
+        if contestant is None or not contestant.on_server:
+            kind = self._contestants[order["contestant"]]
+            contestant = self._prepared[name] = kind(case.setup, order["url"])
+        generation = next(self._generation)
+        sessions = [f"s{generation}-{number}" for number in range(case.setup.sessions)]
+        tracing = order.get("trace", False)
+        if tracing:
+            tracemalloc.start()
+        await contestant.seed(sessions)
+        self._sessions[name] = sessions
+        footprint = tracemalloc.get_traced_memory()[0] if tracing else 0
+        tracemalloc.stop()
+        return {"bytes": footprint}
+
+    async def _run(self, order: dict[str, Any]) -> dict[str, Any]:
+        name, case = order["setup"], Case.from_dict(order["case"])
+        contestant = self._prepared[name]
+        calls = _calls(contestant, case, self._sessions[name], next(self._generation))
+        watch = Watch() if order["watch"] else None
+        yielding = not contestant.on_server and (case.callers > 1 or watch is not None)
+        timing = await repeat(calls, order["seconds"], most=case.most, yielding=yielding)
+        figures: dict[str, Any] = timing.to_dict()
+        if watch is not None:
+            watch.stop()
+            figures.update(
+                stall=watch.longest, own_stall=watch.longest_own, step=watch.longest_step
+            )
+        return figures
+
+
+def _calls(
+    contestant: Contestant, case: Case, sessions: Sequence[str], generation: int
+) -> list[Call]:
+    """Make what each caller repeats; the callers share the sessions out among themselves."""
+    if case.operation == "conversation":
+        return [
+            _replay(contestant, Path(case.file), f"c{generation}-{caller}")
+            for caller in range(case.callers)
+        ]
+    one: Callable[[str], Awaitable[object]]
+    if case.operation == "append":
+        one = partial(contestant.append, messages=(words(case.setup.size),) * case.batch)
+    elif case.operation == "turn":
+        one = partial(contestant.turn, messages=TURN)
+    elif case.operation == "get":
+        one = _counted(contestant.get_last, min(LAST, case.setup.history))
+    elif case.operation == "list":
+        one = _counted(lambda _: contestant.list_page(), min(PAGE, case.setup.sessions))
+    else:
+        one = contestant.baseline
+    return [
+        _rotating(one, sessions[caller % len(sessions) :: case.callers])
+        for caller in range(case.callers)
+    ]
+
+
+def _rotating(one: Callable[[str], Awaitable[object]], sessions: Sequence[str]) -> Call:
+    rotation = itertools.cycle(sessions)
+    return lambda: one(next(rotation))
+
+
+def _counted(read: Callable[[str], Awaitable[int]], expected: int) -> Callable[..., Awaitable[int]]:
+    """Check what a read returns, so that no contestant is fast by returning less."""
+
+    async def checked(session: str) -> int:
+        found = await read(session)
+        if found < expected:
+            msg = f"read {found} where {expected} were stored"
+            raise RuntimeError(msg)
+        return found
+
+    return checked
+
+
+def _replay(contestant: Contestant, file: Path, prefix: str) -> Call:
+    """Make a call that does the next turn of the conversations, each in a session of its own."""
+
+    def endless() -> Iterator[tuple[str, list[Message]]]:
+        for time_around in itertools.count():
+            for number, turn in turns:
+                yield f"{prefix}-{time_around}-{number}", turn
+
+    async def next_turn() -> None:
+        nonlocal last
+        session, messages = next(replay)
+        if session != last:
+            await contestant.create(session)
+            last = session
+        await contestant.turn(session, messages)
+
+    turns = list(read_turns(file))
+    replay = endless()
+    last = ""
+    return next_turn
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "from the checkout"
+
+
+def main(contestants: Mapping[str, type[Contestant]]) -> None:
+    """Obey until the input ends."""
+    # What a framework prints must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    asyncio.run(_serve(Driver(contestants), answers))
+
+
+async def _serve(driver: Driver, answers: Any) -> None:
+    # Reading blocks the loop between orders, when nothing else has to run; no thread can disturb a
+    # measurement then.
+    for line in sys.stdin:
+        try:
+            answer = await driver.obey(json.loads(line))
+        except NotMeasuredError as exc:
+            answer = {"error": str(exc), "not_measured": True}
+        except Exception as exc:  # noqa: BLE001 - it is reported, and the next case may do better
+            traceback.print_exc()
+            first = exc.exceptions[0] if isinstance(exc, ExceptionGroup) else exc
+            answer = {"error": f"{type(first).__name__}: {first}"}
+        print(json.dumps(answer), file=answers, flush=True)
+    await driver.obey({"do": "clear"})
