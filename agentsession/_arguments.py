@@ -99,6 +99,6 @@ def decode_cursor(cursor: str) -> Position:
     try:
         raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
         return msgspec.json.decode(raw, type=Position)
-    except (ValueError, TypeError) as exc:
+    except (msgspec.MsgspecError, ValueError, TypeError) as exc:
         msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
         raise ValueError(msg) from exc

@@ -49,7 +49,8 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 _run_decoder = msgspec.json.Decoder(list[Event])
 
-_TOO_DEEP: Final = "the JSON is nested too deep"
+# What msgspec raises at bytes that are no JSON, of another shape, not UTF-8, or nested too deep.
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _wrap(value: Any) -> Any:
@@ -228,8 +229,8 @@ def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
             raise ValueError(_beginning_problem(data))
     try:
         events = _run_decoder.decode(b"[" + b",".join(payloads) + b"]")
-    except RecursionError as exc:
-        raise ValueError(_TOO_DEEP) from exc
+    except _UNREADABLE as exc:
+        raise ValueError(str(exc)) from exc
     if len(events) != len(payloads):
         msg = "the bytes of one event hold several"
         raise ValueError(msg)
@@ -239,8 +240,8 @@ def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
 def _decode(data: bytes, seq: int = 0) -> Event:
     try:
         event = _decoder.decode(data)
-    except RecursionError as exc:
-        raise ValueError(_TOO_DEEP) from exc
+    except _UNREADABLE as exc:
+        raise ValueError(str(exc)) from exc
     return _completed(event, seq)
 
 
@@ -261,7 +262,7 @@ def _beginning_problem(data: bytes) -> str:
     """Say why bytes that do not begin as an event does are none."""
     try:
         version = msgspec.json.decode(data, type=_Versioned).v
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+    except _UNREADABLE as exc:
         return f"the bytes are no event of ours: {exc}"
     if version > FORMAT_VERSION:
         return f"format {version} is of a newer agentsession; this one reads {FORMAT_VERSION}"
