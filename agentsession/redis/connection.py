@@ -250,7 +250,8 @@ class MultiplexedLink(Link):
         loop = asyncio.get_running_loop()
         now = loop.time()
         for request in self._in_flight:
-            if request.deadline <= now and not request.future.done():
+            if request.deadline <= now:
+                # Also if its caller was cancelled: the next one should find a better connection.
                 request.maybe_run = True
                 request.fail()
                 self._broken.set()
@@ -263,11 +264,8 @@ class MultiplexedLink(Link):
                 self._done_with(request)
             else:
                 self._queue.append(request)
-        deadlines = [
-            request.deadline
-            for request in (*self._in_flight, *self._queue)
-            if not request.future.done()
-        ]
+        deadlines = [request.deadline for request in (*self._in_flight, *self._queue)]
+        deadlines = [deadline for deadline in deadlines if deadline > now]
         self._timer = loop.call_at(min(deadlines), self._check_deadlines) if deadlines else None
 
     # -- the owner's side
@@ -381,6 +379,8 @@ class MultiplexedLink(Link):
                 except (ResponseError, BusyLoadingError) as exc:
                     reply = exc
                 self._resolve(reply)
+                if self._broken.is_set():
+                    return  # What comes after a refusal is no longer the answer to the head.
                 resolved += 1
                 if resolved % _TURN == 0:
                     await asyncio.sleep(0)
@@ -426,15 +426,22 @@ class MultiplexedLink(Link):
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_exception(NotSentError("the connection is closed"))
-        owner, self._owner = self._owner, None
-        if owner is not None:
+        try:
             if self._queue or self._in_flight:
                 self._idle.clear()
                 with anyio.move_on_after(self._timeout):
                     await self._idle.wait()
+        finally:
+            # Also if the one who closes is cancelled while waiting.
+            with anyio.move_on_after(self._timeout, shield=True):
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        """End the owner, and what is still waiting, and close the pool if it is ours."""
+        owner, self._owner = self._owner, None
+        if owner is not None:
             owner.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([owner])
+            await asyncio.wait([owner])
         for request in [*self._in_flight, *self._queue]:
             request.fail()
         self._in_flight.clear()
@@ -443,5 +450,4 @@ class MultiplexedLink(Link):
             self._timer.cancel()
             self._timer = None
         if self._owned:
-            with anyio.move_on_after(self._timeout, shield=True):
-                await self._pool.aclose()
+            await self._pool.aclose()

@@ -210,6 +210,28 @@ async def test_a_demoted_server_is_waited_for(
     assert [event.content for event in events] == [str(n) for n in range(10)]
 
 
+async def test_a_refusal_shifts_no_reply(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """Reads between writes that a demoted server refuses get their own answers."""
+    keys = [SessionKey("app", f"user {n}", "s") for n in range(10)]
+    for key in keys:
+        await service.create_session(key, {"mine": key.user_id})
+    await admin.replicaof("127.0.0.1", 1)
+    reads = []
+    writes = []
+    for key in keys * 3:
+        writes.append(asyncio.create_task(service.append_event(key, say(key.user_id))))
+        reads.append(asyncio.create_task(service.get_session(key)))
+    await asyncio.wait([*reads, *writes], timeout=0.05)
+    await admin.replicaof("NO", "ONE")
+    for key, read, write in zip(keys * 3, reads, writes, strict=True):
+        session = await read
+        assert session is not None
+        assert session.state == {"mine": key.user_id}
+        assert (await write).content == key.user_id
+
+
 async def test_a_loading_server_is_waited_for(server: servers.Server) -> None:
     """LOADING is answered by trying again; what was stored before is there afterwards."""
     async with RedisSessionService.from_url(server.url) as service:
@@ -414,6 +436,41 @@ async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
         await service.aclose()
         with pytest.raises(OutcomeUnknownError):
             await call
+
+
+async def test_a_cancelled_close_leaves_nothing_open(proxy: Proxy) -> None:
+    """If closing is cancelled while it waits for replies, everything is let go."""
+    service = RedisSessionService.from_url(proxy.url, timeout=30)
+    await service.create_session(KEY)
+    proxy.freeze()
+    call = asyncio.create_task(service.append_event(KEY, say("x")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(service.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    with pytest.raises((OutcomeUnknownError, BackendUnavailableError)):
+        await call
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
+
+
+async def test_a_hung_connection_is_replaced_though_nobody_waits(proxy: Proxy) -> None:
+    """A connection that owes a reply too long is given up, whoever waits for it."""
+    async with RedisSessionService.from_url(proxy.url, timeout=0.2) as service:
+        await service.create_session(KEY)
+        proxy.freeze()
+        call = asyncio.create_task(service.append_event(KEY, say("x")))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        call.cancel()
+        connections = proxy.connections
+        async with asyncio.timeout(5):
+            while "in_flight=1" in repr(service):
+                await asyncio.sleep(0.001)
+        proxy.thaw()
+        assert await service.get_session(KEY) is not None
+        assert proxy.connections == connections + 1
 
 
 async def test_callers_wait_when_too_much_is_under_way(
