@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from agentsession import demo  # noqa: PLC0415 - an extra, needed by this command alone
     except ImportError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(
+            f"error: the demo needs more: pip install 'agentsession[demo]' ({exc})", file=sys.stderr
+        )
         return 2
     return asyncio.run(demo.main(options.redis, options.data, options.conversations))
 

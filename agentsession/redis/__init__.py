@@ -171,6 +171,9 @@ def _link_to_client(
         return ClusterLink(client, timeout=timeout)
     if isinstance(client, redis.asyncio.Redis):
         return _link_to_pool(client.connection_pool, timeout, connections, owned=False)
+    if isinstance(client, str):
+        msg = "a URL goes to RedisSessionService.from_url(url), or to url="
+        raise TypeError(msg)
     kind = f"{type(client).__module__}.{type(client).__qualname__}"
     msg = f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}"
     raise TypeError(msg)

@@ -120,6 +120,8 @@ def test_a_blocking_client_is_refused() -> None:
     """The client of the wrong kind is named, and the right one too."""
     with pytest.raises(TypeError, match=r"redis\.asyncio\.Redis"):
         RedisSessionService(redis.Redis())  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(TypeError, match="from_url"):
+        RedisSessionService("redis://localhost")  # type: ignore[arg-type]  # another
 
 
 async def test_all_calls_share_one_connection(
