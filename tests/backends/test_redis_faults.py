@@ -108,7 +108,7 @@ async def test_a_lost_reply_is_made_good(proxy: Proxy, lost: int) -> None:
 
 async def test_a_hung_server_ends_in_what_is_known(proxy: Proxy) -> None:
     """A write that was sent is unknown, a read unavailable, both in time; then all goes on."""
-    async with RedisSessionService.from_url(proxy.url, timeout=0.3) as service:
+    async with RedisSessionService.from_url(proxy.url, timeout=1) as service:
         await service.create_session(KEY)
         proxy.freeze()
         start = time.monotonic()
@@ -122,7 +122,7 @@ async def test_a_hung_server_ends_in_what_is_known(proxy: Proxy) -> None:
             OutcomeUnknownError,
             BackendUnavailableError,
         ]
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 5
         assert "session 'session'" in str(results[0])
         proxy.thaw()
         assert (await service.append_event(KEY, event)).seq == 1
@@ -427,7 +427,7 @@ async def test_closing_waits_for_answers(server: servers.Server) -> None:
 
 async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
     """With a hung server, closing ends in bounded time, and so do the callers."""
-    service = RedisSessionService.from_url(proxy.url, timeout=0.3)
+    service = RedisSessionService.from_url(proxy.url, timeout=1)
     await service.create_session(KEY)
     proxy.freeze()
     call = asyncio.create_task(service.append_event(KEY, say("x")))
@@ -457,7 +457,7 @@ async def test_a_cancelled_close_leaves_nothing_open(proxy: Proxy) -> None:
 
 async def test_a_hung_connection_is_replaced_though_nobody_waits(proxy: Proxy) -> None:
     """A connection that owes a reply too long is given up, whoever waits for it."""
-    async with RedisSessionService.from_url(proxy.url, timeout=0.2) as service:
+    async with RedisSessionService.from_url(proxy.url, timeout=1) as service:
         await service.create_session(KEY)
         proxy.freeze()
         call = asyncio.create_task(service.append_event(KEY, say("x")))
@@ -478,7 +478,7 @@ async def test_callers_wait_when_too_much_is_under_way(
 ) -> None:
     """Beyond a bound calls wait for room, and fail in time if there is none."""
     monkeypatch.setattr(connection, "_MOST_REQUESTS", 5)
-    async with RedisSessionService.from_url(proxy.url, timeout=0.5) as service:
+    async with RedisSessionService.from_url(proxy.url, timeout=1.5) as service:
         await service.create_session(KEY)
         async with asyncio.TaskGroup() as group:
             for n in range(100):
