@@ -275,6 +275,8 @@ class Backend(ABC):
     async def locate(self, key: SessionKey, event_id: str) -> int | None:
         """Return the position of a stored event, or ``None`` if the log does not hold it now.
 
+        Never counts as a read for ``refresh_on_read``; reading the event does.
+
         Raises:
             SessionNotFoundError: The session does not exist.
         """

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, insort
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
@@ -153,10 +152,13 @@ class MemoryBackend(Backend):
                 for entry in new.values():
                     log.add(entry, now)
                     self._apply(key, session, entry.changes, now)
+            # Before trimming, which may forget the id of a repeat in this very batch.
+            seqs = [log.ids[entry.event_id] for entry in entries]
+            if new:
                 if self.retention.event_limit:
                     log.trim(self.retention.event_limit)
                 self._written(key, session, now)
-            return _receipt(session, [log.ids[entry.event_id] for entry in entries])
+            return _receipt(session, seqs)
         finally:
             session.lock.release()
 
@@ -184,7 +186,6 @@ class MemoryBackend(Backend):
     async def locate(self, key: SessionKey, event_id: str) -> int | None:
         now = self._begin()
         session = self._need(key, now)
-        self._refresh(key, session, now)
         seq = session.log.ids.get(event_id)
         return seq if seq is not None and seq >= session.log.first_seq else None
 
@@ -224,8 +225,8 @@ class MemoryBackend(Backend):
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
             sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            # Awaiting it would not tell its cancellation from that of the one who closes.
+            await asyncio.wait([sweeper])
 
     async def sweep(self) -> None:
         """Free all that has expired, letting other tasks run in between."""

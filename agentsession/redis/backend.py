@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import RedisError
@@ -21,6 +22,7 @@ from agentsession.backend import (
     Window,
 )
 from agentsession.errors import (
+    BackendError,
     CodecError,
     RevisionConflictError,
     SessionExistsError,
@@ -120,7 +122,10 @@ class RedisBackend(Backend):
             raise SessionExistsError(key)
         check_ours(key, reply)
         if reply[3]:
-            await self._prune(key.user, reply[3])
+            # Housekeeping must not make an error of a session that was made; a later creation
+            # prunes what this one could not.
+            with suppress(BackendError):
+                await self._prune(key.user, reply[3])
         return reply[1] == b"created", read_snapshot(key, reply[2])
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:

@@ -14,6 +14,7 @@ So it is missing only if the process dies between the two steps, until the write
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -21,12 +22,13 @@ import msgspec
 from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 
 from agentsession._wording import described_app
+from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.link import NOT_NOW, Argument, Link, NoReplyError, NotSentError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Generator, Sequence
 
     from redis.asyncio.cluster import RedisCluster
 
@@ -131,9 +133,12 @@ class ClusterBackend(RedisBackend):
 
         async def both() -> tuple[bool, Snapshot]:
             made, snapshot = await first
-            if made and changes.app:
-                await self._second_step(key, changes.app, token)
-            return made, await self._with_app(key.app_name, snapshot)
+            if not made:
+                return made, await self._with_app(key.app_name, snapshot)
+            with _after_the_first(key):
+                if changes.app:
+                    await self._second_step(key, changes.app, token)
+                return made, await self._with_app(key.app_name, snapshot)
 
         return await (self._to_the_end(both()) if changes.app else both())
 
@@ -166,7 +171,8 @@ class ClusterBackend(RedisBackend):
             receipt = await first
             for entry in changing:
                 name = f"{receipt.created} {entry.event_id}"
-                await self._second_step(key, entry.changes.app, name)
+                with _after_the_first(key):
+                    await self._second_step(key, entry.changes.app, name)
             return receipt
 
         return await (self._to_the_end(both()) if changing else first)
@@ -176,7 +182,8 @@ class ClusterBackend(RedisBackend):
 
         async def both() -> Receipt:
             receipt = await first
-            await self._second_step(key, changes.app, new_id())
+            with _after_the_first(key):
+                await self._second_step(key, changes.app, new_id())
             return receipt
 
         return await (self._to_the_end(both()) if changes.app else first)
@@ -200,6 +207,16 @@ class ClusterBackend(RedisBackend):
         self._steps.add(task)
         task.add_done_callback(self._steps.discard)
         return await asyncio.shield(task)
+
+
+@contextmanager
+def _after_the_first(key: SessionKey) -> Generator[None]:
+    """Tell a failure between the steps from one in which nothing was written."""
+    try:
+        yield
+    except BackendUnavailableError as exc:
+        reason = f"the session was written, what follows failed ({exc.reason}); repeat it"
+        raise OutcomeUnknownError(key, reason) from exc
 
 
 def _without_app(changes: Changes) -> Changes:

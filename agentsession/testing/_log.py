@@ -204,6 +204,19 @@ async def check_a_repeat_is_known_after_trimming(subject: Subject) -> None:
     assert session.state == {"n": 2}
 
 
+async def check_a_batch_may_push_out_what_it_repeats(subject: Subject) -> None:
+    """A repeat is answered though the rest of its batch makes the log forget its id."""
+    service = subject.service(event_limit=1)
+    await service.create_session(subject.key)
+    first = await service.append_event(subject.key, say("first"))
+    for size in (500, 500):
+        await service.append_events(subject.key, [say("x") for _ in range(size)])
+    batch = [first, *(say("y") for _ in range(999))]
+    stored = await service.append_events(subject.key, batch)
+    assert [event.seq for event in stored] == [1, *range(1002, 2001)]
+    assert [event.seq for event in await service.get_events(subject.key)] == [2000]
+
+
 async def check_a_repeat_wins_over_a_conflict(subject: Subject) -> None:
     """A retry of a write that took effect succeeds, though it moved the revision itself."""
     service = subject.service()

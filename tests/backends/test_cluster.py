@@ -16,6 +16,7 @@ from subjects import RedisSubject
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
+from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.redis.cluster import ClusterBackend, ClusterLink
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
@@ -125,3 +126,23 @@ async def test_a_cancelled_call_leaves_the_client_whole(subject: ClusterSubject)
                 await asyncio.wait([call])
                 assert call.cancelled() or call.exception() is None
     assert await subject.client.ping()
+
+
+async def test_a_failure_between_the_steps_is_told(
+    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the session was written and its second step fails, the error does not claim otherwise."""
+    service = subject.service()
+    key = SessionKey("app", "user", "s")
+    await service.create_session(key)
+    event = Event(author="a", content="x", state_delta={"app:n": 1})
+    with monkeypatch.context() as patch:
+
+        async def fail(*_: object) -> None:
+            raise BackendUnavailableError(key, "cut")
+
+        patch.setattr(service.backend, "_second_step", fail)
+        with pytest.raises(OutcomeUnknownError, match="repeat it"):
+            await service.append_event(key, event)
+    assert (await service.append_event(key, event)).seq == 1
+    assert await service.get_app_state("app") == {"n": 1}
