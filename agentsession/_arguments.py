@@ -61,7 +61,7 @@ def check_session(key: SessionKey) -> SessionKey:
 
 def check_state(state: Mapping[str, Any]) -> None:
     """Check that state is a mapping; its values are checked where they are encoded."""
-    if not isinstance(state, Mapping):
+    if type(state) is not dict and not isinstance(state, Mapping):
         kind = type(state).__qualname__
         msg = f"state must be a mapping of names to values, not {kind}: {state!r:.80}"
         raise TypeError(msg)

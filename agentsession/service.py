@@ -45,8 +45,10 @@ from agentsession.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from agentsession.backend import Receipt
 
 __all__ = ["ContentType", "SessionService"]
 
@@ -284,9 +286,15 @@ class SessionService:
             TypeError: *event* is no event.
             ValueError: A field of the event is wrong: a naive timestamp, an empty author.
         """
-        return (
-            await self.append_events(session_or_key, (event,), expected_revision=expected_revision)
-        )[0]
+        session, key = self._target(session_or_key, expected_revision)
+        if _is_partial(event):
+            return event
+        entry, prepared = self._prepare(key, event)
+        receipt = await self._backend.append(key, (entry,), expected_revision=expected_revision)
+        stored = msgspec.structs.replace(prepared, seq=receipt.seqs[0])
+        if session is not None:
+            await self._update(session, receipt, [stored], [entry.changes], [event])
+        return stored
 
     async def append_events(
         self,
@@ -308,34 +316,24 @@ class SessionService:
         Returns:
             The events as readers get them, with their ``seq``; partial ones as they were.
         """
-        session = session_or_key if isinstance(session_or_key, Session) else None
-        key = self._existing(
-            session_or_key.key if isinstance(session_or_key, Session) else session_or_key
-        )
-        if expected_revision is not None:
-            natural("expected_revision", expected_revision)
+        session, key = self._target(session_or_key, expected_revision)
         given = list(events)
         if len(given) > _MAX_BATCH:
             msg = f"a batch holds up to {_MAX_BATCH:,} events, not {len(given):,}; append in pieces"
             raise ValueError(msg)
-        whole = [self._prepare(key, event) for event in given if not _is_partial(event)]
+        whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
-        entries = [entry for entry, _ in whole]
+        pairs = [self._prepare(key, event) for event in whole]
+        entries = [entry for entry, _ in pairs]
         receipt = await self._backend.append(key, entries, expected_revision=expected_revision)
         stored = [
             msgspec.structs.replace(event, seq=seq)
-            for (_, event), seq in zip(whole, receipt.seqs, strict=True)
+            for (_, event), seq in zip(pairs, receipt.seqs, strict=True)
         ]
         if session is not None:
-            if not apply_appended(session, receipt, stored, [entry.changes for entry in entries]):
-                await self._reload(session, created=receipt.created)
-            limit = self._backend.retention.event_limit
-            if limit and len(session.events) > limit:
-                del session.events[:-limit]
-            for event in given:
-                if not event.partial:
-                    apply_temporary(session, event.state_delta)
+            changes = [entry.changes for entry in entries]
+            await self._update(session, receipt, stored, changes, whole)
         in_order = iter(stored)
         return [event if event.partial else next(in_order) for event in given]
 
@@ -491,6 +489,16 @@ class SessionService:
             key = SessionKey(key.app_name, key.user_id, new_id())
         return self._existing(key)
 
+    def _target(
+        self, session_or_key: Session | SessionKey, expected_revision: int | None
+    ) -> tuple[Session | None, SessionKey]:
+        """Check what an append is to go to."""
+        if expected_revision is not None:
+            natural("expected_revision", expected_revision)
+        if isinstance(session_or_key, Session):
+            return session_or_key, self._existing(session_or_key.key)
+        return None, self._existing(session_or_key)
+
     def _split(self, state: Mapping[str, Any]) -> Changes:
         check_state(state)
         return split(state, self._max_value_size)
@@ -511,6 +519,23 @@ class SessionService:
             raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
         entry = Entry(prepared.id, to_microseconds(prepared.timestamp), payload, changes)
         return entry, prepared
+
+    async def _update(
+        self,
+        session: Session,
+        receipt: Receipt,
+        stored: Sequence[Event],
+        changes: Sequence[Changes],
+        given: Iterable[Event],
+    ) -> None:
+        """Bring a session that one holds up to date after an append to it."""
+        if not apply_appended(session, receipt, stored, changes):
+            await self._reload(session, created=receipt.created)
+        limit = self._backend.retention.event_limit
+        if limit and len(session.events) > limit:
+            del session.events[:-limit]
+        for event in given:
+            apply_temporary(session, event.state_delta)
 
     async def _reload(self, session: Session, *, created: int) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""

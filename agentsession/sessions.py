@@ -14,20 +14,19 @@ __all__ = ["Session", "SessionKey", "SessionPage", "UserKey"]
 
 def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
     """Refuse what could not name anything: a wrong type, an empty id, half of a surrogate pair."""
+    if type(value) is str and value and value.isascii():
+        return  # At a glance: a key is made for nearly every call.
     if type(value) is not str:
         msg = f"{kind} must be a str, not {type(value).__name__}: {value!r}"
         raise TypeError(msg)
     if not value and not may_be_empty:
         msg = f"{kind} must not be empty"
         raise ValueError(msg)
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as exc:
-            msg = (
-                f"{kind} holds half of a surrogate pair at position {exc.start}, not valid Unicode"
-            )
-            raise ValueError(msg) from exc
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        msg = f"{kind} holds half of a surrogate pair at position {exc.start}, not valid Unicode"
+        raise ValueError(msg) from exc
 
 
 class UserKey(Struct, frozen=True):

@@ -305,6 +305,7 @@ def merge(
 ) -> dict[str, Any]:
     """Make the view of a session's state: all scopes, with their prefixes."""
     view = {APP_PREFIX + name: value for name, value in app.items()}
-    view.update((USER_PREFIX + name, value) for name, value in user.items())
+    for name, value in user.items():
+        view[USER_PREFIX + name] = value
     view.update(session)
     return view

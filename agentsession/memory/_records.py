@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentsession.backend import REMEMBERED_IDS, Entry
 
 if TYPE_CHECKING:
+    from agentsession.sessions import UserKey
     from agentsession.state import ScopeChanges
 
 __all__ = ["Log", "Mortal", "Scope", "StoredSession", "User", "change"]
@@ -98,10 +99,21 @@ class Log:
 class StoredSession(Mortal):
     """A session, its log and its lock."""
 
-    __slots__ = ("created", "lock", "log", "revision", "session_id", "state", "token", "updated")
+    __slots__ = (
+        "created",
+        "lock",
+        "log",
+        "owner",
+        "revision",
+        "session_id",
+        "state",
+        "token",
+        "updated",
+    )
 
-    def __init__(self, session_id: str, token: str, now: int) -> None:
+    def __init__(self, owner: User, session_id: str, token: str, now: int) -> None:
         super().__init__()
+        self.owner = owner
         self.session_id = session_id
         self.token = token
         self.created = self.updated = now
@@ -110,13 +122,19 @@ class StoredSession(Mortal):
         self.log = Log()
         self.lock = asyncio.Lock()
 
+    @property
+    def stored(self) -> bool:
+        """Whether it is there still: not deleted, nor replaced by a new one of its id."""
+        return self.owner.sessions.get(self.session_id) is self
+
 
 class User:
     """All that belongs to one user. ``activity`` holds (updated, session id) in ascending order."""
 
-    __slots__ = ("activity", "scope", "sessions")
+    __slots__ = ("activity", "key", "scope", "sessions")
 
-    def __init__(self) -> None:
+    def __init__(self, key: UserKey) -> None:
+        self.key = key
         self.sessions: dict[str, StoredSession] = {}
         self.activity: list[tuple[int, str]] = []
         self.scope: Scope | None = None

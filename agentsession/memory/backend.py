@@ -82,7 +82,7 @@ class MemoryBackend(Backend):
             session = self._make(key, changes, token, now)
         elif session.token != token:
             raise SessionExistsError(key)
-        return self._snapshot(key, session, NO_EVENTS, now)
+        return self._snapshot(session, NO_EVENTS, now)
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         now = self._begin()
@@ -90,16 +90,16 @@ class MemoryBackend(Backend):
         if session is None:
             session = self._make(key, changes, "", now)
         else:
-            self._refresh(key, session, now)
-        return self._snapshot(key, session, window, now)
+            self._refresh(session, now)
+        return self._snapshot(session, window, now)
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         now = self._begin()
         session = self._find(key, now)
         if session is None:
             return None
-        self._refresh(key, session, now)
-        return self._snapshot(key, session, window, now)
+        self._refresh(session, now)
+        return self._snapshot(session, window, now)
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
@@ -115,7 +115,7 @@ class MemoryBackend(Backend):
             else bisect_left(activity, (before.updated, before.session_id))
         )
         found: list[Snapshot] = []
-        app, own = self._app_values(user.app_name, now), self._user_values(user, now)
+        app, own = self._app_values(user.app_name, now), _user_values(stored, now)
         for index in range(end - 1, -1, -1):
             session = stored.sessions[activity[index][1]]
             if session.alive(now):
@@ -128,11 +128,13 @@ class MemoryBackend(Backend):
         session = self._find(key, self._begin())
         if session is not None:
             async with session.lock:
-                self._remove(key.user, session)
+                self._remove(session)
 
     async def delete_user(self, user: UserKey) -> None:
         self._begin()
-        self._users.pop(user, None)
+        erased = self._users.pop(user, None)
+        if erased is not None:
+            erased.sessions.clear()  # Writers that wait for their turn look there.
 
     # -- the log
 
@@ -151,13 +153,14 @@ class MemoryBackend(Backend):
                     raise RevisionConflictError(key, expected_revision, session.revision)
                 for entry in new.values():
                     log.add(entry, now)
-                    self._apply(key, session, entry.changes, now)
+                    if entry.changes:
+                        self._apply(session, entry.changes, now)
             # Before trimming, which may forget the id of a repeat in this very batch.
             seqs = [log.ids[entry.event_id] for entry in entries]
             if new:
                 if self.retention.event_limit:
                     log.trim(self.retention.event_limit)
-                self._written(key, session, now)
+                self._written(session, now)
             return _receipt(session, seqs)
         finally:
             session.lock.release()
@@ -173,7 +176,7 @@ class MemoryBackend(Backend):
     ) -> EventSlice:
         now = self._begin()
         session = self._need(key, now)
-        self._refresh(key, session, now)
+        self._refresh(session, now)
         log = session.log
         first = max(after_seq + 1, log.first_seq)
         last = log.count if before_seq is None else min(before_seq - 1, log.count)
@@ -195,8 +198,8 @@ class MemoryBackend(Backend):
         session, now = await self._turn(key)
         try:
             if changes:
-                self._apply(key, session, changes, now)
-                self._written(key, session, now)
+                self._apply(session, changes, now)
+                self._written(session, now)
             return _receipt(session, [])
         finally:
             session.lock.release()
@@ -205,7 +208,7 @@ class MemoryBackend(Backend):
         self._change_app(app_name, changes, self._begin())
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
-        self._change_user(user, changes, self._begin())
+        self._change_user(self._user(user), changes, self._begin())
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:
         now = self._begin()
@@ -216,8 +219,8 @@ class MemoryBackend(Backend):
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         now = self._begin()
         if self.retention.refresh_on_read:
-            self._change_user(user, {}, now)
-        return dict(self._user_values(user, now))
+            self._change_user(self._user(user), {}, now)
+        return dict(_user_values(self._users.get(user), now))
 
     # -- expiry
 
@@ -231,14 +234,14 @@ class MemoryBackend(Backend):
     async def sweep(self) -> None:
         """Free all that has expired, letting other tasks run in between."""
         seen = 0
-        for key, user in list(self._users.items()):
+        for user in list(self._users.values()):
             for session in list(user.sessions.values()):
                 if not session.alive(self._clock()):
-                    self._remove(key, session)
+                    self._remove(session)
                 seen += 1
                 if seen % _SWEEP_STRIDE == 0:
                     await asyncio.sleep(0)
-            self._drop_if_empty(key, user, self._clock())
+            self._drop_if_empty(user, self._clock())
         for name in [name for name, scope in self._apps.items() if not scope.alive(self._clock())]:
             del self._apps[name]
 
@@ -290,46 +293,49 @@ class MemoryBackend(Backend):
         session = self._need(key, self._begin())
         while True:
             await session.lock.acquire()
-            try:
-                now = self._clock()
-                current = self._need(key, now)
-                if current is session:
-                    return session, now
-            except BaseException:
-                session.lock.release()
-                raise
+            now = self._clock()
+            if session.stored and session.alive(now):
+                return session, now
             session.lock.release()
-            session = current
+            session = self._need(key, now)
 
     def _make(self, key: SessionKey, changes: Changes, token: str, now: int) -> StoredSession:
-        user = self._users.setdefault(key.user, User())
+        user = self._user(key.user)
         expired = user.sessions.get(key.session_id)
         if expired is not None:
             user.remove_activity((expired.updated, expired.session_id))
-        session = StoredSession(key.session_id, token, now)
+        session = StoredSession(user, key.session_id, token, now)
         user.sessions[key.session_id] = session
         insort(user.activity, (now, key.session_id))
         session.touch(now, self.retention.session_ttl)
-        self._apply(key, session, changes, now)
+        self._apply(session, changes, now)
         return session
 
-    def _apply(self, key: SessionKey, session: StoredSession, changes: Changes, now: int) -> None:
+    def _user(self, key: UserKey) -> User:
+        """Return what belongs to a user, with a record made if there was none."""
+        user = self._users.get(key)
+        if user is None:
+            user = self._users[key] = User(key)
+        return user
+
+    def _apply(self, session: StoredSession, changes: Changes, now: int) -> None:
+        owner = session.owner
         change(session.state, changes.session)
         if changes.user:
-            self._change_user(key.user, changes.user, now)
+            self._change_user(owner, changes.user, now)
         if changes.app:
-            self._change_app(key.app_name, changes.app, now)
+            self._change_app(owner.key.app_name, changes.app, now)
 
-    def _written(self, key: SessionKey, session: StoredSession, now: int) -> None:
+    def _written(self, session: StoredSession, now: int) -> None:
         session.revision += 1
-        self._users[key.user].move(session, now)
+        session.owner.move(session, now)
         session.touch(now, self.retention.session_ttl)
 
-    def _refresh(self, key: SessionKey, session: StoredSession, now: int) -> None:
+    def _refresh(self, session: StoredSession, now: int) -> None:
         if self.retention.refresh_on_read:
             session.touch(now, self.retention.session_ttl)
-            self._change_user(key.user, {}, now)
-            self._change_app(key.app_name, {}, now)
+            self._change_user(session.owner, {}, now)
+            self._change_app(session.owner.key.app_name, {}, now)
 
     def _change_app(self, app_name: str, changes: ScopeChanges, now: int) -> None:
         scope = self._changed(
@@ -338,10 +344,9 @@ class MemoryBackend(Backend):
         if scope is not None:
             self._apps[app_name] = scope
 
-    def _change_user(self, key: UserKey, changes: ScopeChanges, now: int) -> None:
-        user = self._users.setdefault(key, User())
+    def _change_user(self, user: User, changes: ScopeChanges, now: int) -> None:
         user.scope = self._changed(user.scope, changes, now, self.retention.user_state_ttl)
-        self._drop_if_empty(key, user, now)
+        self._drop_if_empty(user, now)
 
     @staticmethod
     def _changed(scope: Scope | None, changes: ScopeChanges, now: int, ttl: int) -> Scope | None:
@@ -356,35 +361,33 @@ class MemoryBackend(Backend):
         scope = self._apps.get(app_name)
         return scope.values if scope is not None and scope.alive(now) else {}
 
-    def _user_values(self, key: UserKey, now: int) -> dict[str, bytes]:
-        user = self._users.get(key)
-        scope = None if user is None else user.scope
-        return scope.values if scope is not None and scope.alive(now) else {}
+    def _remove(self, session: StoredSession) -> None:
+        if session.stored:
+            del session.owner.sessions[session.session_id]
+            session.owner.remove_activity((session.updated, session.session_id))
+            self._drop_if_empty(session.owner, self._clock())
 
-    def _remove(self, key: UserKey, session: StoredSession) -> None:
-        user = self._users.get(key)
-        if user is not None and user.sessions.get(session.session_id) is session:
-            del user.sessions[session.session_id]
-            user.remove_activity((session.updated, session.session_id))
-            self._drop_if_empty(key, user, self._clock())
-
-    def _drop_if_empty(self, key: UserKey, user: User, now: int) -> None:
+    def _drop_if_empty(self, user: User, now: int) -> None:
         if user.scope is not None and not user.scope.alive(now):
             user.scope = None
-        if not user.sessions and user.scope is None and self._users.get(key) is user:
-            del self._users[key]
+        if not user.sessions and user.scope is None and self._users.get(user.key) is user:
+            del self._users[user.key]
 
-    def _snapshot(
-        self, key: SessionKey, session: StoredSession, window: Window, now: int
-    ) -> Snapshot:
+    def _snapshot(self, session: StoredSession, window: Window, now: int) -> Snapshot:
         log = session.log
         first = max(window.after_seq + 1, log.first_seq)
         if window.since is not None:
             first = max(first, log.first_since(window.since))
         if window.last is not None:
             first = max(first, log.count - window.last + 1)
-        app, user = self._app_values(key.app_name, now), self._user_values(key.user, now)
+        app = self._app_values(session.owner.key.app_name, now)
+        user = _user_values(session.owner, now)
         return _snapshot(session, app, user, log.between(first, log.count), first)
+
+
+def _user_values(user: User | None, now: int) -> dict[str, bytes]:
+    scope = None if user is None else user.scope
+    return scope.values if scope is not None and scope.alive(now) else {}
 
 
 def _receipt(session: StoredSession, seqs: Sequence[int]) -> Receipt:
