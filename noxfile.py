@@ -27,7 +27,7 @@ for name in agentsession.__all__:
 package = files("agentsession")
 assert (package / "py.typed").is_file()
 assert (package / "redis" / "lua" / "append.lua").is_file()
-assert (package / "redis" / "lua" / "lib" / "expiry.lua").is_file()
+assert (package / "redis" / "lua" / "lib" / "session_expiry.lua").is_file()
 assert (package / "demo" / "conversations.jsonl").is_file()
 """
 

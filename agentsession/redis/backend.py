@@ -83,6 +83,8 @@ class RedisBackend(Backend):
         self._calls = itertools.count(1)
         self._refresh = "1" if retention.refresh_on_read else ""
         self._lives = (retention.session_ttl, retention.user_state_ttl, retention.app_state_ttl)
+        limit = retention.event_limit
+        self._trims = (-limit - 1, -limit - REMEMBERED_IDS - 1) if limit else ("", "")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._link!r}>"
@@ -268,8 +270,7 @@ class RedisBackend(Backend):
             keys,
             [
                 "" if expected_revision is None else expected_revision,
-                self.retention.event_limit,
-                REMEMBERED_IDS,
+                *self._trims,
                 *self._lives,
                 key.session_id,
                 scopes,

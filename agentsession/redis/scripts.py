@@ -1,14 +1,16 @@
 """The Lua scripts: one a file, each an operation that Redis runs in one step.
 
-A file may begin with ``--! uses a, b``: then ``lib/a.lua`` and ``lib/b.lua`` stand in front of it
-when it is sent.
+In a file a line ``--! uses a, b`` stands for ``lib/a.lua`` and ``lib/b.lua``, which are sent in its
+place: at the top, or in the block that needs them, since Lua makes a function anew each time it
+comes to it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Script", "load"]
 
-_USES: Final = "--! uses "
+_uses = re.compile(r"^ *--! uses (.+)$", re.MULTILINE)
 
 
 class Script(Struct, frozen=True):
@@ -37,11 +39,11 @@ class Script(Struct, frozen=True):
 def load(name: str) -> Script:
     """Read a script with what it uses."""
     folder: Traversable = files("agentsession.redis") / "lua"
-    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
-    first, _, _ = text.partition("\n")
-    if first.startswith(_USES):
-        used = first.removeprefix(_USES).split(", ")
-        parts = [(folder / "lib" / f"{part}.lua").read_text(encoding="utf-8") for part in used]
-        text = "\n".join([*parts, text])
+
+    def parts(used: re.Match[str]) -> str:
+        names = used[1].split(", ")
+        return "".join((folder / "lib" / f"{each}.lua").read_text("utf-8") for each in names)
+
+    text = _uses.sub(parts, (folder / f"{name}.lua").read_text("utf-8"))
     # SHA-1 names the script, as the protocol demands; nothing rests on its strength.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -293,6 +293,9 @@ async def test_foreign_keys_break_nothing(
     new = SessionKey("app", "user", "new")
     calls = {
         "append": lambda: service.append_event(KEY, say("second", state_delta=every)),
+        "batch": lambda: service.append_events(
+            KEY, [say(n, id=n, state_delta=every) for n in "eabac"]
+        ),
         "update": lambda: service.update_session_state(KEY, every),
         "create": lambda: service.create_session(new, every),
         "get": lambda: service.get_session(KEY),
@@ -301,12 +304,12 @@ async def test_foreign_keys_break_nothing(
         "find": lambda: service.get_events(KEY, around="e"),
     }
     touching = {
-        "session:{app:user}:session": "append update get list events find",
-        "events:{app:user}:session": "append get events find",
-        "eventids:{app:user}:session": "append find",
-        "sessions:{app:user}": "append update create list",
-        "userdata:{app:user}": "append update create get list",
-        "appdata:{app}": "append update create get list",
+        "session:{app:user}:session": "append batch update get list events find",
+        "events:{app:user}:session": "append batch get events find",
+        "eventids:{app:user}:session": "append batch find",
+        "sessions:{app:user}": "append batch update create list",
+        "userdata:{app:user}": "append batch update create get list",
+        "appdata:{app}": "append batch update create get list",
     }
     for foreign, names in touching.items():
         await admin.flushall()

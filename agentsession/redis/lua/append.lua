@@ -1,10 +1,9 @@
---! uses expiry, changes
 -- Adds events to the end of a session's log and applies changes to state, or does nothing at all.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index, then user state and app state as far as ARGV[9] names them
--- ARGV   1 echo, 2 expected revision or '', 3 event limit or 0, 4 trimmed ids to remember,
---        5 session ttl, 6 user ttl, 7 app ttl, 8 session id, 9 scopes changed: '', 'u', 'a' or 'ua',
---        10 number of changes without an event, these changes,
+-- ARGV   1 echo, 2 expected revision or '', 3 and 4 the last rank to trim from events and from ids, counted from the
+--        end, or '' without a limit, 5 session ttl, 6 user ttl, 7 app ttl, 8 session id,
+--        9 scopes changed: '', 'u', 'a' or 'ua', 10 number of changes without an event, these changes,
 --        then for each event: id, time in microseconds, payload, number of changes, these changes
 -- Returns {echo, 'ok', revision, last position, updated, created, position of each event}, {echo, 'missing'},
 --        {echo, 'conflict', revision} or {echo, 'foreign', version found or ''}
@@ -12,10 +11,9 @@
 -- Invariant: position = count - (length of events - 1 - rank), since scores only grow and trimming takes from the front.
 -- Redis keeps what a script wrote before an error, so whatever could fail (a key of another type, no memory, no
 -- rights) is touched before the first write, or undone. An out-of-memory error comes at the first write or never.
-
 --
--- Numbers go to commands as text made by string.format: Redis would print a Lua number with 17 digits, which takes
--- longer than some of the commands.
+-- This script is most of what a busy server does, so it avoids what costs as much as a command: numbers go to commands
+-- as text made once by string.format (Redis would print them with 17 digits), and functions are made only where needed.
 
 local session, events, ids, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local echo, expected, scopes = ARGV[1], ARGV[2], ARGV[9]
@@ -40,97 +38,105 @@ if meta[1] ~= '1' then
   end
   return { echo, 'foreign', meta[1] or '' }
 end
-local revision, count, last = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
-local loose = tonumber(ARGV[10])
-local first, argc = 11 + 3 * loose, #ARGV
+local loose, argc = ARGV[10] + 0, #ARGV
+local first = 11 + 3 * loose
 
 -- A repeat is answered as the first time was, whatever the revision is by now.
 if expected ~= '' and expected ~= meta[2] then
   local at = first
   while at <= argc do
     if not call('ZSCORE', ids, ARGV[at]) then
-      return { echo, 'conflict', revision }
+      return { echo, 'conflict', tonumber(meta[2]) }
     end
-    at = at + 4 + 3 * tonumber(ARGV[at + 3])
+    at = at + 4 + 3 * ARGV[at + 3]
   end
 end
 
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local reply = { echo, 'ok', revision, count, tonumber(meta[5]), tonumber(meta[6]) }
-local fresh = {}
-
-local function undo(failure)
-  for _, entry in ipairs(fresh) do
-    redis.pcall('ZREM', ids, ARGV[entry])
-    redis.pcall('ZREM', events, ARGV[entry + 2])
-  end
-  return failure
-end
+local before, last = meta[3] + 0, meta[4] + 0
+local count, position, moment = before, meta[3], meta[4]
+local reply = { echo, 'ok', meta[2] + 0, before, meta[5] + 0, meta[6] + 0, 0 }
+local size, changing, failure = 6, loose > 0, false
 
 local at = first
 while at <= argc do
-  if call('ZADD', ids, 'NX', format('%d', count + 1), ARGV[at]) == 1 then
-    fresh[#fresh + 1] = at
-    local score = tonumber(ARGV[at + 1])
+  local next_position = format('%d', count + 1)
+  size = size + 1
+  if call('ZADD', ids, 'NX', next_position, ARGV[at]) == 1 then
+    local score = ARGV[at + 1] + 0
     if score > now then
       score = now
     end
     if score <= last then
       score = last + 1
     end
-    local added = redis.pcall('ZADD', events, format('%d', score), ARGV[at + 2])
-    if type(added) == 'table' then
-      return undo(added)
+    count, position, last, moment = count + 1, next_position, score, format('%d', score)
+    reply[size] = count
+    local added = redis.pcall('ZADD', events, moment, ARGV[at + 2])
+    if added ~= 1 then
+      failure = added
+      break
     end
-    count, last = count + 1, score
-    reply[#reply + 1] = count
+    changing = changing or ARGV[at + 3] ~= '0'
   else
-    reply[#reply + 1] = tonumber(call('ZSCORE', ids, ARGV[at]))
+    reply[size] = tonumber(call('ZSCORE', ids, ARGV[at]))
   end
-  at = at + 4 + 3 * tonumber(ARGV[at + 3])
+  at = at + 4 + 3 * ARGV[at + 3]
 end
-if #fresh == 0 and loose == 0 then
+if count == before and loose == 0 then
   return reply
 end
 
 local present = format('%d', now)
-local indexed = redis.pcall('ZADD', index, present, ARGV[8])
-if type(indexed) == 'table' then
-  return undo(indexed)
+if not failure then
+  local indexed = redis.pcall('ZADD', index, present, ARGV[8])
+  failure = type(indexed) == 'table' and indexed
 end
-revision = revision + 1
-call(
-  'HSET', session, 'revision', format('%d', revision), 'count', format('%d', count),
-  'last', format('%d', last), 'updated', present
-)
+if failure or changing then
+  --! uses changes, scope_expiry
+  -- Walks over the events that were stored now. They have the positions after `before` in their order, which tells them
+  -- from repeats, also from those of one in this very batch.
+  local stored, number = before, 6
+  at = first
+  while stored < count do
+    number = number + 1
+    if reply[number] == stored + 1 then
+      stored = stored + 1
+      if failure then
+        redis.pcall('ZREM', ids, ARGV[at])
+        redis.pcall('ZREM', events, ARGV[at + 2])
+      else
+        apply_changes(at + 4, ARGV[at + 3] + 0, session, user, app)
+      end
+    end
+    at = at + 4 + 3 * ARGV[at + 3]
+  end
+  if failure then
+    return failure
+  end
+  apply_changes(11, loose, session, user, app)
+  if user then
+    move_scope_expiry(user, tonumber(ARGV[6]))
+  end
+  if app then
+    move_scope_expiry(app, tonumber(ARGV[7]))
+  end
+end
+
+local revision = meta[2] + 1
+call('HSET', session, 'revision', format('%d', revision), 'count', position, 'last', moment, 'updated', present)
 reply[3], reply[4], reply[5] = revision, count, now
 
-apply_changes(11, loose, session, user, app)
-for _, entry in ipairs(fresh) do
-  local changes = tonumber(ARGV[entry + 3])
-  if changes > 0 then
-    apply_changes(entry + 4, changes, session, user, app)
-  end
-end
-if user then
-  move_scope_expiry(user, tonumber(ARGV[6]))
-end
-if app then
-  move_scope_expiry(app, tonumber(ARGV[7]))
-end
-
-local limit = tonumber(ARGV[3])
-if limit > 0 and count > limit then
-  call('ZREMRANGEBYRANK', events, 0, -limit - 1)
+if ARGV[3] ~= '' and count >= -ARGV[3] then
+  call('ZREMRANGEBYRANK', events, '0', ARGV[3])
   -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
-  local remembered = limit + tonumber(ARGV[4])
-  if count > remembered and (count % 64 == 0 or #fresh > 1) then
-    call('ZREMRANGEBYRANK', ids, 0, -remembered - 1)
+  if count >= -ARGV[4] and (count % 64 == 0 or count > before + 1) then
+    call('ZREMRANGEBYRANK', ids, '0', ARGV[4])
   end
 end
-local ttl = tonumber(ARGV[5])
-if ttl > 0 or meta[7] then
-  move_session_expiry(session, events, ids, index, ttl, meta[7])
+if ARGV[5] ~= '0' or meta[7] then
+  --! uses session_expiry
+  move_session_expiry(session, events, ids, index, tonumber(ARGV[5]), meta[7])
 end
 return reply

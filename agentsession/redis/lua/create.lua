@@ -1,4 +1,4 @@
---! uses expiry, changes, snapshot
+--! uses session_expiry, scope_expiry, changes, snapshot
 -- Makes a session, or finds the one that is there.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 app state (absent where it lives on another node)

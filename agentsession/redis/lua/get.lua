@@ -1,4 +1,4 @@
---! uses expiry, snapshot
+--! uses snapshot
 -- Reads a session with its scopes and a window of its events.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 app state (absent where it lives on another node)
@@ -12,6 +12,7 @@ if #view[1] == 0 then
   return { ARGV[1], 'missing' }
 end
 if ARGV[5] == '1' then
+  --! uses session_expiry, scope_expiry
   move_session_expiry(session, events, KEYS[3], KEYS[4], tonumber(ARGV[6]), redis.call('HGET', session, 'ttl'))
   move_scope_expiry(user, tonumber(ARGV[7]))
   if app then

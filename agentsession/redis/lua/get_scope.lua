@@ -1,4 +1,4 @@
---! uses expiry
+--! uses scope_expiry
 -- Reads the state of an application or of a user.
 --
 -- KEYS   1 the state

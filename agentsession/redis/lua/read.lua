@@ -1,4 +1,3 @@
---! uses expiry
 -- Reads a run of a session's log.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index
@@ -31,6 +30,7 @@ if first <= last then
   found = redis.call('ZRANGE', events, first - trimmed - 1, last - trimmed - 1)
 end
 if ARGV[6] == '1' then
+  --! uses session_expiry
   move_session_expiry(session, events, KEYS[3], KEYS[4], tonumber(ARGV[7]), meta[3])
 end
 return { ARGV[1], 'found', first, found }

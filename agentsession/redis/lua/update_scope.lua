@@ -1,4 +1,4 @@
---! uses expiry, changes
+--! uses scope_expiry, changes
 -- Changes the state of an application or of a user.
 --
 -- KEYS   1 the state, 2 steps taken (only with a step)

@@ -1,6 +1,4 @@
--- Expiry of what belongs to a session, and of the other two scopes. A time to live is in milliseconds; 0 is for ever.
-
--- Moves the expiry of a session's keys. `recorded` is the `ttl` field of the session: what an earlier write set.
+-- Moves the expiry of a session's keys. A time to live is in milliseconds; 0 is for ever. `recorded` is the `ttl` field of the session: what an earlier write set.
 -- The index lives as long as the longest-lived session in it: processes may be configured differently while
 -- a deployment rolls, so its expiry only ever moves forward, and a session that lives for ever keeps it for ever.
 local function move_session_expiry(session, events, ids, index, ttl, recorded)
@@ -21,14 +19,5 @@ local function move_session_expiry(session, events, ids, index, ttl, recorded)
     redis.call('PERSIST', ids)
     redis.call('PERSIST', index)
     redis.call('HDEL', session, 'ttl')
-  end
-end
-
--- Moves the expiry of an application's or a user's state.
-local function move_scope_expiry(key, ttl)
-  if ttl > 0 then
-    redis.call('PEXPIRE', key, ttl)
-  else
-    redis.call('PERSIST', key)
   end
 end
