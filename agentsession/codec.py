@@ -38,6 +38,10 @@ FORMAT_VERSION: Final = 1
 _BEGINNING: Final = b'{"v":1,"id":"'
 _THEN: Final = b'","timestamp":"'
 
+# Events are decoded together up to so many bytes: joined, small ones take three quarters of the
+# time of one by one, but ten of a megabyte five times as long, most of it for new memory.
+_LARGEST_RUN: Final = 1 << 19
+
 
 class _Versioned(Struct):
     """Anything that tells its version."""
@@ -219,11 +223,13 @@ def decode_event(data: bytes, seq: int = 0) -> Event:
 
 
 def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
-    """Decode a run of a log in one go, which takes half as long as one by one.
+    """Decode a run of a log: in one go, which takes less time, unless it is large.
 
     Raises:
         ValueError: Some of the bytes are no event of ours; :func:`decode_event` tells which.
     """
+    if sum(map(len, payloads)) > _LARGEST_RUN:
+        return [decode_event(data, seq) for seq, data in enumerate(payloads, first_seq)]
     for data in payloads:
         if not data.startswith(_BEGINNING) or data.find(_THEN, len(_BEGINNING)) < 0:
             raise ValueError(_beginning_problem(data))

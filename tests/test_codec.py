@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession.codec import FORMAT_VERSION, decode_event, encode_event
+from agentsession.codec import FORMAT_VERSION, decode_event, decode_events, encode_event
 from agentsession.errors import StateValueError
 from agentsession.events import Data, Event, EventError, Text, ToolCall, ToolResult
 from agentsession.state import DELETE
@@ -120,6 +120,16 @@ def test_the_golden_file_is_whole() -> None:
     assert len(GOLDEN) == len(MEANT)
     assert FORMAT_VERSION == 1
     assert all(line.startswith(b'{"v":1,') for line in GOLDEN)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_a_run_is_read_as_its_events_are(size: int) -> None:
+    """Small events are decoded together and large ones one by one, with one result."""
+    run = [encode_event(event(content=str(n) * size, state_delta={"b": b"x"})) for n in range(3)]
+    assert decode_events(run, 7) == [decode_event(data, 7 + n) for n, data in enumerate(run)]
+    for damaged in (b"", b"[]", run[1][:-1], run[1] + b"," + run[1], b'{"author":"a"}'):
+        with pytest.raises(ValueError, match=r"."):
+            decode_events([run[0], damaged, run[2]], 1)
 
 
 @pytest.mark.parametrize("number", range(len(MEANT)))
