@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.cluster import ClusterBackend, ClusterLink
-from agentsession.redis.connection import MultiplexedLink, Pool
+from agentsession.redis.connection import MultiplexedLink
 from agentsession.redis.instances import (
     Instance,
     SharedLink,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentsession.redis.link import Link
+    from agentsession.redis.wire import Pool
 
 __all__ = ["RedisSessionService", "register_redis_instance", "unregister_redis_instance"]
 

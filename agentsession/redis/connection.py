@@ -24,10 +24,9 @@ import math
 import random
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import hiredis
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -38,14 +37,17 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from agentsession.redis.link import NOT_NOW, Argument, Link, NoReplyError, NotSentError
+from agentsession.redis.admission import Admission
+from agentsession.redis.link import NOT_NOW, Argument, Link, NotSentError
+from agentsession.redis.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from agentsession.redis.scripts import Script
+    from agentsession.redis.wire import Pool, Wire
 
-__all__ = ["MultiplexedLink", "Pool", "Wire"]
+__all__ = ["MultiplexedLink"]
 
 # Enough for the burst of a busy process; beyond it callers wait, so that a hung server cannot fill
 # the memory.
@@ -67,96 +69,6 @@ _LONGEST_DELAY: Final = 1.0
 _NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ")
 
 
-class Wire(Protocol):
-    """What is used of a redis-py connection."""
-
-    async def send_packed_command(self, command: Iterable[bytes], *, check_health: bool) -> None:
-        """Send commands that are packed already."""
-
-    async def read_response(
-        self,
-        *,
-        disable_decoding: bool,
-        timeout: float,  # noqa: ASYNC109 - redis-py's name
-        disconnect_on_error: bool,
-    ) -> Any:
-        """Wait for the next reply, and raise it if it is an error."""
-
-    async def disconnect(self, *, nowait: bool) -> None:
-        """Close the socket."""
-
-
-class Pool(Protocol):
-    """What is used of a redis-py connection pool."""
-
-    async def get_connection(self) -> Any:
-        """Return a connection that is connected."""
-
-    async def release(self, connection: Any) -> None:
-        """Take a connection back."""
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-
-
-class _Request:
-    """A command on its way."""
-
-    __slots__ = (
-        "args",
-        "deadline",
-        "future",
-        "keys",
-        "maybe_run",
-        "packed",
-        "refusal",
-        "refused",
-        "script",
-    )
-
-    def __init__(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[Argument],
-        future: asyncio.Future[list[Any]],
-        deadline: float,
-    ) -> None:
-        self.script = script
-        self.keys = keys
-        self.args = args
-        self.future = future
-        self.deadline = deadline
-        self.maybe_run = False
-        self.refused = False
-        self.refusal: BaseException | None = None
-        self.packed = self._pack("EVALSHA", script.sha)
-
-    def send_text(self) -> None:
-        """Send the script itself next time: the server does not know it, or not any more."""
-        self.packed = self._pack("EVAL", self.script.text)
-
-    def _pack(self, command: str, script: str) -> bytes:
-        words = (command, script, len(self.keys), *self.keys, *self.args)
-        return bytes(hiredis.pack_command(words))  # type: ignore[arg-type]  # typed for one word
-
-    def take_back(self) -> None:
-        """Note that no reply will come; only a refusal says that it did not run."""
-        self.maybe_run = self.maybe_run or not self.refused
-        self.refused = False
-
-    def fail(self) -> None:
-        """End without a reply, saying what is known."""
-        if not self.future.done():
-            error = (
-                NoReplyError("no reply in time")
-                if self.maybe_run
-                else NotSentError("not sent in time")
-            )
-            error.__cause__ = self.refusal
-            self.future.set_exception(error)
-
-
 class MultiplexedLink(Link):
     """A :class:`~agentsession.redis.link.Link` to one server. See this module's docstring.
 
@@ -171,12 +83,10 @@ class MultiplexedLink(Link):
         self._pool = pool
         self._owned = owned
         self._timeout = timeout
-        self._queue: deque[_Request] = deque()
-        self._in_flight: deque[_Request] = deque()
-        self._bytes = 0
+        self._queue: deque[Request] = deque()
+        self._in_flight: deque[Request] = deque()
+        self._admission = Admission(_MOST_REQUESTS, _MOST_BYTES)
         self._wake = asyncio.Event()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._admitted = 0
         self._idle = asyncio.Event()
         self._broken = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
@@ -194,54 +104,24 @@ class MultiplexedLink(Link):
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         loop = asyncio.get_running_loop()
-        request = _Request(script, keys, args, loop.create_future(), loop.time() + self._timeout)
-        if self._waiting or self._full():
-            await self._wait_for_room(request.deadline)
+        request = Request(script, keys, args, loop.create_future(), loop.time() + self._timeout)
+        if not self._admission.free:
+            await self._admission.wait(request.deadline)
         if self._closed:
             msg = "the connection is closed"
             raise NotSentError(msg)
         if self._owner is None:
             self._owner = asyncio.create_task(self._own(), name="agentsession-redis")
-        self._bytes += len(request.packed)
+        self._admission.enter(request.size)
         self._queue.append(request)
         self._wake.set()
         if self._timer is None:
             self._timer = loop.call_at(request.deadline, self._check_deadlines)
         return await request.future
 
-    def _full(self) -> bool:
-        requests = len(self._queue) + len(self._in_flight) + self._admitted
-        return requests >= _MOST_REQUESTS or self._bytes >= _MOST_BYTES
-
-    async def _wait_for_room(self, deadline: float) -> None:
-        """Wait in line for room for one more request, which must be used at once."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await waiter
-        except BaseException as exc:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._admitted -= 1
-                self._admit()
-            if isinstance(exc, TimeoutError):
-                msg = "too many calls are waiting for the server"
-                raise NotSentError(msg) from None
-            raise
-        self._admitted -= 1
-
-    def _admit(self) -> None:
-        """Let in who waits the longest, as far as there is room."""
-        while self._waiting and not self._full():
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._admitted += 1
-                waiter.set_result(None)
-
-    def _done_with(self, request: _Request) -> None:
+    def _done_with(self, request: Request) -> None:
         """Count a request out, and let others in."""
-        self._bytes -= len(request.packed)
-        self._admit()
+        self._admission.leave(request.size)
         if not self._queue and not self._in_flight:
             self._idle.set()
 
@@ -392,9 +272,7 @@ class MultiplexedLink(Link):
         request = self._in_flight.popleft()
         if isinstance(reply, RedisError):
             if isinstance(reply, NoScriptError) and not request.future.done():
-                self._bytes -= len(request.packed)
                 request.send_text()
-                self._bytes += len(request.packed)
                 self._queue.append(request)
                 self._wake.set()
                 return
@@ -422,10 +300,7 @@ class MultiplexedLink(Link):
         if self._closed:
             return
         self._closed = True
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                waiter.set_exception(NotSentError("the connection is closed"))
+        self._admission.close()
         try:
             if self._queue or self._in_flight:
                 self._idle.clear()

@@ -1,0 +1,85 @@
+"""A command on its way through a connection that many share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from agentsession.redis.link import Argument, NoReplyError, NotSentError
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from agentsession.redis.scripts import Script
+
+__all__ = ["Request"]
+
+
+class Request:
+    """A command on its way.
+
+    Args:
+        script: What to run.
+        keys: Its keys.
+        args: Its arguments.
+        future: Its caller waits for it.
+        deadline: The loop's time at which it ends, with a reply or without.
+    """
+
+    __slots__ = (
+        "args",
+        "deadline",
+        "future",
+        "keys",
+        "maybe_run",
+        "packed",
+        "refusal",
+        "refused",
+        "script",
+        "size",
+    )
+
+    def __init__(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        future: asyncio.Future[list[Any]],
+        deadline: float,
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        self.args = args
+        self.future = future
+        self.deadline = deadline
+        self.maybe_run = False
+        self.refused = False
+        self.refusal: BaseException | None = None
+        self.packed = self._pack("EVALSHA", script.sha)
+        self.size = len(self.packed)
+
+    def send_text(self) -> None:
+        """Send the script itself next time: the server does not know it, or not any more."""
+        self.packed = self._pack("EVAL", self.script.text)
+
+    def _pack(self, command: str, script: str) -> bytes:
+        words = (command, script, len(self.keys), *self.keys, *self.args)
+        return bytes(hiredis.pack_command(words))  # type: ignore[arg-type]  # typed for one word
+
+    def take_back(self) -> None:
+        """Note that no reply will come; only a refusal says that it did not run."""
+        self.maybe_run = self.maybe_run or not self.refused
+        self.refused = False
+
+    def fail(self) -> None:
+        """End without a reply, saying what is known."""
+        if not self.future.done():
+            error = (
+                NoReplyError("no reply in time")
+                if self.maybe_run
+                else NotSentError("not sent in time")
+            )
+            error.__cause__ = self.refusal
+            self.future.set_exception(error)
