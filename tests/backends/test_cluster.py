@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-import redis
 import servers
 from redis.asyncio.cluster import RedisCluster
 from subjects import RedisSubject
@@ -17,68 +13,28 @@ from subjects import RedisSubject
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
-from agentsession.redis.cluster import ClusterBackend, ClusterLink
+from agentsession.redis.cluster import ClusterBackend
+from agentsession.redis.cluster_link import ClusterLink
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture(scope="module")
-def cluster_port() -> Iterator[int]:
-    """Three nodes on loopback that share the slots; the port of one of them."""
-    binary = servers.binaries()["valkey"]
-    ports = [free_port() for _ in range(3)]
-    with tempfile.TemporaryDirectory(prefix="agentsession-") as folder:
-        nodes = []
-        for number, port in enumerate(ports):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            node = servers.Server(
-                binary, place, "--port", str(port), "--cluster-enabled", "yes",
-                "--cluster-port", str(free_port()), "--bind", "127.0.0.1",
-            )  # fmt: skip
-            node.start()
-            nodes.append(node)
-        try:
-            for number, node in enumerate(nodes):
-                first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
-                with redis.Redis(unix_socket_path=str(node.socket)) as client:
-                    client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-                    bus = client.config_get("cluster-port")["cluster-port"]
-                    for other in nodes[:number]:
-                        with redis.Redis(unix_socket_path=str(other.socket)) as peer:
-                            peer.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[number], bus)
-            for node in nodes:
-                with redis.Redis(unix_socket_path=str(node.socket)) as client:
-                    servers.eventually(
-                        lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO"))
-                    )
-                    servers.eventually(
-                        lambda: (
-                            str(client.execute_command("CLUSTER", "NODES")).count("connected") >= 3
-                        )
-                    )
-            yield ports[0]
-        finally:
-            for node in nodes:
-                node.stop()
+def cluster() -> Iterator[servers.Cluster]:
+    """Three nodes on loopback that share the slots."""
+    with servers.cluster() as running:
+        yield running
 
 
 class ClusterSubject(RedisSubject):
     """A key prefix of its own on a cluster."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, cluster: servers.Cluster) -> None:
         super().__init__("redis://127.0.0.1:0")
-        self.client = RedisCluster("127.0.0.1", port)  # type: ignore[assignment]  # near enough
+        self.client = RedisCluster(servers.LOOPBACK, cluster.nodes[0].port)  # type: ignore[assignment]  # near enough
 
     def open(self, retention: Retention) -> Backend:
-        link = ClusterLink(self.client, timeout=10)  # type: ignore[arg-type]  # as above
+        link = ClusterLink(self.client, owned=False, timeout=10)  # type: ignore[arg-type]  # as above
         return ClusterBackend(retention, link, key_prefix=self.prefix)  # type: ignore[arg-type]  # as above
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -90,8 +46,8 @@ class ClusterSubject(RedisSubject):
 
 
 @pytest.fixture
-async def subject(cluster_port: int) -> AsyncIterator[ClusterSubject]:
-    async with ClusterSubject(cluster_port) as fresh:
+async def subject(cluster: servers.Cluster) -> AsyncIterator[ClusterSubject]:
+    async with ClusterSubject(cluster) as fresh:
         yield fresh
 
 

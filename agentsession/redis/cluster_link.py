@@ -1,0 +1,273 @@
+"""How scripts reach the right node of a cluster: by redis-py's client, which knows the slots.
+
+Each attempt of a call is one of redis-py's, on the node that its map names; it follows ``MOVED``
+and ``ASK`` by itself. Whether to try again is decided here alone: redis-py's own retries, which a
+client that was handed in has, would hide a reply that was lost behind the error of a later attempt,
+and what was written would be reported as not written.
+
+Two redirections go wrong in redis-py 8.1 while a slot moves, the same way each time, so that trying
+again would not help. It sends ``ASKING`` and the command on two connections of its pool, which
+works for some numbers of connections and never for others; and it does not know a node that has no
+slots yet. So after a failure that looks like these, one attempt goes from node to node by hand.
+
+What it costs: a task and a connection for each call under way, and no pipelining.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from redis.asyncio.cluster import ClusterNode
+from redis.client import NEVER_DECODE
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterError,
+    MaxConnectionsError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    ResponseError,
+)
+
+from agentsession.redis.link import Argument, Link, NoReplyError, NotSentError, is_not_now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from redis.asyncio.cluster import RedisCluster
+
+    from agentsession.redis.scripts import Script
+
+__all__ = ["ClusterLink"]
+
+# So many calls are under way at once, and others wait for their turn: each takes a connection, of
+# which redis-py's client makes 100 to a node by default and then raises.
+_MOST_CALLS: Final = 64
+# Between attempts this long at first, doubling up to the second figure, each time less up to a half
+# by chance. An election among a cluster's nodes takes a second or two.
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.5
+
+_DENIED: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
+# The client sent nothing, or all that it sent was answered by a redirection: the slots are being
+# rearranged, no node was reached, or its connections are all in use.
+_NOT_RUN: Final = (AskError, ClusterError, RedisClusterException, MaxConnectionsError)
+
+
+class ClusterLink(Link):
+    """A :class:`~agentsession.redis.link.Link` to a cluster.
+
+    Each call runs in a task of its own: redis-py's client drops a connection when its caller is
+    cancelled, and here a cancelled caller abandons the task and nothing else.
+
+    Args:
+        client: A client for the cluster.
+        owned: Whether to close *client* in the end.
+        timeout: Seconds that a call may take, retries included.
+    """
+
+    def __init__(self, client: RedisCluster, *, owned: bool, timeout: float) -> None:
+        self._client = client
+        self._owned = owned
+        self._timeout = timeout
+        self._calls: set[asyncio.Task[list[Any]]] = set()
+        self._room = asyncio.Semaphore(_MOST_CALLS)
+        self._ever_connected = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} in_flight={len(self._calls)}>"
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+        if self._closed:
+            msg = "the connection is closed"
+            raise NotSentError(msg)
+        call = asyncio.create_task(self._call(_Call(self._client, script, keys, args)))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not the caller was cancelled but the call, by a close that could not wait for it.
+            msg = "closed before the reply came"
+            raise NoReplyError(msg) from None
+
+    async def _call(self, call: _Call) -> list[Any]:
+        """Try until there is an answer, or the deadline."""
+        try:
+            async with asyncio.timeout(self._timeout), self._room:
+                for pause in _pauses():
+                    try:
+                        await self._connect()
+                        return await call.attempt()
+                    except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (4287)
+                        call.judge(exc)
+                    await asyncio.sleep(pause)
+        except TimeoutError:
+            pass
+        raise call.unanswered()
+
+    async def _connect(self) -> None:
+        """Learn the map of the slots, where it is not known or known to be wrong.
+
+        A cluster that was never reached is more likely a wrong address than a failover, and who
+        starts a program with a wrong address should not wait for the deadline to learn it.
+        """
+        try:
+            await self._client.initialize()
+        except Exception as exc:
+            # redis-py wraps what it met last into an error without a class of its own.
+            met = list(_chain(exc))
+            denied = next((each for each in met if isinstance(each, _DENIED)), None)
+            if denied is not None:
+                raise denied from None
+            waited_for = any(isinstance(each, BusyLoadingError) for each in met)
+            if not self._ever_connected and exc.__cause__ is not None and not waited_for:
+                msg = "never reached"
+                raise NotSentError(msg) from exc
+            raise RedisClusterException(str(exc)) from exc
+        self._ever_connected = True
+
+    async def aclose(self) -> None:
+        self._closed = True
+        try:
+            if self._calls:
+                with anyio.move_on_after(self._timeout):
+                    await asyncio.wait(self._calls)
+        finally:
+            # Also if the one who closes is cancelled while waiting.
+            with anyio.move_on_after(self._timeout, shield=True):
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        """End what is still waiting, and close the client if it is ours."""
+        if calls := list(self._calls):
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+        if self._owned:
+            await self._client.aclose()
+
+
+class _Call:
+    """A call through all its attempts, and what is known of them."""
+
+    def __init__(
+        self,
+        client: RedisCluster,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+    ) -> None:
+        self._client = client
+        self._script = script
+        self._key = keys[0]
+        self._words = (len(keys), *keys, *args)
+        self._failure: Exception | None = None
+        self._under_way = False
+        self._maybe_run = False
+
+    async def attempt(self) -> list[Any]:
+        """Run the script once."""
+        node = self._client.get_node_from_key(self._key)
+        assert node is not None  # noqa: S101 - only a replica that was asked for can be absent
+        self._under_way = True
+        lost = type(self._failure) is ClusterError or isinstance(self._failure, AttributeError)
+        return await (self._by_hand(node) if lost else self._by_client(node))
+
+    async def _by_client(self, node: ClusterNode) -> list[Any]:
+        # With its target named, redis-py does not try again by itself.
+        options: dict[str, Any] = {"target_nodes": node, NEVER_DECODE: True}
+        execute = self._client.execute_command
+        reply: list[Any]
+        try:
+            reply = await execute("EVALSHA", self._script.sha, *self._words, **options)
+        except NoScriptError:
+            reply = await execute("EVAL", self._script.text, *self._words, **options)
+        return reply
+
+    async def _by_hand(self, node: ClusterNode) -> list[Any]:
+        """Follow one redirection, with ``ASKING`` on the connection that the command takes."""
+        try:
+            return await self._on(node, asking=False)
+        except AskError as exc:
+            asking = not isinstance(exc, MovedError)
+            host, port = str(exc.host), int(exc.port)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            known = self._client.get_node(host, port)
+            if known is not None:
+                return await self._on(known, asking=asking)
+            settings: dict[str, Any] = self._client.get_connection_kwargs()
+            stranger = ClusterNode(host, port, **settings)
+            try:
+                return await self._on(stranger, asking=asking)
+            finally:
+                await stranger.disconnect()
+
+    async def _on(self, node: ClusterNode, *, asking: bool) -> list[Any]:
+        connection = node.acquire_connection()
+        try:
+            await node.disconnect_if_needed(connection)
+            if asking:
+                await connection.send_command("ASKING")
+                await connection.read_response()
+            # Not by its digest: ASKING would be used up by the answer that it is not known there.
+            await connection.send_command("EVAL", self._script.text, *self._words)
+            # redis-py's annotation leaves out that it is a list.
+            reply: list[Any] = await connection.read_response(disable_decoding=True)  # pyright: ignore[reportUnknownVariableType, reportAssignmentType]
+            return reply
+        finally:
+            node.release(connection)
+
+    def judge(self, exc: Exception) -> None:
+        """Note what a failed attempt means, or raise what no attempt can change."""
+        if isinstance(exc, NotSentError):
+            raise exc
+        if _was_not_run(exc):
+            self._failure, self._under_way = exc, False
+            return
+        if isinstance(exc, (*_DENIED, ResponseError)):
+            if not self._maybe_run:
+                raise exc
+            # This attempt was refused; an earlier one may have been carried out.
+            msg = "refused after a lost reply"
+            raise NoReplyError(msg) from exc
+        self._failure, self._under_way, self._maybe_run = exc, False, True
+
+    def unanswered(self) -> Exception:
+        """Say what is known when the time is up."""
+        maybe_run = self._maybe_run or self._under_way
+        error = NoReplyError("no reply in time") if maybe_run else NotSentError("not now")
+        error.__cause__ = self._failure
+        return error
+
+
+def _was_not_run(exc: Exception) -> bool:
+    return (
+        is_not_now(exc)
+        or isinstance(exc, _NOT_RUN)
+        or any(isinstance(each, ConnectionRefusedError) for each in _chain(exc))
+    )
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and what it was raised from, or while handling."""
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+def _pauses() -> Iterator[float]:
+    for attempt in itertools.count():
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt, 10))
+        yield longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
