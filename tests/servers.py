@@ -300,3 +300,25 @@ def sentinels(*options: str) -> Iterator[Sentinels]:
             found = Sentinels(nodes, watchers)
             found.join()
             yield found
+
+
+@contextmanager
+def replicated(replicas: int, *options: str) -> Iterator[list[Node]]:
+    """Run a primary with replicas, and nobody who would put one in its place.
+
+    Args:
+        replicas: How many.
+        options: Of all of them.
+    """
+    options = ("--repl-diskless-sync-delay", "0", *options)
+    with tempfile.TemporaryDirectory(prefix="agentsession-") as parent:
+        places = zip(_folders(parent, replicas + 1), free_ports(replicas + 1), strict=True)
+        primary, *others = nodes = [
+            Node(binaries()["valkey"], *place, *options) for place in places
+        ]
+        with _started(nodes):
+            for replica in others:
+                replica.ask("REPLICAOF", LOOPBACK, primary.port)
+            for replica in others:
+                eventually(lambda replica=replica: replica.ask("ROLE")[3] == "connected")
+            yield nodes

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from agentsession.redis.acknowledgement import Acknowledgement
 from agentsession.redis.addresses import read_url
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.cluster import ClusterBackend
@@ -14,7 +14,7 @@ from agentsession.redis.instances import (
     register_redis_instance,
     unregister_redis_instance,
 )
-from agentsession.redis.links import Target, check_client, is_cluster, link_to
+from agentsession.redis.links import LinkOptions, Target, check_client, is_cluster, link_to
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
     MEBIBYTE,
@@ -57,6 +57,11 @@ class RedisSessionService(SessionService):
             ``{"ssl_ca_certs": ...}``.
         timeout: Seconds (or a timedelta) that an operation may take, with all retries, before it
             fails.
+        connections: How many connections to spread users over, 1 or more; a cluster's client has
+            its own.
+        ack_replicas: A write returns when so many replicas have it too (``WAIT``), 0 or more.
+        ack_fsync: A write returns when it is on disk (``WAITAOF``, which needs Redis 7.2 or Valkey,
+            and ``appendonly yes``), on the server and on the replicas of *ack_replicas*.
         session_event_limit: The most events a session keeps, 1 or more; the oldest leave first.
             ``None`` for no limit.
         session_ttl: Seconds (or a timedelta) that a session lives after the last write to it;
@@ -82,6 +87,8 @@ class RedisSessionService(SessionService):
         client_options: Mapping[str, Any] | None = None,
         timeout: Duration = _DEFAULT_TIMEOUT,
         connections: int = 1,
+        ack_replicas: int = 0,
+        ack_fsync: bool = False,
         session_event_limit: int | None = DEFAULT_EVENT_LIMIT,
         session_ttl: Duration = None,
         app_state_ttl: Duration = None,
@@ -102,22 +109,24 @@ class RedisSessionService(SessionService):
         if deadline is None:
             msg = "timeout must be more than 0; without one a hung server would hang its callers"
             raise ValueError(msg)
-        positive("connections", connections)
         if client is not None and (url is not None or instance is not None):
             msg = "give a client, or a url, or an instance; not a client and another"
             raise ValueError(msg)
-        make = partial(link_to, timeout=deadline, connections=connections)
+        options = LinkOptions(
+            timeout=deadline,
+            connections=positive("connections", connections),
+            acknowledgement=Acknowledgement.of(ack_replicas=ack_replicas, ack_fsync=ack_fsync),
+        )
         link: Link
         if client is not None:
             check_client(client)
-            target, link = client, make(client, {})
+            target, link = client, link_to(client, {}, options)
         elif url is not None:
             target = read_url(url)
-            link = make(target, client_options or {})
+            link = link_to(target, client_options or {}, options)
         elif instance is not None:
             named = instance_named(instance)
-            target = named.target
-            link = SharedLink(named, lambda: make(target, named.client_options))
+            target, link = named.target, SharedLink(named, options)
         else:
             msg = 'no server; try RedisSessionService.from_url("redis://localhost:6379/0")'
             raise ValueError(msg)
@@ -134,6 +143,8 @@ class RedisSessionService(SessionService):
         client_options: Mapping[str, Any] | None = None,
         timeout: Duration = _DEFAULT_TIMEOUT,
         connections: int = 1,
+        ack_replicas: int = 0,
+        ack_fsync: bool = False,
         session_event_limit: int | None = DEFAULT_EVENT_LIMIT,
         session_ttl: Duration = None,
         app_state_ttl: Duration = None,
@@ -167,6 +178,8 @@ class RedisSessionService(SessionService):
             client_options=client_options,
             timeout=timeout,
             connections=connections,
+            ack_replicas=ack_replicas,
+            ack_fsync=ack_fsync,
             session_event_limit=session_event_limit,
             session_ttl=session_ttl,
             app_state_ttl=app_state_ttl,

@@ -31,7 +31,7 @@ from agentsession.errors import (
 from agentsession.events import new_id
 from agentsession.redis.failures import Subject, translated
 from agentsession.redis.keys import STATE_FIELD, Keyspace
-from agentsession.redis.link import NoReplyError, NotSentError
+from agentsession.redis.link import NoReplyError, NotAcknowledgedError, NotSentError
 from agentsession.redis.replies import check_ours, pairs, read_names, read_snapshot, read_text
 from agentsession.redis.scripts import Script, load
 from agentsession.sessions import SessionKey, UserKey
@@ -45,20 +45,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBackend"]
 
-_APPEND: Final = load("append")
-_CREATE: Final = load("create")
-_DELETE: Final = load("delete")
-_GET: Final = load("get")
-_GET_SCOPE: Final = load("get_scope")
-_LIST: Final = load("list")
-_LOCATE: Final = load("locate")
-_PRUNE: Final = load("prune")
-_READ: Final = load("read")
-_SUMMARIES: Final = load("summaries")
-_UPDATE_SCOPE: Final = load("update_scope")
-
-# The scripts that change nothing: when their reply is lost, nothing is unknown.
-_READS: Final = frozenset({_GET, _GET_SCOPE, _LIST, _LOCATE, _READ, _SUMMARIES})
+_APPEND: Final = load("append", writes=True)
+_CREATE: Final = load("create", writes=True)
+_DELETE: Final = load("delete", writes=True)
+_GET: Final = load("get", writes=False)
+_GET_SCOPE: Final = load("get_scope", writes=False)
+_LIST: Final = load("list", writes=False)
+_LOCATE: Final = load("locate", writes=False)
+_PRUNE: Final = load("prune", writes=False)
+_READ: Final = load("read", writes=False)
+_SUMMARIES: Final = load("summaries", writes=False)
+_UPDATE_SCOPE: Final = load("update_scope", writes=True)
 
 _FOREIGN_REPLY: Final = "the reply answers another call; see what stands before the server"
 
@@ -371,8 +368,8 @@ class RedisBackend(Backend):
         echo = b"%d" % next(self._calls)
         try:
             reply = await self._link.run(script, keys, [echo, *args])
-        except (NotSentError, NoReplyError, RedisError) as exc:
-            error = translated(exc, subject, script.name, writes=script not in _READS)
+        except (NotSentError, NoReplyError, NotAcknowledgedError, RedisError) as exc:
+            error = translated(exc, subject, script.name, writes=script.writes)
             raise error from error.__cause__
         if reply[0] != echo:
             raise CodecError(subject, _FOREIGN_REPLY)

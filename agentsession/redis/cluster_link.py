@@ -37,12 +37,21 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from agentsession.redis.link import Argument, Link, NoReplyError, NotSentError, is_not_now
+from agentsession.redis.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis.link import (
+    Argument,
+    Link,
+    NoReplyError,
+    NotAcknowledgedError,
+    NotSentError,
+    is_not_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from redis.asyncio.cluster import RedisCluster
+    from redis.asyncio.connection import AbstractConnection as Connection
 
     from agentsession.redis.scripts import Script
 
@@ -72,12 +81,21 @@ class ClusterLink(Link):
         client: A client for the cluster.
         owned: Whether to close *client* in the end.
         timeout: Seconds that a call may take, retries included.
+        acknowledgement: How far a write must have got before its call returns.
     """
 
-    def __init__(self, client: RedisCluster, *, owned: bool, timeout: float) -> None:
+    def __init__(
+        self,
+        client: RedisCluster,
+        *,
+        owned: bool,
+        timeout: float,
+        acknowledgement: Acknowledgement = SERVER_MEMORY,
+    ) -> None:
         self._client = client
         self._owned = owned
         self._timeout = timeout
+        self._acknowledgement = acknowledgement
         self._calls: set[asyncio.Task[list[Any]]] = set()
         self._room = asyncio.Semaphore(_MOST_CALLS)
         self._ever_connected = False
@@ -90,7 +108,8 @@ class ClusterLink(Link):
         if self._closed:
             msg = "the connection is closed"
             raise NotSentError(msg)
-        call = asyncio.create_task(self._call(_Call(self._client, script, keys, args)))
+        wanted = self._acknowledgement if script.writes else SERVER_MEMORY
+        call = asyncio.create_task(self._call(_Call(self._client, script, keys, args, wanted)))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         try:
@@ -169,14 +188,17 @@ class _Call:
         script: Script,
         keys: Sequence[str],
         args: Sequence[Argument],
+        acknowledgement: Acknowledgement,
     ) -> None:
         self._client = client
+        self._acknowledgement = acknowledgement
         self._script = script
         self._key = keys[0]
         self._words = (len(keys), *keys, *args)
         self._failure: Exception | None = None
         self._under_way = False
         self._maybe_run = False
+        self._lacking = ""
 
     async def attempt(self) -> list[Any]:
         """Run the script once."""
@@ -184,7 +206,8 @@ class _Call:
         assert node is not None  # noqa: S101 - only a replica that was asked for can be absent
         self._under_way = True
         lost = type(self._failure) is ClusterError or isinstance(self._failure, AttributeError)
-        return await (self._by_hand(node) if lost else self._by_client(node))
+        by_hand = lost or self._acknowledgement
+        return await (self._by_hand(node) if by_hand else self._by_client(node))
 
     async def _by_client(self, node: ClusterNode) -> list[Any]:
         # With its target named, redis-py does not try again by itself.
@@ -198,7 +221,10 @@ class _Call:
         return reply
 
     async def _by_hand(self, node: ClusterNode) -> list[Any]:
-        """Follow one redirection, with ``ASKING`` on the connection that the command takes."""
+        """Follow one redirection, all that belongs together on one connection.
+
+        That is ``ASKING``, the command, and what waits for its acknowledgement.
+        """
         try:
             return await self._on(node, asking=False)
         except AskError as exc:
@@ -225,13 +251,28 @@ class _Call:
             await connection.send_command("EVAL", self._script.text, *self._words)
             # redis-py's annotation leaves out that it is a list.
             reply: list[Any] = await connection.read_response(disable_decoding=True)  # pyright: ignore[reportUnknownVariableType, reportAssignmentType]
+            if self._acknowledgement:
+                await self._acknowledged(connection)
             return reply
         finally:
             node.release(connection)
 
+    async def _acknowledged(self, connection: Connection) -> None:
+        """Wait until what the connection wrote has got far enough, or for the deadline."""
+        self._lacking = "no answer in time"
+        while self._lacking:
+            await connection.send_command(*self._acknowledgement.words)
+            try:
+                reply = await connection.read_response()
+            except ResponseError as exc:
+                if is_not_now(exc):
+                    raise
+                raise NotAcknowledgedError(str(exc)) from exc
+            self._lacking = self._acknowledgement.shortfall(reply)
+
     def judge(self, exc: Exception) -> None:
         """Note what a failed attempt means, or raise what no attempt can change."""
-        if isinstance(exc, NotSentError):
+        if isinstance(exc, (NotSentError, NotAcknowledgedError)):
             raise exc
         if _was_not_run(exc):
             self._failure, self._under_way = exc, False
@@ -246,6 +287,8 @@ class _Call:
 
     def unanswered(self) -> Exception:
         """Say what is known when the time is up."""
+        if self._lacking and self._under_way:
+            return NotAcknowledgedError(self._lacking)
         maybe_run = self._maybe_run or self._under_way
         error = NoReplyError("no reply in time") if maybe_run else NotSentError("not now")
         error.__cause__ = self._failure

@@ -8,6 +8,11 @@ head of ``_in_flight``, since a server answers in order. A caller that is cancel
 future; its reply is read and dropped. So no caller can leave a connection dirty, lose one, or get
 another's reply.
 
+Where the server's memory is not enough of an acknowledgement, the writer sends a *barrier* behind
+each batch that writes (:mod:`agentsession.redis.acknowledgement`): one for all of them, since it
+speaks of everything that the connection wrote before. What was answered waits in ``_unconfirmed``
+until the barrier is, and for another one if it fell short.
+
 When the connection breaks, requests in flight go back to the head of the queue and are sent again:
 only commands that may be repeated belong here. A request ends when its reply comes or its deadline
 passes, then with what is known: not sent, or outcome unknown. One timer watches all deadlines, and
@@ -37,9 +42,16 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from agentsession.redis.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis.admission import Admission
-from agentsession.redis.link import Argument, Link, NotSentError, is_not_now
-from agentsession.redis.request import Request
+from agentsession.redis.link import (
+    Argument,
+    Link,
+    NotAcknowledgedError,
+    NotSentError,
+    is_not_now,
+)
+from agentsession.redis.request import Barrier, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,14 +85,26 @@ class MultiplexedLink(Link):
             open.
         owned: Whether to close *pool* in the end.
         timeout: Seconds that a call may take, retries included.
+        acknowledgement: How far a write must have got before its call returns.
     """
 
-    def __init__(self, pool: Pool, *, owned: bool, timeout: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        *,
+        owned: bool,
+        timeout: float,
+        acknowledgement: Acknowledgement = SERVER_MEMORY,
+    ) -> None:
         self._pool = pool
         self._owned = owned
         self._timeout = timeout
+        self._acknowledgement = acknowledgement
         self._queue: deque[Request] = deque()
         self._in_flight: deque[Request] = deque()
+        # Answered, and not acknowledged yet; the next barrier's answer will tell.
+        self._unconfirmed: deque[Request] = deque()
+        self._barrier_due = False
         self._admission = Admission(_MOST_REQUESTS, _MOST_BYTES)
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -118,7 +142,7 @@ class MultiplexedLink(Link):
     def _done_with(self, request: Request) -> None:
         """Count a request out, and let others in."""
         self._admission.leave(request.size)
-        if not self._queue and not self._in_flight:
+        if not self._queue and not self._in_flight and not self._unconfirmed:
             self._idle.set()
 
     def _check_deadlines(self) -> None:
@@ -131,18 +155,23 @@ class MultiplexedLink(Link):
                 request.maybe_run = True
                 request.fail()
                 self._broken.set()
-        waiting = self._queue
-        self._queue = deque()
-        for request in waiting:
+        self._queue = self._without_late(self._queue, now)
+        self._unconfirmed = self._without_late(self._unconfirmed, now)
+        open_ones = (*self._in_flight, *self._unconfirmed, *self._queue)
+        deadlines = [request.deadline for request in open_ones if request.deadline > now]
+        self._timer = loop.call_at(min(deadlines), self._check_deadlines) if deadlines else None
+
+    def _without_late(self, requests: deque[Request], now: float) -> deque[Request]:
+        """End what is late among requests that the connection owes nothing."""
+        kept: deque[Request] = deque()
+        for request in requests:
             if request.deadline <= now:
                 request.fail()
             if request.future.done():
                 self._done_with(request)
             else:
-                self._queue.append(request)
-        deadlines = [request.deadline for request in (*self._in_flight, *self._queue)]
-        deadlines = [deadline for deadline in deadlines if deadline > now]
-        self._timer = loop.call_at(min(deadlines), self._check_deadlines) if deadlines else None
+                kept.append(request)
+        return kept
 
     # -- the owner's side
 
@@ -211,23 +240,27 @@ class MultiplexedLink(Link):
                     await self._pool.release(connection)
 
     def _take_back(self) -> None:
-        """Put what has no reply back to the head of the queue, in its order."""
-        for request in reversed(self._in_flight):
+        """Put what has no answer back to the head of the queue, in its order."""
+        taken = [*self._unconfirmed, *self._in_flight]
+        self._unconfirmed.clear()
+        self._in_flight.clear()
+        self._barrier_due = False
+        for request in reversed(taken):
             request.take_back()
             if request.future.done():
                 self._done_with(request)
             else:
                 self._queue.appendleft(request)
-        self._in_flight.clear()
 
     async def _write(self, connection: Wire) -> None:
         try:
             while True:
-                if not self._queue:
+                if not self._queue and not self._barrier_due:
                     self._wake.clear()
                     await self._wake.wait()
                 batch: list[bytes] = []
                 size = 0
+                barrier_due, self._barrier_due = self._barrier_due, False
                 while self._queue and size < _WRITE_BYTES:
                     request = self._queue.popleft()
                     if request.future.done():
@@ -236,6 +269,9 @@ class MultiplexedLink(Link):
                     self._in_flight.append(request)
                     batch.append(request.packed)
                     size += len(request.packed)
+                    barrier_due = barrier_due or request.script.writes
+                if barrier_due and self._acknowledgement:
+                    batch.append(self._put_barrier())
                 if batch:
                     await connection.send_packed_command(batch, check_health=False)
         except Exception as exc:  # noqa: BLE001 - as in _own; this connection is not to be used
@@ -263,10 +299,22 @@ class MultiplexedLink(Link):
         except Exception as exc:  # noqa: BLE001 - as in _own; this connection is not to be used
             self._break(exc)
 
+    def _put_barrier(self) -> bytes:
+        """Ask how far the writes so far have got, those that are in flight included."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Any]] = loop.create_future()
+        done.set_result([])
+        barrier = Barrier(self._acknowledgement.packed, done, loop.time() + self._timeout)
+        self._admission.enter(barrier.size)
+        self._in_flight.append(barrier)
+        return barrier.packed
+
     def _resolve(self, reply: Any) -> None:
         """Hand a reply to whom it belongs."""
         request = self._in_flight.popleft()
-        if isinstance(reply, RedisError):
+        if isinstance(request, Barrier) and not is_not_now(reply):
+            self._confirm(reply)
+        elif isinstance(reply, RedisError):
             if isinstance(reply, NoScriptError) and not request.future.done():
                 request.send_text()
                 self._queue.append(request)
@@ -280,9 +328,31 @@ class MultiplexedLink(Link):
             if not request.future.done():
                 request.future.set_exception(reply)
         elif not request.future.done():
+            if self._acknowledgement and request.script.writes:
+                request.reply = reply
+                self._unconfirmed.append(request)
+                return
             request.future.set_result(reply)
         self._failures = 0
         self._done_with(request)
+
+    def _confirm(self, reply: Any) -> None:
+        """End what was waiting for a barrier, or put another one if it has not got far enough."""
+        refused = isinstance(reply, RedisError)
+        lacking = str(reply) if refused else self._acknowledgement.shortfall(reply)
+        for request in self._unconfirmed:
+            request.refusal = NotAcknowledgedError(lacking)
+        if lacking and not refused:
+            self._barrier_due = bool(self._unconfirmed)
+            self._wake.set()
+            return
+        answered, self._unconfirmed = self._unconfirmed, deque()
+        for request in answered:
+            if refused:
+                request.fail()
+            else:
+                request.acknowledge()
+            self._done_with(request)
 
     def _break(self, exc: Exception) -> None:
         self._failures += 1
@@ -298,7 +368,7 @@ class MultiplexedLink(Link):
         self._closed = True
         self._admission.close()
         try:
-            if self._queue or self._in_flight:
+            if self._queue or self._in_flight or self._unconfirmed:
                 self._idle.clear()
                 with anyio.move_on_after(self._timeout):
                     await self._idle.wait()
@@ -313,8 +383,9 @@ class MultiplexedLink(Link):
         if owner is not None:
             owner.cancel()
             await asyncio.wait([owner])
-        for request in [*self._in_flight, *self._queue]:
+        for request in [*self._unconfirmed, *self._in_flight, *self._queue]:
             request.fail()
+        self._unconfirmed.clear()
         self._in_flight.clear()
         self._queue.clear()
         if self._timer is not None:

@@ -20,7 +20,7 @@ from agentsession.errors import (
     CodecError,
     OutcomeUnknownError,
 )
-from agentsession.redis.link import NoReplyError, NotSentError
+from agentsession.redis.link import NoReplyError, NotAcknowledgedError, NotSentError
 from agentsession.sessions import SessionKey, UserKey
 
 __all__ = ["Subject", "translated"]
@@ -58,6 +58,9 @@ def translated(
             error: AgentSessionError = BackendUnavailableError(subject, reason)
         case NoReplyError():
             error = _unanswered(subject, why, writes=writes)
+        case NotAcknowledgedError():
+            reason = f"written, and not acknowledged as asked: {why}. It may yet be lost; repeat it"
+            error = OutcomeUnknownError(subject, reason)
         case _:
             why = exc
             error = _refused(subject, script_name, exc, writes=writes)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
 from agentsession.redis.addresses import read_url
 from agentsession.redis.link import Argument, Link
-from agentsession.redis.links import Target, check_client
+from agentsession.redis.links import LinkOptions, Target, check_client, link_to
 
 if TYPE_CHECKING:
     from agentsession.redis.scripts import Script
@@ -25,23 +25,28 @@ __all__ = [
 
 
 class _Opened(Struct):
-    """A link that is shared on one event loop, and by how many."""
+    """A link that is shared, and by how many."""
 
     link: Link
     users: int = 0
 
 
 class Instance(Struct, frozen=True, kw_only=True):
-    """What a name stands for, and the links that are open to it now: one on each event loop."""
+    """What a name stands for, and the links that are open to it now.
+
+    There is one on each event loop for all services that want the same of it.
+    """
 
     target: Target
     client_options: Mapping[str, Any]
-    opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
+    opened: dict[_Place, _Opened] = {}
 
     def __repr__(self) -> str:
         # Not the options, which may hold a password.
         return f"<{type(self).__name__} {self.target!r}>"
 
+
+_Place: TypeAlias = tuple[asyncio.AbstractEventLoop, LinkOptions]
 
 _instances: dict[str, Instance] = {}
 
@@ -55,8 +60,8 @@ def register_redis_instance(
 ) -> None:
     """Give a name to a Redis server, for ``RedisSessionService(instance=name)`` in any component.
 
-    All services of one event loop that use the name share one connection, which the last of them to
-    close lets go. Nothing is connected before a service is used.
+    All services of one event loop that use the name with equal options of the connection share one,
+    which the last of them to close lets go. Nothing is connected before a service is used.
 
     Args:
         name: Not empty.
@@ -117,16 +122,16 @@ class SharedLink(Link):
 
     Args:
         instance: The instance.
-        connect: Makes the link when the first service of a loop needs it.
+        options: What the service wants of the link, which is made when the first one needs it.
     """
 
-    def __init__(self, instance: Instance, connect: Callable[[], Link]) -> None:
+    def __init__(self, instance: Instance, options: LinkOptions) -> None:
         self._instance = instance
-        self._connect = connect
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._options = options
+        self._place: _Place | None = None
 
     def __repr__(self) -> str:
-        opened = self._instance.opened.get(self._loop) if self._loop is not None else None
+        opened = self._instance.opened.get(self._place) if self._place is not None else None
         return (
             f"<{type(self).__name__} {opened.link!r} users={opened.users}>"
             if opened
@@ -134,17 +139,23 @@ class SharedLink(Link):
         )
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            self._instance.opened.setdefault(self._loop, _Opened(self._connect())).users += 1
-        return await self._instance.opened[self._loop].link.run(script, keys, args)
+        opened = self._instance.opened
+        if self._place is None:
+            self._place = asyncio.get_running_loop(), self._options
+            if self._place not in opened:
+                opened[self._place] = _Opened(self._connect())
+            opened[self._place].users += 1
+        return await opened[self._place].link.run(script, keys, args)
+
+    def _connect(self) -> Link:
+        return link_to(self._instance.target, self._instance.client_options, self._options)
 
     async def aclose(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is None:
+        place, self._place = self._place, None
+        if place is None:
             return
-        opened = self._instance.opened[loop]
+        opened = self._instance.opened[place]
         opened.users -= 1
         if not opened.users:
-            del self._instance.opened[loop]
+            del self._instance.opened[place]
             await opened.link.aclose()

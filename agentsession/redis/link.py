@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
     from agentsession.redis.scripts import Script
 
-__all__ = ["NOT_NOW", "Argument", "Link", "NoReplyError", "NotSentError", "is_not_now"]
+__all__ = [
+    "NOT_NOW",
+    "Argument",
+    "Link",
+    "NoReplyError",
+    "NotAcknowledgedError",
+    "NotSentError",
+    "is_not_now",
+]
 
 NOT_NOW: Final = (
     BusyLoadingError,
@@ -30,9 +38,10 @@ NOT_NOW: Final = (
 )
 """Answers of a server that ran nothing: it is loading, was demoted, or is being rearranged."""
 
-# As NOT_NOW, for answers that redis-py has no classes for: somebody's script is running, or the
-# replicas that the server insists on are lost.
-_NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ")
+# As NOT_NOW, for answers that redis-py has no classes for: somebody's script is running, the
+# replicas that the server insists on are lost, or it was demoted while one waited for an
+# acknowledgement.
+_NOT_NOW_CODES: Final = ("BUSY ", "NOREPLICAS ", "UNBLOCKED ")
 
 Argument: TypeAlias = str | bytes | int
 """What a key or an argument of a script can be."""
@@ -53,6 +62,10 @@ class NoReplyError(Exception):
     """The call was sent and no answer came in time: it ran, or it did not."""
 
 
+class NotAcknowledgedError(Exception):
+    """The call was run, and did not get as far as it must to be acknowledged."""
+
+
 class Link(ABC):
     """Runs scripts on a server, or on the right node of a cluster.
 
@@ -68,6 +81,7 @@ class Link(ABC):
         Raises:
             NotSentError: It was not run.
             NoReplyError: Whether it ran is not known.
+            NotAcknowledgedError: It ran, on the server that answered alone.
             redis.exceptions.RedisError: The server's answer is an error.
         """
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis.asyncio
+from msgspec import Struct
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from agentsession.redis.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis.addresses import Address
 from agentsession.redis.cluster_link import ClusterLink
 from agentsession.redis.connection import MultiplexedLink
@@ -22,13 +24,27 @@ if TYPE_CHECKING:
     from agentsession.redis.link import Link
     from agentsession.redis.wire import Pool
 
-__all__ = ["Client", "Target", "check_client", "is_cluster", "link_to"]
+__all__ = ["Client", "LinkOptions", "Target", "check_client", "is_cluster", "link_to"]
 
 Client: TypeAlias = redis.asyncio.Redis | RedisCluster
 """A client that a user made, and closes."""
 
 Target: TypeAlias = Client | Address
 """What a link can lead to."""
+
+
+class LinkOptions(Struct, frozen=True, kw_only=True):
+    """What a service wants of its link.
+
+    Attributes:
+        timeout: Seconds that a call may take, retries included.
+        connections: How many connections to spread calls over; a cluster's client has its own.
+        acknowledgement: How far a write must have got before its call returns.
+    """
+
+    timeout: float
+    connections: int = 1
+    acknowledgement: Acknowledgement = SERVER_MEMORY
 
 
 def check_client(client: object) -> None:
@@ -54,29 +70,42 @@ def is_cluster(target: Target) -> bool:
     return isinstance(target, RedisCluster)
 
 
-def link_to(
-    target: Target, options: Mapping[str, Any], *, timeout: float, connections: int
-) -> Link:
+def link_to(target: Target, settings: Mapping[str, Any], options: LinkOptions) -> Link:
     """Make a link; it connects when it is first used.
 
     Args:
         target: A client, which stays open, or an address.
-        options: What redis-py takes besides what the address says, which wins.
-        timeout: Seconds that a call may take.
-        connections: How many connections to spread calls over; a cluster's client has its own.
+        settings: What redis-py takes besides what the address says, which wins.
+        options: What the link is to do.
 
     Raises:
         ValueError: redis-py does not take an option.
     """
+    owned = isinstance(target, Address)
+    timeout, acknowledgement = options.timeout, options.acknowledgement
+    source = _source(target, settings, timeout)
+    if isinstance(source, RedisCluster):
+        return ClusterLink(source, owned=owned, timeout=timeout, acknowledgement=acknowledgement)
+    links = [
+        MultiplexedLink(source, owned=owned, timeout=timeout, acknowledgement=acknowledgement)
+        for _ in range(options.connections)
+    ]
+    return links[0] if len(links) == 1 else SpreadLink(links)
+
+
+def _source(target: Target, settings: Mapping[str, Any], timeout: float) -> Pool | RedisCluster:
+    """Find where connections come from."""
     if isinstance(target, RedisCluster):
-        return ClusterLink(target, owned=False, timeout=timeout)
+        return target
     if isinstance(target, redis.asyncio.Redis):
-        return _spread(target.connection_pool, timeout, connections, owned=False)
-    if target.kind == "cluster":
-        return ClusterLink(_cluster(target, options, timeout), owned=True, timeout=timeout)
-    if target.kind == "sentinel":
-        return _spread(_sentinel(target, options, timeout), timeout, connections, owned=True)
-    return _spread(_server(target, options, timeout), timeout, connections, owned=True)
+        return target.connection_pool
+    match target.kind:
+        case "server":
+            return _server(target, settings, timeout)
+        case "sentinel":
+            return _sentinel(target, settings, timeout)
+        case "cluster":
+            return _cluster(target, settings, timeout)
 
 
 def _defaults() -> dict[str, Any]:
@@ -89,11 +118,6 @@ def _defaults() -> dict[str, Any]:
         # and 4260), and they cost a round trip for each connection.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-
-
-def _spread(pool: Pool, timeout: float, connections: int, *, owned: bool) -> Link:
-    links = [MultiplexedLink(pool, owned=owned, timeout=timeout) for _ in range(connections)]
-    return links[0] if connections == 1 else SpreadLink(links)
 
 
 def _server(address: Address, options: Mapping[str, Any], timeout: float) -> Pool:

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from agentsession.redis.link import Argument, NoReplyError, NotSentError
+from agentsession.redis.link import (
+    Argument,
+    NoReplyError,
+    NotAcknowledgedError,
+    NotSentError,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentsession.redis.scripts import Script
 
-__all__ = ["Request"]
+__all__ = ["Barrier", "Request"]
 
 
 class Request:
@@ -37,6 +42,7 @@ class Request:
         "packed",
         "refusal",
         "refused",
+        "reply",
         "script",
         "size",
     )
@@ -57,6 +63,7 @@ class Request:
         self.maybe_run = False
         self.refused = False
         self.refusal: BaseException | None = None
+        self.reply: list[Any] | None = None
         self.packed = self._pack("EVALSHA", script.sha)
         self.size = len(self.packed)
 
@@ -72,14 +79,42 @@ class Request:
         """Note that no reply will come; only a refusal says that it did not run."""
         self.maybe_run = self.maybe_run or not self.refused
         self.refused = False
+        self.reply = None
+
+    def acknowledge(self) -> None:
+        """End with the reply that came before."""
+        if not self.future.done():
+            self.future.set_result(self.reply or [])
 
     def fail(self) -> None:
-        """End without a reply, saying what is known."""
+        """End without an answer, saying what is known."""
         if not self.future.done():
-            error = (
-                NoReplyError("no reply in time")
-                if self.maybe_run
-                else NotSentError("not sent in time")
-            )
+            error: Exception
+            if self.reply is not None:
+                error = NotAcknowledgedError("not acknowledged in time")
+            elif self.maybe_run:
+                error = NoReplyError("no reply in time")
+            else:
+                error = NotSentError("not sent in time")
             error.__cause__ = self.refusal
             self.future.set_exception(error)
+
+
+class Barrier(Request):
+    """The command that waits until the writes before it have got far enough; nobody's own.
+
+    Args:
+        packed: The command.
+        future: Already done.
+        deadline: When the connection is given up if no answer comes.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, packed: bytes, future: asyncio.Future[list[Any]], deadline: float) -> None:
+        self.future = future
+        self.deadline = deadline
+        self.packed = packed
+        self.size = len(packed)
+        self.maybe_run = self.refused = False
+        self.refusal = self.reply = None

@@ -29,14 +29,17 @@ class Script(Struct, frozen=True):
         name: The file's name without its ending.
         text: What is sent.
         sha: Its SHA-1, as ``EVALSHA`` wants it.
+        writes: Whether it changes what its caller asks it to change; a lost reply to another one
+            leaves nothing unknown.
     """
 
     name: str
     text: str
     sha: str
+    writes: bool
 
 
-def load(name: str) -> Script:
+def load(name: str, *, writes: bool) -> Script:
     """Read a script with what it uses."""
     folder: Traversable = files("agentsession.redis") / "lua"
 
@@ -46,4 +49,5 @@ def load(name: str) -> Script:
 
     text = _uses.sub(parts, (folder / f"{name}.lua").read_text("utf-8"))
     # SHA-1 names the script, as the protocol demands; nothing rests on its strength.
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, text, digest, writes)
