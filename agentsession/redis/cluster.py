@@ -195,7 +195,8 @@ class ClusterBackend(RedisBackend):
             [self._keyspace.app(key.app_name), self._keyspace.steps(key.app_name)],
             changes,
             self.retention.app_state_ttl,
-            f"{self._keyspace.session(key).session} {name}",
+            call=f"{self._keyspace.session(key).session} {name}",
+            remembered=self.retention.app_state_ttl,
         )
 
     async def _with_app(self, app_name: str, snapshot: Snapshot) -> Snapshot:

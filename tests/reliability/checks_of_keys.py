@@ -60,8 +60,9 @@ def _unneeded(alive: dict[SessionKey, View], kept: Kept) -> Iterator[str]:
         if moment < 0:
             yield f"expiry: {name} never expires"
     needed = {name for key in alive for name in _names(key)}
-    # State of a user or an application outlives the sessions that it came from.
-    shared = tuple(f"{PREFIX}{kind}:" for kind in ("userdata", "appdata"))
+    # These outlive the sessions that they came from.
+    kinds = ("userdata", "usercalls", "appdata", "appcalls")
+    shared = tuple(f"{PREFIX}{kind}:" for kind in kinds)
     for name in kept.expiries.keys() - needed:
         if not name.startswith(shared):
             yield f"left over: the key {name}"

@@ -1,10 +1,11 @@
---! uses expiry, changes
+--! uses expiry, changes, once
 -- Adds events to the end of a session's log and applies changes to state, or does nothing at all.
 --
--- KEYS   1 session, 2 events, 3 ids, 4 index, then user state and app state as far as ARGV[9] names them
+-- KEYS   1 session, 2 events, 3 ids, 4 index, then calls run lately if there are changes without an event, then
+--        user state and app state as far as ARGV[9] names them
 -- ARGV   1 echo, 2 expected revision or '', 3 event limit or 0, 4 trimmed ids to remember,
 --        5 session ttl, 6 user ttl, 7 app ttl, 8 session id, 9 scopes changed: '', 'u', 'a' or 'ua',
---        10 number of changes without an event, these changes,
+--        10 number of changes without an event; if there are any, the call and these changes,
 --        then for each event: id, time in microseconds, payload, number of changes, these changes
 -- Returns {echo, 'ok', revision, last position, updated, created, position of each event}, {echo, 'missing'},
 --        {echo, 'conflict', revision} or {echo, 'foreign', version found or ''}
@@ -21,10 +22,16 @@ local session, events, ids, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local echo, expected, scopes = ARGV[1], ARGV[2], ARGV[9]
 local call, format = redis.call, string.format
 
+local loose = tonumber(ARGV[10])
+local calls, this
+local loose_at = 11
+if loose > 0 then
+  calls, this, loose_at = KEYS[5], ARGV[11], 12
+end
 local user, app
 if scopes ~= '' then
   if scopes ~= 'a' then
-    user = KEYS[5]
+    user = calls and KEYS[6] or KEYS[5]
     call('HLEN', user)
   end
   if scopes ~= 'u' then
@@ -41,8 +48,7 @@ if meta[1] ~= '1' then
   return { echo, 'foreign', meta[1] or '' }
 end
 local revision, count, last = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
-local loose = tonumber(ARGV[10])
-local first, argc = 11 + 3 * loose, #ARGV
+local first, argc = loose_at + 3 * loose, #ARGV
 
 -- A repeat is answered as the first time was, whatever the revision is by now.
 if expected ~= '' and expected ~= meta[2] then
@@ -59,6 +65,9 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local reply = { echo, 'ok', revision, count, tonumber(meta[5]), tonumber(meta[6]) }
 local fresh = {}
+if calls and ran_before(calls, this) then
+  return reply
+end
 
 local function undo(failure)
   for _, entry in ipairs(fresh) do
@@ -106,7 +115,7 @@ call(
 )
 reply[3], reply[4], reply[5] = revision, count, now
 
-apply_changes(11, loose, session, user, app)
+apply_changes(loose_at, loose, session, user, app)
 for _, entry in ipairs(fresh) do
   local changes = tonumber(ARGV[entry + 3])
   if changes > 0 then
@@ -132,5 +141,8 @@ end
 local ttl = tonumber(ARGV[5])
 if ttl > 0 or meta[7] then
   move_session_expiry(session, events, ids, index, ttl, meta[7])
+end
+if calls then
+  remember(calls, this, lately)
 end
 return reply
