@@ -20,7 +20,7 @@ PREFIX = "trial:"
 TTL = 3600.0
 # Every write is on disk before it is acknowledged.
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
-_PATIENCE = 15.0
+_PATIENCE = 10.0
 
 
 class Terms(Struct, frozen=True, kw_only=True):
