@@ -33,6 +33,7 @@ class Proxy:
         losing: How likely any reply is to be swallowed with its connection.
         lateness: How likely what a client sends is to cost its connection and yet reach the server,
             after the client has come again: what a network does that is slow and not dead.
+        late_arrivals: How often it did.
         delay: Seconds that each piece waits at most; how long is chance.
     """
 
@@ -44,6 +45,7 @@ class Proxy:
         self.lost_replies = 0
         self.losing = 0.0
         self.lateness = 0.0
+        self.late_arrivals = 0
         self.delay = 0.0
         self.random = random.Random(seed)
         self.spoke = False
@@ -205,6 +207,7 @@ class _Connection:
                     await asyncio.sleep(0.001)
                 self._to_server.write(self._late)
                 await self._to_server.drain()
+                proxy.late_arrivals += 1
                 await self._from_server.read(_CHUNK)
 
 

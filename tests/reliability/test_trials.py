@@ -36,6 +36,7 @@ def assert_that_much_was_done(verdict: Verdict) -> None:
     assert verdict.outcomes["ok"] > trial.operations / 2
     assert verdict.strikes == trial.strikes
     assert (verdict.lost_replies > 5) >= bool(trial.losing)
+    assert (verdict.late_arrivals > 0) >= bool(trial.lateness)
     assert (verdict.outcomes["unknown"] > 5) >= bool(trial.cancelling)
 
 

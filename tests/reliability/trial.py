@@ -72,6 +72,7 @@ class Verdict(Struct, kw_only=True):
         acknowledged: How many events somebody was told are stored.
         strikes: How many faults there were.
         lost_replies: How many replies were lost.
+        late_arrivals: How often what a client sent came late.
     """
 
     trial: Trial
@@ -80,6 +81,7 @@ class Verdict(Struct, kw_only=True):
     acknowledged: int
     strikes: int
     lost_replies: int
+    late_arrivals: int
 
 
 async def run(trial: Trial, binary: str) -> Verdict:
@@ -98,7 +100,6 @@ async def run(trial: Trial, binary: str) -> Verdict:
         async with Terms(limit=trial.limit).open(site.server.url) as service:
             await visit(service, history, "the last", "whole", "list")
         kept = await site.look()
-        lost_replies = site.proxy.lost_replies
     left += await tasks_left(before)
     ledger = Ledger(history)
     return Verdict(
@@ -111,7 +112,8 @@ async def run(trial: Trial, binary: str) -> Verdict:
         outcomes=Counter(operation.outcome for operation in history),
         acknowledged=sum(1 for _ in ledger.acknowledged()),
         strikes=strikes,
-        lost_replies=lost_replies,
+        lost_replies=site.proxy.lost_replies,
+        late_arrivals=site.proxy.late_arrivals,
     )
 
 
