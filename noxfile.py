@@ -107,6 +107,16 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Attack the package for some minutes: ``nox -s soak -- --minutes 2 --seed 7``.
+
+    At full size, once: ``nox -s soak -- --operations 10000 --kills 200``.
+    """
+    install(session, "tests")
+    session.run("python", "-m", "reliability", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure the package beside its peers: ``nox -s bench -- --quick``, ``--help`` for more."""
     install(session, "bench")

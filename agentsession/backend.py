@@ -200,6 +200,8 @@ class Backend(ABC):
 
         Raises:
             SessionExistsError: The session exists; nothing was changed in any scope.
+            SessionNotFoundError: This call made it, and somebody deleted it before the call was
+                known to have succeeded.
         """
 
     @abstractmethod

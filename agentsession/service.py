@@ -128,6 +128,7 @@ class SessionService:
 
         Raises:
             SessionExistsError: The id is in use; nothing was changed.
+            SessionNotFoundError: It was made, and somebody deleted it while the reply was lost.
             StateValueError: A value cannot be stored; nothing was changed.
         """
         key = self._identified(key)

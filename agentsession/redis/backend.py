@@ -61,6 +61,9 @@ _FOREIGN_REPLY: Final = "the reply answers another call; see what stands before 
 
 _DELETED_AT_ONCE: Final = 100
 
+# How long a call is remembered, as in lib/once.lua, in milliseconds.
+_LATELY: Final = 600_000
+
 
 class RedisBackend(Backend):
     """A :class:`~agentsession.backend.Backend` on Redis 6.2 or newer, or Valkey.
@@ -96,17 +99,25 @@ class RedisBackend(Backend):
         return snapshot
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
-        _, snapshot = await self._open(key, changes, window, token=new_id(), take=True)
-        return snapshot
+        while True:
+            # Not found means: made by a first attempt whose reply was lost, and deleted since then.
+            with suppress(SessionNotFoundError):
+                _, snapshot = await self._open(key, changes, window, token=new_id(), take=True)
+                return snapshot
 
     async def _open(
         self, key: SessionKey, changes: Changes, window: Window, *, token: str, take: bool
     ) -> tuple[bool, Snapshot]:
-        """Make a session, or take one that is there; tell whether this call has made it."""
+        """Make a session, or take one that is there; tell whether this call has made it.
+
+        Raises:
+            SessionNotFoundError: This call has made it, and somebody has deleted it since.
+        """
+        names = self._keyspace.session(key)
         reply = await self._run(
             key,
             _CREATE,
-            self._keys(key),
+            [*names.own, names.index, names.user, names.calls, *self._app_keys(key.app_name)],
             [
                 token,
                 "1" if take else "",
@@ -119,6 +130,8 @@ class RedisBackend(Backend):
         )
         if reply[1] == b"exists":
             raise SessionExistsError(key)
+        if reply[1] == b"gone":
+            raise SessionNotFoundError(key)
         check_ours(key, reply)
         if reply[3]:
             # Housekeeping must not make an error of a session that was made; a later creation
@@ -211,20 +224,22 @@ class RedisBackend(Backend):
 
     async def delete(self, key: SessionKey) -> None:
         names = self._keyspace.session(key)
-        await self._run(key, _DELETE, [names.index, *names.own], [key.session_id])
+        await self._run(
+            key, _DELETE, [names.index, names.calls, *names.own], [new_id(), key.session_id]
+        )
 
     async def delete_user(self, user: UserKey) -> None:
-        index = self._keyspace.index(user)
+        index, calls = self._keyspace.index(user), self._keyspace.user_calls(user)
         while positions := await self._positions(user, _DELETED_AT_ONCE, None):
             ids = [place.session_id for place in positions]
             keys = [
                 self._keyspace.session(SessionKey(user.app_name, user.user_id, each))
                 for each in ids
             ]
-            await self._run(
-                user, _DELETE, [index, *itertools.chain.from_iterable(key.own for key in keys)], ids
-            )
-        await self._run(user, _DELETE, [index, self._keyspace.user(user)], [])
+            names = itertools.chain.from_iterable(key.own for key in keys)
+            await self._run(user, _DELETE, [index, calls, *names], [new_id(), *ids])
+        # The last call takes along what is remembered of calls, and so cannot be among them.
+        await self._run(user, _DELETE, [index, calls, self._keyspace.user(user), calls], [""])
 
     # -- the log
 
@@ -241,9 +256,15 @@ class RedisBackend(Backend):
         return await self._write(key, expected_revision, touched, args)
 
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        triples = _triples(changes)
+        return await self._update(key, _triples(changes))
+
+    async def _update(self, key: SessionKey, triples: list[tuple[str, str, bytes]]) -> Receipt:
         touched = {target.lower() for target, _, _ in triples}
-        return await self._write(key, None, touched, [len(triples), *_flat(triples)])
+        if not triples:
+            return await self._write(key, None, touched, [0])
+        calls = self._keyspace.session(key).calls
+        args = [len(triples), new_id(), *_flat(triples)]
+        return await self._write(key, None, touched, args, calls)
 
     async def _write(
         self,
@@ -251,9 +272,10 @@ class RedisBackend(Backend):
         expected_revision: int | None,
         touched: set[str],
         args: Sequence[Argument],
+        *calls: str,
     ) -> Receipt:
         names = self._keyspace.session(key)
-        keys = [names.session, names.events, names.ids, names.index]
+        keys = [names.session, names.events, names.ids, names.index, *calls]
         scopes = ""
         if "u" in touched:
             keys.append(names.user)
@@ -319,14 +341,20 @@ class RedisBackend(Backend):
     # -- state
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
-        ttl = self.retention.app_state_ttl
         await self._update_scope(
-            described_app(app_name), [self._keyspace.app(app_name)], changes, ttl
+            described_app(app_name),
+            [self._keyspace.app(app_name), self._keyspace.app_calls(app_name)],
+            changes,
+            self.retention.app_state_ttl,
         )
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
-        ttl = self.retention.user_state_ttl
-        await self._update_scope(user, [self._keyspace.user(user)], changes, ttl)
+        await self._update_scope(
+            user,
+            [self._keyspace.user(user), self._keyspace.user_calls(user)],
+            changes,
+            self.retention.user_state_ttl,
+        )
 
     async def _update_scope(
         self,
@@ -334,10 +362,12 @@ class RedisBackend(Backend):
         keys: Sequence[str],
         changes: ScopeChanges,
         ttl: int,
-        step: str = "",
+        *,
+        call: str | None = None,
+        remembered: int = _LATELY,
     ) -> None:
-        triples = _scope_triples("s", "", changes)
-        args = [ttl, step, REMEMBERED_IDS, *_flat(triples)]
+        """Change a scope, unless a call of this name has; one without a name gets its own."""
+        args = [ttl, call or new_id(), remembered, *_flat(_scope_triples("s", "", changes))]
         await self._run(subject, _UPDATE_SCOPE, keys, args)
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:

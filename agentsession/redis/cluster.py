@@ -113,7 +113,7 @@ class ClusterBackend(RedisBackend):
         first = (
             super().update_state(key, others)
             if others or not changes.app
-            else self._write(key, None, set(), [1, "S", "", b""])
+            else self._update(key, [("S", "", b"")])
         )
 
         async def both() -> Receipt:
@@ -131,7 +131,8 @@ class ClusterBackend(RedisBackend):
             [self._keyspace.app(key.app_name), self._keyspace.steps(key.app_name)],
             changes,
             self.retention.app_state_ttl,
-            f"{self._keyspace.session(key).session} {name}",
+            call=f"{self._keyspace.session(key).session} {name}",
+            remembered=self.retention.app_state_ttl,
         )
 
     async def _with_app(self, app_name: str, snapshot: Snapshot) -> Snapshot:

@@ -10,6 +10,8 @@ session:{app:user}:sid   Hash       v, created, updated, revision, count, last, 
 events:{app:user}:sid    Sorted set the log; score: time in µs, value: event as JSON
 eventids:{app:user}:sid  Sorted set event ids; score: position
 sessions:{app:user}      Sorted set session ids; score: last activity in µs
+usercalls:{app:user}     Sorted set writes to the user's data that were made lately, events aside
+appcalls:{app}           Sorted set the same for the application's state; both go after ten minutes
 appsteps:{app}           Sorted set on a cluster only: writes whose change to app state was made
 ======================== ========== =====================================================
 
@@ -51,6 +53,7 @@ class SessionKeys(Struct, frozen=True):
     ids: str
     index: str
     user: str
+    calls: str
 
     @property
     def own(self) -> tuple[str, str, str]:
@@ -91,6 +94,7 @@ class Keyspace:
             f"{prefix}eventids:{name}",
             f"{prefix}sessions:{tag}",
             f"{prefix}userdata:{tag}",
+            f"{prefix}usercalls:{tag}",
         )
 
     def index(self, user: UserKey) -> str:
@@ -100,6 +104,14 @@ class Keyspace:
     def user(self, user: UserKey) -> str:
         """Return the key of a user's state."""
         return f"{self.prefix}userdata:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
+
+    def user_calls(self, user: UserKey) -> str:
+        """Return the key of the calls that have changed a user's data lately."""
+        return f"{self.prefix}usercalls:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
+
+    def app_calls(self, app_name: str) -> str:
+        """Return the key of the calls that have changed an application's state lately."""
+        return f"{self.prefix}appcalls:{{{_escape(app_name)}}}"
 
     def app(self, app_name: str) -> str:
         """Return the key of an application's state."""

@@ -41,6 +41,7 @@ async def test_the_keys_are_as_documented(
         session = await service.create_session(KEY, {"a": 1, "user:b": b"2", "app:c": "3"})
         event = await service.append_event(session, say("hi", id="e1"))
         await service.append_event(session, say("ho", id="e2"))
+        await service.update_app_state("app", {"c": "3"})
         found = {
             key.decode().removeprefix(prefix): (await client.type(key)).decode()
             for key in await client.keys(f"{prefix}*")
@@ -52,6 +53,8 @@ async def test_the_keys_are_as_documented(
             "events:{app:user}:session": "zset",
             "eventids:{app:user}:session": "zset",
             "sessions:{app:user}": "zset",
+            "usercalls:{app:user}": "zset",
+            "appcalls:{app}": "zset",
         }
         assert await client.hgetall(f"{prefix}appdata:{{app}}") == {b"c": b'"3"'}
         assert await client.hgetall(f"{prefix}userdata:{{app:user}}") == {b"b": b"\x002"}
@@ -70,7 +73,8 @@ async def test_the_keys_are_as_documented(
         assert ids == [(b"e1", 1.0), (b"e2", 2.0)]
         await service.delete_user(KEY.user)
         await service.delete_app_state("app", "c")
-    assert await client.keys(f"{prefix}*") == []
+    # This goes by itself, and holds nothing of anybody's.
+    assert await client.keys(f"{prefix}*") == [f"{prefix}appcalls:{{app}}".encode()]
 
 
 def test_keys_escape_what_means_something() -> None:

@@ -1,9 +1,11 @@
 -- Adds events to the end of a session's log and applies changes to state, or does nothing at all.
 --
--- KEYS   1 session, 2 events, 3 ids, 4 index, then user state and app state as far as ARGV[9] names them
+-- KEYS   1 session, 2 events, 3 ids, 4 index, then calls run lately if there are changes without an event, then user state
+--        and app state as far as ARGV[9] names them
 -- ARGV   1 echo, 2 expected revision or '', 3 and 4 the last rank to trim from events and from ids, counted from the
 --        end, or '' without a limit, 5 session ttl, 6 user ttl, 7 app ttl, 8 session id,
---        9 scopes changed: '', 'u', 'a' or 'ua', 10 number of changes without an event, these changes,
+--        9 scopes changed: '', 'u', 'a' or 'ua', 10 number of changes without an event, 0 if there are events; if there
+--        are any, the call and these changes,
 --        then for each event: id, time in microseconds, payload, number of changes, these changes
 -- Returns {echo, 'ok', revision, last position, updated, created, position of each event}, {echo, 'missing'},
 --        {echo, 'conflict', revision} or {echo, 'foreign', version found or ''}
@@ -19,10 +21,11 @@ local session, events, ids, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local echo, expected, scopes = ARGV[1], ARGV[2], ARGV[9]
 local call, format = redis.call, string.format
 
+local loose, loose_at = ARGV[10] + 0, 12
 local user, app
 if scopes ~= '' then
   if scopes ~= 'a' then
-    user = KEYS[5]
+    user = KEYS[loose > 0 and 6 or 5]
     call('HLEN', user)
   end
   if scopes ~= 'u' then
@@ -38,8 +41,7 @@ if meta[1] ~= '1' then
   end
   return { echo, 'foreign', meta[1] or '' }
 end
-local loose, argc = ARGV[10] + 0, #ARGV
-local first = 11 + 3 * loose
+local first, argc = loose > 0 and loose_at + 3 * loose or 11, #ARGV
 
 -- A repeat is answered as the first time was, whatever the revision is by now.
 if expected ~= '' and expected ~= meta[2] then
@@ -56,8 +58,15 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local before, last = meta[3] + 0, meta[4] + 0
 local count, position, moment = before, meta[3], meta[4]
-local reply = { echo, 'ok', meta[2] + 0, before, meta[5] + 0, meta[6] + 0, 0 }
+local reply = { echo, 'ok', meta[2] + 0, before, meta[5] + 0, meta[6] + 0 }
 local size, changing, failure = 6, loose > 0, false
+
+if loose > 0 then
+  --! uses once
+  if ran_before(KEYS[5], ARGV[11]) then
+    return reply
+  end
+end
 
 local at = first
 while at <= argc do
@@ -115,7 +124,11 @@ if failure or changing then
   if failure then
     return failure
   end
-  apply_changes(11, loose, session, user, app)
+  if loose > 0 then
+    --! uses once
+    apply_changes(loose_at, loose, session, user, app)
+    remember(KEYS[5], ARGV[11], lately)
+  end
   if user then
     move_scope_expiry(user, tonumber(ARGV[6]))
   end

@@ -1,17 +1,18 @@
---! uses session_expiry, scope_expiry, changes, snapshot
+--! uses session_expiry, scope_expiry, changes, snapshot, once
 -- Makes a session, or finds the one that is there.
 --
--- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 app state (absent where it lives on another node)
+-- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 calls run lately, 7 app state (absent where it lives on another node)
 -- ARGV   1 echo, 2 the creator's token, 3 '1' to take a session that is there, 4 session id,
 --        5 session ttl, 6 user ttl, 7 app ttl, 8 '1' to move expiry when found,
 --        9 after, 10 since, 11 last: the window of events (lib/snapshot.lua), then the changes
 -- Returns {echo, 'created' also by this token before, or 'found', snapshot, oldest ids of the index or none},
---        {echo, 'exists'} or {echo, 'foreign', version found or ''}
+--        {echo, 'exists'}, {echo, 'gone'} if this token made it and somebody has deleted it since,
+--        or {echo, 'foreign', version found or ''}
 --
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
 -- have expired (prune.lua): so that the index of a user who never lists stays as small as it should.
 
-local session, events, ids, index, user, app = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local session, events, ids, index, user, calls, app = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local echo, token = ARGV[1], ARGV[2]
 local ttl, user_ttl, app_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
@@ -40,6 +41,9 @@ if redis.call('EXISTS', session) == 1 then
   return view('found', {})
 end
 
+if ran_before(calls, token) then
+  return { echo, 'gone' }
+end
 -- These two fail before anything is written if they hold another type of data.
 redis.call('HLEN', user)
 if app then
@@ -77,4 +81,5 @@ else
   -- This session lives for ever, so the index does, whatever another configuration had set.
   redis.call('PERSIST', index)
 end
+remember(calls, token, lately)
 return view('created', oldest)

@@ -1,13 +1,22 @@
+--! uses once
 -- Deletes sessions, each with all that belongs to it. An index without entries is gone by itself.
 --
--- KEYS   1 index, then all keys to delete
--- ARGV   1 echo, 2 and on: session ids to take out of the index
+-- KEYS   1 index, 2 calls run lately, then all keys to delete
+-- ARGV   1 echo, 2 the call, or '' for one to forget at once, 3 and on: session ids to take out of the index
 -- Returns {echo, 'ok'}
 
-for i = 2, #KEYS do
-  redis.call('UNLINK', KEYS[i])
+local index, calls, this = KEYS[1], KEYS[2], ARGV[2]
+if ran_before(calls, this) then
+  return { ARGV[1], 'ok' }
 end
-for i = 2, #ARGV do
-  redis.call('ZREM', KEYS[1], ARGV[i])
+local deleted = 0
+for i = 3, #KEYS do
+  deleted = deleted + redis.call('UNLINK', KEYS[i])
+end
+for i = 3, #ARGV do
+  redis.call('ZREM', index, ARGV[i])
+end
+if deleted > 0 and this ~= '' then
+  remember(calls, this, lately)
 end
 return { ARGV[1], 'ok' }

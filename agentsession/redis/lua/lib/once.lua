@@ -1,0 +1,21 @@
+-- Calls that were run lately: a call may be repeated when its reply is lost, and a copy of it may arrive late.
+-- Neither must undo what others have written since. An append needs none of this: the ids of its events tell.
+--
+-- A script asks before its first write and remembers when nothing can fail any more, so that one which fails is not remembered.
+-- A thousand calls are more than any that are repeated or under way, and so are those of ten minutes.
+
+local lately = 600000
+
+local function ran_before(calls, call)
+  return redis.call('ZSCORE', calls, call)
+end
+
+-- For how long is in milliseconds; 0 is for ever.
+local function remember(calls, call, life)
+  local time = redis.call('TIME')
+  redis.call('ZADD', calls, string.format('%d', time[1] * 1000000 + time[2]), call)
+  redis.call('ZREMRANGEBYRANK', calls, 0, -1001)
+  if life > 0 then
+    redis.call('PEXPIRE', calls, life)
+  end
+end

@@ -1,0 +1,119 @@
+"""Runs many trials: ``python -m reliability --minutes 2 --seed 7``, or ``nox -s soak``.
+
+Two ways. For some minutes, all faults in rotation, round after round, with memory and open
+connections held flat (the default); or, with ``--operations`` and ``--kills``, one large trial each
+of cancellations, of lost replies, and of kills on an append-only file that is synced before each
+answer. The seed is printed first, and decides what is done; the exit code is 1 if anything at all
+was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import time
+
+import servers
+
+from reliability.faults import FAULTS
+from reliability.footprint import Footprint
+from reliability.report import complaint, table
+from reliability.trial import Trial, Verdict, run
+
+# By then the code is loaded, and what is kept for reuse has been filled.
+_WARM = 3
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("reliability", description="Attack the service and check.")
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long to go on")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--round", type=int, default=1000, help="operations of a round")
+    parser.add_argument("--server", choices=sorted(servers.binaries()), default="valkey")
+    parser.add_argument("--operations", type=int, help="prove it once, with so many each")
+    parser.add_argument("--kills", type=int, default=200, help="how often the server is killed")
+    return parser.parse_args(given)
+
+
+def everything(seed: int, operations: int) -> Trial:
+    """Return a round of the soak: every fault twice."""
+    return Trial(
+        name="everything",
+        seed=seed,
+        operations=operations,
+        faults=tuple(FAULTS),
+        strikes=2 * len(FAULTS),
+        cancelling=0.1,
+        limit=50,
+        processes=1,
+    )
+
+
+def proofs(seed: int, operations: int, kills: int) -> list[Trial]:
+    """Return the trials of the full size."""
+    return [
+        Trial(name="cancelled", seed=seed, operations=operations, cancelling=0.4, processes=1),
+        Trial(name="replies lost", seed=seed, operations=operations, losing=0.2, processes=1),
+        Trial(name="arrived late", seed=seed, operations=operations, lateness=0.05, processes=1),
+        Trial(
+            name="server killed",
+            seed=seed,
+            operations=operations,
+            faults=("kill_and_restart",),
+            strikes=kills,
+            processes=1,
+        ),
+    ]
+
+
+def one(trial: Trial, binary: str) -> Verdict:
+    """Run a trial, and say how it went."""
+    verdict = asyncio.run(run(trial, binary))
+    if verdict.violations:
+        print(f"{len(verdict.violations):,} violations with seed {trial.seed}:")
+        print(complaint(verdict.violations), flush=True)
+    return verdict
+
+
+def prove(options: argparse.Namespace, binary: str) -> bool:
+    """Run each large trial once; tell whether all was well."""
+    trials = proofs(options.seed, options.operations, options.kills)
+    verdicts = [one(trial, binary) for trial in trials]
+    print(table(verdicts))
+    return not any(verdict.violations for verdict in verdicts)
+
+
+def soak(options: argparse.Namespace, binary: str) -> bool:
+    """Run round after round until the time is over or something is wrong."""
+    until = time.monotonic() + 60 * options.minutes
+    verdicts: list[Verdict] = []
+    grown: list[str] = []
+    while time.monotonic() < until and not (grown or any(each.violations for each in verdicts)):
+        trial = everything(options.seed + len(verdicts), options.round)
+        verdicts.append(one(trial, binary))
+        footprint = Footprint.now()
+        if len(verdicts) <= _WARM:
+            warm = footprint
+        grown = footprint.grown_since(warm)
+        print(
+            f"round {len(verdicts)}: {verdicts[-1].outcomes.total():,} operations, "
+            f"{footprint.memory:,} kB, {footprint.files} files",
+            flush=True,
+        )
+    print(table(verdicts))
+    print(complaint(grown), end="\n" if grown else "")
+    return not grown and not any(verdict.violations for verdict in verdicts)
+
+
+def main(given: list[str] | None = None) -> int:
+    options = arguments(given)
+    binary = servers.binaries()[options.server]
+    print(f"seed {options.seed}, {options.server}", flush=True)
+    well = prove(options, binary) if options.operations else soak(options, binary)
+    print("all well" if well else f"something is wrong; again with --seed {options.seed}")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,149 @@
+"""What workers did and saw: plain records, which travel between processes as lines of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from agentsession import SessionKey
+
+Outcome: TypeAlias = Literal["ok", "failed", "unknown", "wrong"]
+"""``failed`` promises that nothing was written; ``wrong`` is an answer that no fault excuses."""
+
+
+class Sent(Struct, frozen=True):
+    """An event as a worker sends it, again and again perhaps.
+
+    Attributes:
+        id: Unique in the whole run.
+        delta: What it does to state; ``None`` deletes a name. No other session's events, and of
+            this session's only the same worker's, have these names.
+    """
+
+    id: str
+    delta: dict[str, int | None] = {}
+
+
+class Cancel(Struct, frozen=True):
+    """When and how a call is cancelled: after so many turns of the event loop."""
+
+    style: Literal["asyncio", "anyio"]
+    turns: int
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One call that a worker makes.
+
+    Attributes:
+        kind: Which call; a key of ``workers.CALLS``.
+        key: The session that it is about.
+        sent: The events to append.
+        values: Names of state to set without an event, with prefixes; only this worker sets them,
+            and each value is higher than the one before.
+        limit: How many events to read.
+        cancel: Whether and when to cancel it.
+        again: Whether to make the call again if its outcome is unknown.
+    """
+
+    kind: str
+    key: SessionKey
+    sent: list[Sent] = []
+    values: dict[str, int] = {}
+    limit: int = 0
+    cancel: Cancel | None = None
+    again: bool = False
+
+
+class Seen(Struct, frozen=True, array_like=True):
+    """An event as a reader got it."""
+
+    seq: int
+    id: str
+    words: str
+
+
+class View(Struct, kw_only=True):
+    """What a read returned: a session, or a page of its log, which has no state."""
+
+    events: list[Seen]
+    state: dict[str, Any] | None = None
+    last_seq: int = 0
+    revision: int = 0
+    updated: int = 0
+
+
+class Operation(Struct, kw_only=True):
+    """A call with what became of it.
+
+    Attributes:
+        worker: Who made it.
+        number: Counts the worker's calls.
+        step: The call.
+        started: When, on the machine's monotonic clock, which all its processes share.
+        ended: When it returned, or ``None``: its process died before.
+        outcome: ``unknown`` until more is known.
+        error: What was raised.
+        seqs: Where the events of an append are, as acknowledged.
+        expected_revision: The revision that an append insisted on.
+        view: What a read of one session returned, also the one before an append that insists on a
+            revision; ``None`` if it is not there.
+        listed: What a listing returned: state by session id.
+    """
+
+    worker: str
+    number: int
+    step: Step
+    started: int = 0
+    ended: int | None = None
+    outcome: Outcome = "unknown"
+    error: str = ""
+    seqs: list[int] = []
+    expected_revision: int | None = None
+    view: View | None = None
+    listed: dict[str, dict[str, Any]] | None = None
+
+    @property
+    def acknowledged(self) -> bool:
+        return self.outcome == "ok"
+
+
+class History:
+    """All operations of a run, the latest record of each."""
+
+    def __init__(self) -> None:
+        self._operations: dict[tuple[str, int], Operation] = {}
+        self.finished = 0
+
+    def record(self, operation: Operation) -> None:
+        self._operations[operation.worker, operation.number] = operation
+        self.finished += operation.ended is not None
+
+    def read(self, lines: Iterable[bytes]) -> None:
+        """Record what a worker of another process wrote down."""
+        for operation in decoded(lines):
+            self.record(operation)
+
+    def __iter__(self) -> Iterator[Operation]:
+        return iter(self._operations.values())
+
+    def __len__(self) -> int:
+        return len(self._operations)
+
+
+def words_of(event_id: str, key: SessionKey) -> str:
+    """Return the content of an event, which says whose it is."""
+    return f"{event_id} of {key.app_name}/{key.user_id}/{key.session_id}"
+
+
+def encoded(operation: Operation) -> bytes:
+    return msgspec.json.encode(operation) + b"\n"
+
+
+def decoded(lines: Iterable[bytes]) -> Iterator[Operation]:
+    """Decode lines; the last one of a process that was killed may be half a line."""
+    for line in lines:
+        if line.endswith(b"\n"):
+            yield msgspec.json.decode(line, type=Operation)

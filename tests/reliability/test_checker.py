@@ -1,0 +1,102 @@
+"""The checker finds every kind of wrong, and nothing where all is right."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import servers
+
+from agentsession import SessionService
+from agentsession.redis import backend
+from agentsession.redis.scripts import Script
+from agentsession.retention import Retention
+from reliability import broken
+from reliability.checker import kind_of, violations
+from reliability.history import History
+from reliability.plan import Planner
+from reliability.trial import Trial, run, visit
+from reliability.workers import Worker
+
+LIMIT = 20
+
+BROKEN = [
+    (broken.DropsAnEvent, "lost"),
+    (broken.ReordersTwo, "disagreement"),
+    (broken.LetsTheLaterOneOvertake, "order"),
+    (broken.StoresAnEventTwice, "twice"),
+    (broken.AppliesADeltaTwice, "state"),
+    (broken.LosesADelta, "state"),
+    (broken.LosesAnUpdate, "state"),
+    (broken.AnswersWithAnotherSession, "foreign"),
+    (broken.ShowsAnothersState, "foreign"),
+    (broken.ForgetsTheLimit, "limit"),
+    (broken.StoresHalfABatch, "half"),
+    (broken.StoresWhatItRefuses, "ghost"),
+    (broken.IgnoresTheRevision, "order"),
+    (broken.ReadsWhatIsOld, "lost"),
+    (broken.KeepsWhatWasDeleted, "ghost"),
+    (broken.ForgetsASession, "lost"),
+    (broken.RaisesARawError, "wrong"),
+]
+
+
+async def found_in_memory(kept: broken.Sometimes) -> list[str]:
+    """Let three workers work over one backend, and check what they did."""
+    history = History()
+    service = SessionService(kept)
+    await visit(service, history, "the first", "open")
+    async with asyncio.TaskGroup() as group:
+        for name in ("a", "b", "c"):
+            steps = Planner(7, name, cancelling=0.1).steps(400)
+            group.create_task(Worker(name, service, history.record).work(steps))
+    await visit(service, history, "the last", "whole", "list")
+    return violations(history, limit=LIMIT)
+
+
+async def test_an_honest_backend_passes() -> None:
+    """Nothing is found where nothing is wrong."""
+    assert await found_in_memory(broken.Sometimes(Retention(event_limit=LIMIT))) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), BROKEN, ids=lambda value: getattr(value, "__name__", value)
+)
+async def test_a_broken_backend_is_caught(kind: type[broken.Sometimes], expected: str) -> None:
+    """Each broken promise is found, and called by its name."""
+    kept = kind(Retention(event_limit=LIMIT))
+    found = await found_in_memory(kept)
+    assert kept.broken
+    assert expected in {kind_of(each) for each in found}, found
+
+
+# What is taken out of which script or put in, and what is found then.
+SCRIPTS = [
+    ("_APPEND", "call('ZADD', ids, 'NX', ", "call('ZADD', ids, ", "disagreement"),
+    ("_APPEND", "ARGV[at]) == 1 then", "ARGV[at]) >= 0 then", "twice"),
+    ("_APPEND", "if expected ~= '' and", "if false and", "order"),
+    ("_APPEND", "apply_changes(at + 4,", "(function() end)(at + 4,", "state"),
+    ("_APPEND", "if ARGV[3] ~= '' and count >= -ARGV[3] then", "if false then", "limit"),
+    ("_APPEND", "redis.call('PEXPIRE', session, ttl)", "", "expiry"),
+    ("_APPEND", "redis.call('PEXPIRE', events, ttl)", "", "expiry"),
+    ("_APPEND", "redis.call('PEXPIRE', ids, ttl)", "", "expiry"),
+    ("_APPEND", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
+    ("_APPEND", "if ARGV[5] ~= '0' or meta[7] then", "if false then", "expiry"),
+    ("_APPEND", "local revision =", "call('INCR', 'stranger') local revision =", "foreign"),
+    ("_DELETE", "redis.call('UNLINK', KEYS[i])", "redis.call('UNLINK', KEYS[3])", "left over"),
+    ("_CREATE", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "sound", "unsound", "expected"), SCRIPTS)
+async def test_a_broken_script_is_caught(
+    monkeypatch: pytest.MonkeyPatch, name: str, sound: str, unsound: str, expected: str
+) -> None:
+    """Without this or that line of a script, the checker finds what the line is for."""
+    script = getattr(backend, name)
+    assert sound in script.text
+    text = script.text.replace(sound, unsound)
+    monkeypatch.setattr(backend, name, Script(script.name, text, "0" * 40, script.writes))
+    trial = Trial(name="a broken script", seed=3, operations=300, limit=LIMIT, services=2)
+    verdict = await run(trial, servers.binaries()["valkey"])
+    assert expected in {kind_of(each) for each in verdict.violations}, verdict.violations

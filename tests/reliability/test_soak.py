@@ -1,0 +1,53 @@
+"""The command that runs many trials: what it prints and how it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentsession.redis import backend
+from agentsession.redis.scripts import Script
+from reliability import __main__ as command
+from reliability.footprint import Footprint
+
+TESTS = Path(__file__).parent.parent
+
+
+def test_a_short_soak_finds_nothing() -> None:
+    """The seed is printed first, then rounds and counts; all is well, and the exit code is 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "reliability", "--minutes=0.03", "--round=200", "--seed=7"],
+        env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, lines[-1]) == (0, "", "all well"), done
+    assert lines[0] == "seed 7, valkey"
+    assert lines[1].startswith("round 1: ")
+    assert lines[-2].startswith("everything")
+
+
+def test_a_proof_names_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was lost is counted in its column, and the exit code is 1."""
+    unsound = backend._APPEND.text.replace("ARGV[at]) == 1 then", "ARGV[at]) >= 0 then")
+    monkeypatch.setattr(backend, "_APPEND", Script("append", unsound, "0" * 40, writes=True))
+    monkeypatch.setattr(command, "proofs", lambda *_: [command.everything(7, 300)])
+    assert command.main(["--operations=300", "--seed=7"]) == 1
+    printed = capsys.readouterr().out
+    assert "violations with seed 7" in printed
+    assert "twice: " in printed
+    assert printed.endswith("something is wrong; again with --seed 7\n")
+
+
+def test_what_grows_is_named() -> None:
+    """Memory may differ a little, open files may not."""
+    warm = Footprint(100_000, 10)
+    assert warm.grown_since(warm) == []
+    assert Footprint(110_000, 9).grown_since(warm) == []
+    assert len(Footprint(120_000, 11).grown_since(warm)) == 2
+    assert Footprint.now().memory > 1000

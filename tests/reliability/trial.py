@@ -1,0 +1,178 @@
+"""One run: workers, faults, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import msgspec
+from msgspec import Struct
+
+from agentsession import SessionService
+from reliability.checker import violations
+from reliability.checks_of_keys import key_violations
+from reliability.faults import FAULTS
+from reliability.history import History, Step
+from reliability.ledger import Ledger
+from reliability.plan import shared_sessions
+from reliability.process import Orders, work
+from reliability.site import DURABLE, Site, Terms, opened, tasks_left
+from reliability.workers import Worker
+
+_TESTS = Path(__file__).parent.parent
+# A service that gives up soon, so that outcomes stay unknown and servers are unavailable.
+_HASTY = 0.3
+_WORKERS_OF_A_SERVICE = 3
+
+
+class Trial(Struct, frozen=True, kw_only=True):
+    """What a run is like; its seed decides the rest.
+
+    Attributes:
+        name: For people.
+        seed: Decides every step and every fault, not when they meet.
+        operations: About how many calls are made, by all workers together.
+        faults: What befalls the site, in turn; see ``faults.FAULTS``.
+        strikes: How many of them, spread over the operations.
+        cancelling: How likely a call is to be cancelled.
+        losing: How likely a reply is to be lost with its connection.
+        lateness: How likely what a client sends is to arrive after the client has given up.
+        limit: The most events of a session.
+        services: How many services there are in this process; the last one is hasty.
+        processes: How many other processes take part; one of several is killed on the way.
+    """
+
+    name: str
+    seed: int
+    operations: int
+    faults: tuple[str, ...] = ()
+    strikes: int = 0
+    cancelling: float = 0.0
+    losing: float = 0.0
+    lateness: float = 0.0
+    limit: int | None = None
+    services: int = 3
+    processes: int = 0
+
+    @property
+    def operations_of_a_worker(self) -> int:
+        return self.operations // (_WORKERS_OF_A_SERVICE * (self.services + self.processes)) + 1
+
+
+class Verdict(Struct, kw_only=True):
+    """What came of a run.
+
+    Attributes:
+        violations: Everything that was wrong.
+        outcomes: How many operations were ok, failed, unknown or wrong.
+        acknowledged: How many events somebody was told are stored.
+        strikes: How many faults there were.
+        lost_replies: How many replies were lost.
+        late_arrivals: How often what a client sent came late.
+    """
+
+    trial: Trial
+    violations: list[str]
+    outcomes: Counter[str]
+    acknowledged: int
+    strikes: int
+    lost_replies: int
+    late_arrivals: int
+
+
+async def run(trial: Trial, binary: str) -> Verdict:
+    """Run a trial on a server of its own."""
+    before = asyncio.all_tasks()
+    history = History()
+    options = DURABLE if "kill_and_restart" in trial.faults else ()
+    async with opened(binary, *options, seed=trial.seed) as site:
+        await site.house_strangers()
+        strangers = (await site.look()).strangers
+        async with Terms(limit=trial.limit).open(site.server.url) as service:
+            await visit(service, history, "the first", "open")
+        strikes = await _attack(site, trial, history)
+        site.proxy.calm()
+        left = await site.connections_left()
+        async with Terms(limit=trial.limit).open(site.server.url) as service:
+            await visit(service, history, "the last", "whole", "list")
+        kept = await site.look()
+    left += await tasks_left(before)
+    ledger = Ledger(history)
+    return Verdict(
+        trial=trial,
+        violations=[
+            *violations(history, limit=trial.limit),
+            *key_violations(ledger, kept, strangers),
+            *left,
+        ],
+        outcomes=Counter(operation.outcome for operation in history),
+        acknowledged=sum(1 for _ in ledger.acknowledged()),
+        strikes=strikes,
+        lost_replies=site.proxy.lost_replies,
+        late_arrivals=site.proxy.late_arrivals,
+    )
+
+
+async def visit(service: SessionService, history: History, who: str, *kinds: str) -> None:
+    """Make some calls on every session that anybody knows of, before or after everything."""
+    keys = dict.fromkeys([*shared_sessions(), *(each.step.key for each in history)])
+    visitor = Worker(who, service, history.record)
+    await visitor.work(Step(kind=kind, key=key) for key in keys for kind in kinds)
+
+
+async def _attack(site: Site, trial: Trial, history: History) -> int:
+    """Let everybody work while the faults befall the site; return how many did."""
+    site.proxy.losing, site.proxy.lateness = trial.losing, trial.lateness
+    async with asyncio.TaskGroup() as group:
+        striking = group.create_task(_strike(site, trial, history))
+        for number in range(trial.services):
+            orders = _orders(site, trial, f"s{number}", hasty=number == trial.services - 1)
+            group.create_task(work(orders, history.record))
+        for number in range(trial.processes):
+            orders = _orders(site, trial, f"p{number}", hasty=False)
+            group.create_task(_employ(orders, history, killed=number > 0))
+    return striking.result()
+
+
+def _orders(site: Site, trial: Trial, team: str, *, hasty: bool) -> Orders:
+    terms = Terms(limit=trial.limit)
+    return Orders(
+        url=site.proxy.url,
+        terms=msgspec.structs.replace(terms, timeout=_HASTY) if hasty else terms,
+        seed=trial.seed,
+        workers=[f"{team}w{number}" for number in range(_WORKERS_OF_A_SERVICE)],
+        operations=trial.operations_of_a_worker,
+        cancelling=trial.cancelling,
+    )
+
+
+async def _employ(orders: Orders, history: History, *, killed: bool) -> None:
+    """Let another process work, and record what it prints; or kill it when it is half done."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "reliability.process", msgspec.json.encode(orders).decode(),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(_TESTS)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    half = orders.operations * len(orders.workers)
+    lines = 0
+    async for line in process.stdout:
+        history.read([line])
+        lines += 1
+        if killed and lines == half:
+            process.kill()
+    assert await process.wait() == (-9 if killed else 0)
+
+
+async def _strike(site: Site, trial: Trial, history: History) -> int:
+    """Let faults befall the site, one whenever another part of the operations is done."""
+    random = Random(trial.seed)
+    for number in range(trial.strikes):
+        due = (number + 1) * trial.operations // (trial.strikes + 1)
+        while history.finished < due:
+            await asyncio.sleep(0.001)
+        await FAULTS[trial.faults[number % len(trial.faults)]](site, random)
+    return trial.strikes
