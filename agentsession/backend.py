@@ -31,6 +31,7 @@ from msgspec import Struct
 from agentsession.state import NO_CHANGES, Changes, ScopeChanges
 
 if TYPE_CHECKING:
+    from agentsession.concerns import Concern
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
 
@@ -307,6 +308,17 @@ class Backend(ABC):
     @abstractmethod
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         """Return a user's state, empty if there is none."""
+
+    async def check(self) -> list[Concern]:
+        """Look for what endangers the data; an empty list if there is nothing to report.
+
+        It changes nothing and leaves nothing behind. A backend that knows of no dangers needs no
+        such method.
+
+        Raises:
+            BackendUnavailableError: The data's keeper cannot be reached, so nothing is known.
+        """
+        return []
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
+    from agentsession.concerns import Concern
+
 __all__ = ["ContentType", "SessionService"]
 
 _MAX_BATCH: Final = 1000
@@ -108,6 +110,24 @@ class SessionService:
         """Let go of connections and tasks; may be called again. Data on a server stays."""
         self._closed = True
         await self._backend.aclose()
+
+    async def check(self) -> list[Concern]:
+        """Look for what endangers the data; worth a call when a program starts.
+
+        On Redis: a server that evicts, keeps no append-only file, fails to save, is a replica, is
+        too old, or refuses scripts or their commands, and clocks that differ. Of a cluster one node
+        is asked, since nodes are configured alike. In memory: that the data goes with the process.
+        Nothing is changed and nothing is left behind.
+
+        Returns:
+            What there is to report, often nothing. :mod:`agentsession.concerns` lists the codes;
+            whoever would rather not start than lose data looks at ``severity``.
+
+        Raises:
+            BackendUnavailableError: The server cannot be reached.
+        """
+        self._check_usable()
+        return await self._backend.check()
 
     # -- sessions
 

@@ -45,6 +45,7 @@ ON_AN_APP: dict[str, Call] = {
     "get_app_state": lambda service, app: service.get_app_state(app),
     "delete_app_state": lambda service, app: service.delete_app_state(app, "a"),
 }
+ON_NOTHING: dict[str, Call] = {"check": lambda service: service.check()}
 # Where a session may come without an id.
 CREATING = ("create_session", "get_or_create_session")
 
@@ -68,7 +69,7 @@ def test_every_method_is_tried_here() -> None:
         for name in dir(InMemorySessionService)
         if not name.startswith("_") and name not in ("aclose", "backend")
     }
-    assert methods == {*ON_A_SESSION, *ON_A_USER, *ON_AN_APP}
+    assert methods == {*ON_A_SESSION, *ON_A_USER, *ON_AN_APP, *ON_NOTHING}
 
 
 @by_name(ON_A_SESSION)
@@ -340,6 +341,7 @@ EVERY_CALL: dict[str, Callable[[InMemorySessionService], Awaitable[object]]] = {
     **{name: lambda service, call=call: call(service, KEY) for name, call in ON_A_SESSION.items()},
     **{name: lambda service, call=call: call(service, USER) for name, call in ON_A_USER.items()},
     **{name: lambda service, call=call: call(service, "app") for name, call in ON_AN_APP.items()},
+    **ON_NOTHING,
     "async with": lambda service: service.__aenter__(),
 }
 

@@ -29,6 +29,7 @@ from agentsession.backend import (
     Window,
 )
 from agentsession.clock import Clock, system_clock
+from agentsession.concerns import Concern
 from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
 from agentsession.memory._records import Scope, StoredSession, User, change
 
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["MemoryBackend"]
+
+_IN_THIS_PROCESS: Final = Concern(
+    "process_memory",
+    "warning",
+    "sessions are in this process's memory: they are gone when it ends, and no other process sees "
+    "them; use RedisSessionService for data that matters",
+)
 
 # The sweeper lets other tasks run after this many sessions: 1,000 take it under a millisecond.
 _SWEEP_STRIDE: Final = 1000
@@ -220,6 +228,9 @@ class MemoryBackend(Backend):
         return dict(self._user_values(user, now))
 
     # -- expiry
+
+    async def check(self) -> list[Concern]:
+        return [_IN_THIS_PROCESS]
 
     async def aclose(self) -> None:
         sweeper, self._sweeper = self._sweeper, None

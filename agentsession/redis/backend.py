@@ -6,7 +6,7 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from agentsession._wording import described_app
 from agentsession.backend import (
@@ -21,6 +21,7 @@ from agentsession.backend import (
     Snapshot,
     Window,
 )
+from agentsession.clock import system_clock
 from agentsession.errors import (
     BackendError,
     CodecError,
@@ -29,6 +30,7 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
+from agentsession.redis.diagnosis import diagnosed, scripts_refused
 from agentsession.redis.failures import Subject, translated
 from agentsession.redis.keys import STATE_FIELD, Keyspace
 from agentsession.redis.link import NoReplyError, NotSentError
@@ -39,6 +41,7 @@ from agentsession.sessions import SessionKey, UserKey
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from agentsession.concerns import Concern
     from agentsession.redis.link import Argument, Link
     from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisBackend"]
 
 _APPEND: Final = load("append")
+_CHECK: Final = load("check")
 _CREATE: Final = load("create")
 _DELETE: Final = load("delete")
 _GET: Final = load("get")
@@ -58,7 +62,7 @@ _SUMMARIES: Final = load("summaries")
 _UPDATE_SCOPE: Final = load("update_scope")
 
 # The scripts that change nothing: when their reply is lost, nothing is unknown.
-_READS: Final = frozenset({_GET, _GET_SCOPE, _LIST, _LOCATE, _READ, _SUMMARIES})
+_READS: Final = frozenset({_CHECK, _GET, _GET_SCOPE, _LIST, _LOCATE, _READ, _SUMMARIES})
 
 _FOREIGN_REPLY: Final = "the reply answers another call; see what stands before the server"
 
@@ -360,6 +364,19 @@ class RedisBackend(Backend):
     ) -> dict[str, bytes]:
         reply = await self._run(subject, _GET_SCOPE, [name], [refresh, ttl])
         return read_names(subject, pairs(reply[2]))
+
+    # -- what endangers it
+
+    async def check(self) -> list[Concern]:
+        sent = system_clock()
+        try:
+            reply = await self._run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
+        except BackendError as exc:
+            why = exc.__cause__
+            if type(exc) is BackendError and type(why) in (NoPermissionError, ResponseError):
+                return [scripts_refused(why)]
+            raise
+        return diagnosed(reply, self.retention, sent, system_clock())
 
     # -- how it travels
 

@@ -35,6 +35,9 @@ __all__ = ["STATE_FIELD", "Keyspace", "SessionKeys"]
 STATE_FIELD: Final = b"state:"
 """Stands before the names of state among the fields of a session."""
 
+# Hashes and sorted sets in turn, which check.lua counts on.
+_KINDS: Final = ("session", "events", "userdata", "eventids", "appdata", "sessions")
+
 _special = re.compile(r"[%:{}]")
 _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in "%:{}"}
 
@@ -92,6 +95,13 @@ class Keyspace:
             f"{prefix}sessions:{tag}",
             f"{prefix}userdata:{tag}",
         )
+
+    def scratch(self, name: str) -> list[str]:
+        """Return a key of each kind that can hold nobody's data.
+
+        A user's hash tag has a colon in it, and nothing follows that of an application.
+        """
+        return [f"{self.prefix}{kind}:{{check}}:{name}" for kind in _KINDS]
 
     def index(self, user: UserKey) -> str:
         """Return the key of a user's list of sessions."""

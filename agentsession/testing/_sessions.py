@@ -348,6 +348,19 @@ async def check_sessions_active_at_one_moment_are_all_listed(subject: Subject) -
     assert sorted(seen) == sorted(f"s{n}" for n in range(30))
 
 
+async def check_looking_for_dangers_leaves_no_trace(subject: Subject) -> None:
+    """``check()`` answers with concerns or none, stores nothing, and moves no session."""
+    service = subject.service(session_ttl=60)
+    session = await service.create_session(subject.key)
+    for _ in range(2):
+        for concern in await service.check():
+            assert concern.code.islower()
+            assert concern.severity in ("danger", "warning")
+            assert concern.message
+    assert await subject.unexpiring() == []
+    assert await service.get_session(subject.key) == session
+
+
 async def check_a_closed_service_says_so(subject: Subject) -> None:
     """After ``aclose`` every call is refused; the data of other services is not touched."""
     service, other = subject.service(), subject.service()

@@ -33,6 +33,7 @@ from agentsession.backend import (
 )
 from agentsession.clock import Clock
 from agentsession.codec import decode_event, encode_event
+from agentsession.concerns import Concern, Severity
 from agentsession.embedded import embedded_server
 from agentsession.errors import (
     AgentSessionError,
@@ -191,6 +192,11 @@ async def life(url: str) -> None:
     async with RedisSessionService.from_url(url) as on_redis:
         assert_type(on_redis, RedisSessionService)
     await memory.aclose()
+    concerns = await memory.check()
+    assert_type(concerns, list[Concern])
+    severity: Severity = concerns[0].severity
+    assert_type((concerns[0].code, concerns[0].message), tuple[str, str])
+    assert_type(severity == "danger", bool)
     async with embedded_server() as address:
         assert_type(address, str)
 
