@@ -9,21 +9,21 @@ from typing import Any
 
 import msgspec
 
-from agentsession.backend import ALL_EVENTS, Position, Window
+from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
-from agentsession.retention import positive
+from agentsession.retention import LARGEST, positive
 from agentsession.sessions import SessionKey, UserKey
 
 
 def natural(name: str, value: int) -> int:
-    """Check a number that may be 0."""
+    """Check a number that may be 0; more than :data:`LARGEST` means no less than that."""
     if type(value) is not int:
         msg = f"{name} must be an int, not {type(value).__qualname__}: {value!r:.80}"
         raise TypeError(msg)
     if value < 0:
         msg = f"{name} must not be negative: {value}"
         raise ValueError(msg)
-    return value
+    return min(value, LARGEST)
 
 
 def at_most(name: str, value: int, most: int) -> int:
@@ -67,15 +67,19 @@ def check_state(state: Mapping[str, Any]) -> None:
         raise TypeError(msg)
 
 
-def window(num_recent_events: int | None, since: datetime | None, after_seq: int | None) -> Window:
-    """Combine the three bounds on the events of a session."""
-    if num_recent_events is None and since is None and after_seq is None:
-        return ALL_EVENTS
+def window(
+    num_recent_events: int | None,
+    since: datetime | None,
+    after_seq: int | None,
+    read_limit: ReadLimit | None,
+) -> Window:
+    """Combine the bounds on the events of a session."""
     last = None if num_recent_events is None else natural("num_recent_events", num_recent_events)
     return Window(
         after_seq=0 if after_seq is None else natural("after_seq", after_seq),
         since=None if since is None else _moment("since", since),
         last=last,
+        read_limit=read_limit,
     )
 
 
@@ -98,7 +102,10 @@ def decode_cursor(cursor: str) -> Position:
     """Read what :func:`encode_cursor` made."""
     try:
         raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        return msgspec.json.decode(raw, type=Position)
-    except (msgspec.MsgspecError, ValueError, TypeError) as exc:
-        msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
-        raise ValueError(msg) from exc
+        position = msgspec.json.decode(raw, type=Position)
+        if encode_cursor(position) == cursor and 0 <= position.updated <= LARGEST:
+            return position
+    except (ValueError, TypeError):
+        pass
+    msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
+    raise ValueError(msg)

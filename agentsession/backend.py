@@ -39,10 +39,12 @@ __all__ = [
     "ALL_EVENTS",
     "NO_EVENTS",
     "REMEMBERED_IDS",
+    "SMALLEST_EVENT",
     "Backend",
     "Entry",
     "EventSlice",
     "Position",
+    "ReadLimit",
     "Receipt",
     "SessionSlice",
     "Snapshot",
@@ -55,6 +57,14 @@ REMEMBERED_IDS: Final = 1000
 A retry comes within seconds and a busy session appends some events a second, so a thousand is
 minutes of margin; at 100 bytes each they cost 100 kB, and only for a session that reached its
 limit.
+"""
+
+
+SMALLEST_EVENT: Final = 100
+"""How many bytes an event counts as at least, when a read is measured.
+
+The shortest one with a generated id and a timestamp takes 102. So a log that is far too long is
+known to be by its length alone.
 """
 
 
@@ -74,6 +84,20 @@ class Entry(Struct, frozen=True):
     changes: Changes = NO_CHANGES
 
 
+class ReadLimit(Struct, frozen=True):
+    """How much one read may return.
+
+    Attributes:
+        size: The most bytes of encoded events in all, of which each counts as
+            :data:`SMALLEST_EVENT` at least.
+        harmless: So many events are never more than that, whatever is in them, since the size of
+            one is limited too. Most reads are of fewer, and need not be measured.
+    """
+
+    size: int
+    harmless: int
+
+
 class Window(Struct, frozen=True, kw_only=True):
     """Which events of a log a reader wants: those that satisfy all three.
 
@@ -83,11 +107,13 @@ class Window(Struct, frozen=True, kw_only=True):
             log is its own timestamp, held to the backend's present and moved past the time of the
             event before it, so that this too is a run of events at the end of the log.
         last: This many at the end; ``None`` for all.
+        read_limit: How much that may be; ``None`` for any amount.
     """
 
     after_seq: int = 0
     since: int | None = None
     last: int | None = None
+    read_limit: ReadLimit | None = None
 
 
 ALL_EVENTS: Final = Window()
@@ -209,6 +235,9 @@ class Backend(ABC):
 
         Of any number of concurrent calls, one makes it and applies its *changes*; the others'
         changes are dropped.
+
+        Raises:
+            ReadTooLargeError: As :meth:`get`.
         """
 
     @abstractmethod
@@ -216,6 +245,10 @@ class Backend(ABC):
         """Return the session with its scopes and the events in *window*, all of one moment.
 
         The cost grows with what is returned, not with the log.
+
+        Raises:
+            ReadTooLargeError: The events are more than the window's ``read_limit``; nothing was
+                returned, and nothing sent to where it could have been.
         """
 
     @abstractmethod
@@ -262,6 +295,7 @@ class Backend(ABC):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         """Return up to *limit* events between two positions, both exclusive.
 
@@ -270,6 +304,7 @@ class Backend(ABC):
 
         Raises:
             SessionNotFoundError: The session does not exist.
+            ReadTooLargeError: The events are more than *read_limit*; nothing was returned.
         """
 
     @abstractmethod

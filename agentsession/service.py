@@ -24,14 +24,14 @@ from agentsession._arguments import (
     window,
 )
 from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
-from agentsession._log import ContentType, event_filter, read_around, read_page
+from agentsession._log import ContentType, LogReader, event_filter, read_around
 from agentsession._wording import described_app
-from agentsession.backend import Backend, Entry, Window
+from agentsession.backend import SMALLEST_EVENT, Backend, Entry, ReadLimit, Window
 from agentsession.clock import from_microseconds, to_microseconds
 from agentsession.codec import prepare_event
 from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
-from agentsession.retention import MEBIBYTE, positive
+from agentsession.retention import DEFAULT_READ_SIZE, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
 from agentsession.state import (
     APP_PREFIX,
@@ -80,14 +80,27 @@ class SessionService:
         backend: Keeps the data.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
+        max_read_size: The most events that one read returns, in encoded bytes in all (at least 100
+            for each event); ``None`` for any amount. State does not count, nor does what
+            :meth:`append_event` brings a session up to date with.
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: An option is out of its range.
     """
 
     def __init__(
-        self, backend: Backend, *, max_event_size: int = MEBIBYTE, max_value_size: int = MEBIBYTE
+        self,
+        backend: Backend,
+        *,
+        max_event_size: int = MEBIBYTE,
+        max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> None:
         self._backend = backend
         self._max_event_size = positive("max_event_size", max_event_size)
         self._max_value_size = positive("max_value_size", max_value_size)
+        self._read_limit = _read_limit(max_read_size, self._max_event_size)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -180,11 +193,13 @@ class SessionService:
             The session, or ``None`` if it does not exist or has expired.
 
         Raises:
+            ReadTooLargeError: The events are over ``max_read_size``.
             TypeError: An argument has the wrong type.
             ValueError: *since* is naive, or a number is negative.
         """
         key = self._existing(key)
-        snapshot = await self._backend.get(key, window(num_recent_events, since, after_seq))
+        bounds = window(num_recent_events, since, after_seq, self._read_limit)
+        snapshot = await self._backend.get(key, bounds)
         return None if snapshot is None else assemble(key, snapshot)
 
     async def get_or_create_session(
@@ -209,6 +224,7 @@ class SessionService:
             after_seq: As for :meth:`get_session`.
 
         Raises:
+            ReadTooLargeError: The events are over ``max_read_size``.
             StateValueError: A value cannot be stored; nothing was changed.
             TypeError: An argument has the wrong type.
             ValueError: *since* is naive, or a number is negative.
@@ -216,7 +232,7 @@ class SessionService:
         key = self._identified(key)
         state = {} if state is None else state
         changes = self._split(state)
-        bounds = window(num_recent_events, since, after_seq)
+        bounds = window(num_recent_events, since, after_seq, self._read_limit)
         session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
         apply_temporary(session, state)
         return session
@@ -333,7 +349,7 @@ class SessionService:
             session_or_key.key if isinstance(session_or_key, Session) else session_or_key
         )
         if expected_revision is not None:
-            natural("expected_revision", expected_revision)
+            expected_revision = natural("expected_revision", expected_revision)
         given = list(events)
         if len(given) > _MAX_BATCH:
             msg = f"a batch holds up to {_MAX_BATCH:,} events, not {len(given):,}; append in pieces"
@@ -394,29 +410,26 @@ class SessionService:
         Raises:
             SessionNotFoundError: The session does not exist or has expired.
             EventNotFoundError: The log does not hold the event of *around*.
+            ReadTooLargeError: The events are over ``max_read_size``; what a filter leaves out does
+                not count.
             TypeError: An argument has the wrong type.
             ValueError: An argument is out of its range, or *around* is combined with a position.
         """
         key = self._existing(key)
-        natural("after_seq", after_seq)
+        after_seq = natural("after_seq", after_seq)
         at_most("limit", limit, _MAX_PAGE)
         if before_seq is not None:
-            natural("before_seq", before_seq)
+            before_seq = natural("before_seq", before_seq)
         wanted = event_filter(author, branch, content_type)
+        reader = LogReader(self._backend, key, wanted, self._read_limit)
         if around is None:
-            return await read_page(
-                self._backend,
-                key,
-                after_seq=after_seq,
-                before_seq=before_seq,
-                limit=limit,
-                newest_first=newest_first,
-                wanted=wanted,
+            return await reader.page(
+                after_seq=after_seq, before_seq=before_seq, limit=limit, newest_first=newest_first
             )
         if after_seq or before_seq is not None:
             msg = "around gives its own positions; it goes with neither after_seq nor before_seq"
             raise ValueError(msg)
-        found = await read_around(self._backend, key, around, limit=limit, wanted=wanted)
+        found = await read_around(self._backend, key, around, limit, reader)
         return found[::-1] if newest_first else found
 
     # -- state
@@ -537,9 +550,21 @@ class SessionService:
         newest = session.events[-1].seq if session.events else session.last_seq
         if session.created_at != from_microseconds(created):
             newest = 0  # It was deleted and made anew: nothing of the old one counts.
+        # Without a read limit: the append was stored, and an error would say that it was not.
         snapshot = await self._backend.get(session.key, Window(after_seq=newest))
         if snapshot is not None:
             apply_fresh(session, assemble(session.key, snapshot))
+
+
+def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:
+    """Make a limit of the option, under which any single event can be read."""
+    if size is None:
+        return None
+    size = positive("max_read_size", size)
+    if size < max_event_size:
+        msg = f"max_read_size must not be under max_event_size ({max_event_size:,}), as {size:,} is"
+        raise ValueError(msg)
+    return ReadLimit(size, harmless=max(1, size // max(max_event_size, SMALLEST_EVENT)))
 
 
 def _is_partial(event: Event) -> bool:

@@ -389,6 +389,14 @@ def test_a_service_stays_on_its_loop(call: Call) -> None:
         ({"max_event_size": 1e6}, TypeError, "max_event_size must be an int, not float"),
         ({"max_value_size": -1}, ValueError, "max_value_size must be 1 or more, not -1"),
         ({"max_value_size": "1 MB"}, TypeError, "max_value_size must be an int, not str"),
+        ({"max_read_size": 0}, ValueError, "max_read_size must be 1 or more, not 0"),
+        ({"max_read_size": 1e9}, TypeError, "max_read_size must be an int, not float"),
+        (
+            {"max_read_size": 1_000_000},
+            ValueError,
+            r"max_read_size must not be under max_event_size \(1,048,576\), as 1,000,000 is",
+        ),
+        ({"max_event_size": 1 << 27}, ValueError, "max_read_size must not be under max_event_size"),
     ],
     ids=ascii,
 )

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
     NO_EVENTS,
+    SMALLEST_EVENT,
     Backend,
     Entry,
     EventSlice,
     Position,
+    ReadLimit,
     Receipt,
     SessionSlice,
     Snapshot,
@@ -30,7 +32,12 @@ from agentsession.backend import (
 )
 from agentsession.clock import Clock, system_clock
 from agentsession.concerns import Concern
-from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
+from agentsession.errors import (
+    ReadTooLargeError,
+    RevisionConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from agentsession.memory._records import Scope, StoredSession, User, change
 
 if TYPE_CHECKING:
@@ -97,17 +104,19 @@ class MemoryBackend(Backend):
         session = self._find(key, now)
         if session is None:
             session = self._make(key, changes, "", now)
-        else:
-            self._refresh(key, session, now)
-        return self._snapshot(key, session, window, now)
+            return self._snapshot(key, session, window, now)
+        snapshot = self._snapshot(key, session, window, now)
+        self._refresh(key, session, now)
+        return snapshot
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         now = self._begin()
         session = self._find(key, now)
         if session is None:
             return None
+        snapshot = self._snapshot(key, session, window, now)
         self._refresh(key, session, now)
-        return self._snapshot(key, session, window, now)
+        return snapshot
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
@@ -178,10 +187,10 @@ class MemoryBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         now = self._begin()
         session = self._need(key, now)
-        self._refresh(key, session, now)
         log = session.log
         first = max(after_seq + 1, log.first_seq)
         last = log.count if before_seq is None else min(before_seq - 1, log.count)
@@ -189,7 +198,9 @@ class MemoryBackend(Backend):
             first = max(first, last - limit + 1)
         else:
             last = min(last, first + limit - 1)
-        return EventSlice(first, log.between(first, last))
+        events = _measured(key, log.between(first, last), read_limit)
+        self._refresh(key, session, now)
+        return EventSlice(first, events)
 
     async def locate(self, key: SessionKey, event_id: str) -> int | None:
         now = self._begin()
@@ -395,7 +406,17 @@ class MemoryBackend(Backend):
         if window.last is not None:
             first = max(first, log.count - window.last + 1)
         app, user = self._app_values(key.app_name, now), self._user_values(key.user, now)
-        return _snapshot(session, app, user, log.between(first, log.count), first)
+        events = _measured(key, log.between(first, log.count), window.read_limit)
+        return _snapshot(session, app, user, events, first)
+
+
+def _measured(key: SessionKey, events: list[bytes], limit: ReadLimit | None) -> list[bytes]:
+    """Refuse to return more than one read may."""
+    if limit is not None and len(events) > limit.harmless:
+        size = max(sum(map(len, events)), len(events) * SMALLEST_EVENT)
+        if size > limit.size:
+            raise ReadTooLargeError(key, len(events), size, limit.size)
+    return events
 
 
 def _receipt(session: StoredSession, seqs: Sequence[int]) -> Receipt:

@@ -22,6 +22,7 @@ from agentsession.redis.instances import (
 from agentsession.redis.spread import SpreadLink
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
+    DEFAULT_READ_SIZE,
     MEBIBYTE,
     Duration,
     Retention,
@@ -68,6 +69,8 @@ class RedisSessionService(SessionService):
         refresh_ttl_on_read: Whether reading moves expiry as well.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
+        max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
+            any amount.
 
     Raises:
         TypeError: An option has the wrong type; *client* is not an asyncio client of redis-py.
@@ -91,6 +94,7 @@ class RedisSessionService(SessionService):
         refresh_ttl_on_read: bool = False,
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> None:
         retention = Retention.of(
             session_event_limit=session_event_limit,
@@ -121,7 +125,12 @@ class RedisSessionService(SessionService):
             raise ValueError(msg)
         kind = ClusterBackend if isinstance(client, RedisCluster) else RedisBackend
         backend = kind(retention, link, key_prefix=key_prefix)
-        super().__init__(backend, max_event_size=max_event_size, max_value_size=max_value_size)
+        super().__init__(
+            backend,
+            max_event_size=max_event_size,
+            max_value_size=max_value_size,
+            max_read_size=max_read_size,
+        )
 
     @classmethod
     def from_url(
@@ -139,6 +148,7 @@ class RedisSessionService(SessionService):
         refresh_ttl_on_read: bool = False,
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> Self:
         """Make a service on the server at *url*, with a connection of its own.
 
@@ -161,6 +171,7 @@ class RedisSessionService(SessionService):
             refresh_ttl_on_read=refresh_ttl_on_read,
             max_event_size=max_event_size,
             max_value_size=max_value_size,
+            max_read_size=max_read_size,
         )
 
 

@@ -16,6 +16,7 @@ from agentsession.backend import (
     Entry,
     EventSlice,
     Position,
+    ReadLimit,
     Receipt,
     SessionSlice,
     Snapshot,
@@ -34,8 +35,16 @@ from agentsession.redis.diagnosis import diagnosed, scripts_refused
 from agentsession.redis.failures import Subject, translated
 from agentsession.redis.keys import STATE_FIELD, Keyspace
 from agentsession.redis.link import NoReplyError, NotSentError
-from agentsession.redis.replies import check_ours, pairs, read_names, read_snapshot, read_text
+from agentsession.redis.replies import (
+    check_ours,
+    check_size,
+    pairs,
+    read_names,
+    read_snapshot,
+    read_text,
+)
 from agentsession.redis.scripts import Script, load
+from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
@@ -125,6 +134,7 @@ class RedisBackend(Backend):
         if reply[1] == b"exists":
             raise SessionExistsError(key)
         check_ours(key, reply)
+        check_size(key, reply, window.read_limit)
         if reply[3]:
             # Housekeeping must not make an error of a session that was made; a later creation
             # prunes what this one could not.
@@ -139,7 +149,10 @@ class RedisBackend(Backend):
             self._keys(key),
             [*_window_args(window), self._refresh, *self._lives],
         )
-        return None if reply[1] == b"missing" else read_snapshot(key, reply[2])
+        if reply[1] == b"missing":
+            return None
+        check_size(key, reply, window.read_limit)
+        return read_snapshot(key, reply[2])
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
@@ -295,6 +308,7 @@ class RedisBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         names = self._keyspace.session(key)
         reply = await self._run(
@@ -308,11 +322,13 @@ class RedisBackend(Backend):
                 "1" if newest_first else "",
                 self._refresh,
                 self.retention.session_ttl,
+                *_limit_args(read_limit),
             ],
         )
         if reply[1] == b"missing":
             raise SessionNotFoundError(key)
         check_ours(key, reply)
+        check_size(key, reply, read_limit)
         return EventSlice(reply[2], reply[3])
 
     async def locate(self, key: SessionKey, event_id: str) -> int | None:
@@ -410,7 +426,12 @@ def _window_args(window: Window) -> list[Argument]:
         window.after_seq,
         "" if window.since is None else window.since,
         "" if window.last is None else window.last,
+        *_limit_args(window.read_limit),
     ]
+
+
+def _limit_args(limit: ReadLimit | None) -> tuple[int, int]:
+    return (0, LARGEST) if limit is None else (limit.size, limit.harmless)
 
 
 def _triples(changes: Changes) -> list[tuple[str, str, bytes]]:

@@ -5,25 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.backend import Snapshot
-from agentsession.errors import CodecError
+from agentsession.errors import CodecError, ReadTooLargeError
 from agentsession.redis.keys import STATE_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentsession.backend import ReadLimit
     from agentsession.redis.failures import Subject
     from agentsession.sessions import SessionKey
 
-__all__ = ["check_ours", "pairs", "read_names", "read_snapshot", "read_text"]
+__all__ = ["check_ours", "check_size", "pairs", "read_names", "read_snapshot", "read_text"]
 
 _FORMAT: Final = b"1"
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
 
 
 def check_ours(subject: Subject, reply: Sequence[Any]) -> None:
-    """Refuse a session whose hash is not in our format."""
+    """Refuse a session whose hash is not in our format, or contradicts its log."""
     if reply[1] == b"foreign":
         raise CodecError(subject, _version_problem(reply[2]))
+    if reply[1] == b"damaged":
+        raise CodecError(subject, "the stored session is damaged: its count of events is wrong")
+
+
+def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -> None:
+    """Refuse what a script has not read, since it is more than one read may return."""
+    if limit is not None and reply[1] == b"large":
+        raise ReadTooLargeError(key, reply[2], reply[3], limit.size)
 
 
 def _version_problem(version: bytes) -> str:
