@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
-from agentsession.retention import LARGEST, positive
+from agentsession.retention import LARGEST, MEBIBYTE, positive
 from agentsession.sessions import SessionKey, UserKey
+
+# What one call may write. A server serves nobody else while it takes it in, seconds for 128 MiB;
+# and Redis closes a connection that sends a gigabyte at once, Redis 6 one that sends a million
+# words.
+_MOST_BYTES: Final = 64 * MEBIBYTE
+_MOST_NAMES: Final = 100_000
+
+
+def check_write(written: Collection[bytes | None], names: int, largest: int) -> None:
+    """Check how much one call writes.
+
+    Args:
+        written: The encoded events, or values of state.
+        names: How many names of state are changed.
+        largest: How much each of *written* is at most; few of them need not be measured.
+    """
+    if names > _MOST_NAMES:
+        msg = f"one call changes up to {_MOST_NAMES:,} names of state, not {names:,}; use several"
+        raise ValueError(msg)
+    if len(written) * largest > _MOST_BYTES:
+        size = sum(len(each) for each in written if each is not None)
+        if size > _MOST_BYTES:
+            msg = (
+                f"one call writes up to {_MOST_BYTES:,} bytes, not {size:,}; use several, and keep "
+                "large content elsewhere"
+            )
+            raise ValueError(msg)
 
 
 def natural(name: str, value: int) -> int:

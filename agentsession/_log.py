@@ -193,7 +193,7 @@ async def read_around(
     if isinstance(around, str):
         seq = await backend.locate(key, around) or 0
     else:
-        seq = natural("around", around)
+        seq = around = natural("around", around)
     events = await reader.around(seq, limit=limit) if seq else []
     if not any(event.seq == seq and around in (seq, event.id) for event in events):
         raise EventNotFoundError(key, around)

@@ -73,7 +73,7 @@ class Entry(Struct, frozen=True):
 
     Attributes:
         event_id: Unique within the session.
-        time: The event's own timestamp, in microseconds.
+        time: The event's own timestamp, in microseconds, 1 or more.
         payload: The encoded event.
         changes: What it does to state.
     """

@@ -18,6 +18,7 @@ from agentsession._arguments import (
     check_session,
     check_state,
     check_user,
+    check_write,
     decode_cursor,
     encode_cursor,
     natural,
@@ -163,7 +164,7 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._split(state)
+        changes = self._changes(state)
         session = assemble(key, await self._backend.create(key, changes, token=new_id()))
         apply_temporary(session, state)
         return session
@@ -231,7 +232,7 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._split(state)
+        changes = self._changes(state)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
         session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
         apply_temporary(session, state)
@@ -338,7 +339,7 @@ class SessionService:
         Args:
             session_or_key: The session; brought up to date if it is a
                 :class:`~agentsession.Session`.
-            events: Up to 1,000 events.
+            events: Up to 1,000 events, of up to 64 MiB and 100,000 changes to state in all.
             expected_revision: Store only if the session's revision is still this one.
 
         Returns:
@@ -358,6 +359,8 @@ class SessionService:
         if not whole:
             return given
         entries = [entry for entry, _ in whole]
+        names = sum(len(event.state_delta) for _, event in whole)
+        check_write([entry.payload for entry in entries], names, self._max_event_size)
         receipt = await self._backend.append(key, entries, expected_revision=expected_revision)
         stored = [
             msgspec.structs.replace(event, seq=seq)
@@ -445,7 +448,7 @@ class SessionService:
             StateValueError: A value cannot be stored; nothing was stored.
         """
         key = self._existing(key)
-        await self._backend.update_state(key, self._split(state))
+        await self._backend.update_state(key, self._changes(state))
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.
@@ -532,7 +535,16 @@ class SessionService:
         self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
     ) -> ScopeChanges:
         check_state(state)
-        return encode_scope(prefix, state, self._max_value_size)
+        changes = encode_scope(prefix, state, self._max_value_size)
+        check_write(changes.values(), len(state), self._max_value_size)
+        return changes
+
+    def _changes(self, state: Mapping[str, Any]) -> Changes:
+        """Check and encode state that comes in by itself."""
+        changes = self._split(state)
+        values = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
+        check_write(values, len(state), self._max_value_size)
+        return changes
 
     def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event]:
         """Check and encode an event, and return with it the event as readers will get it."""
@@ -542,7 +554,9 @@ class SessionService:
         payload, prepared = prepare_event(event)
         if len(payload) > self._max_event_size:
             raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
-        entry = Entry(prepared.id, to_microseconds(prepared.timestamp), payload, changes)
+        # A log's times begin after 1970, as the scores of a log on Redis do.
+        time = max(1, to_microseconds(prepared.timestamp))
+        entry = Entry(prepared.id, time, payload, changes)
         return entry, prepared
 
     async def _reload(self, session: Session, *, created: int) -> None:

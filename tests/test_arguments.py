@@ -12,6 +12,8 @@ import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, UserKey
 from agentsession.errors import ClosedError, EventLoopError, StateValueError
+from agentsession.retention import MEBIBYTE
+from agentsession.state import DELETE
 
 KEY = SessionKey("app", "user", "session")
 USER = UserKey("app", "user")
@@ -315,6 +317,48 @@ async def test_a_batch_holds_up_to_1000_events(service: InMemorySessionService) 
     stored = await service.append_events(KEY, [Event(author="user") for _ in range(1000)])
     assert stored[-1].seq == 1000
     assert await service.append_events(KEY, []) == []
+
+
+ONE_MIB = b"x" * (MEBIBYTE - 1)
+
+
+ALONE = {name: call for name, call in GIVING_STATE.items() if name != "append_event"}
+
+
+@by_name(ALONE)
+async def test_one_call_changes_up_to_100_000_names(
+    service: InMemorySessionService, call: Call
+) -> None:
+    """More are refused before anything is sent."""
+    names = {f"n{n}": 0 for n in range(100_000)}
+    with pytest.raises(ValueError, match="up to 100,000 names of state, not 100,001; use several"):
+        await call(service, names | {"more": 0})
+    await call(service, names)
+
+
+@by_name(ALONE)
+async def test_one_call_writes_up_to_64_mib_of_state(
+    service: InMemorySessionService, call: Call
+) -> None:
+    """Of values that are each within their limit."""
+    fits: dict[str, Any] = {f"n{n}": ONE_MIB for n in range(64)}
+    with pytest.raises(ValueError, match="up to 67,108,864 bytes, not 67,108,865; use several"):
+        await call(service, fits | {"one": 1})
+    await call(service, fits | {"deleted": DELETE})
+
+
+async def test_one_call_writes_up_to_64_mib_of_events(service: InMemorySessionService) -> None:
+    """Of events that are each within their limit; nothing is stored."""
+    large = [Event(author="user", content="x" * 1_000_000) for _ in range(68)]
+    with pytest.raises(ValueError, match="up to 67,108,864 bytes, not 68,00"):
+        await service.append_events(KEY, large)
+    assert await service.get_events(KEY) == []
+    many = [
+        Event(author="user", state_delta={f"{n}.{m}": 0 for m in range(50_001)}) for n in range(2)
+    ]
+    with pytest.raises(ValueError, match="up to 100,000 names of state, not 100,002"):
+        await service.append_events(KEY, many)
+    await service.append_events(KEY, large[:67])
 
 
 @pytest.mark.parametrize(
