@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import redis.asyncio
@@ -199,9 +200,19 @@ def _link_to_url(url: str, options: Mapping[str, Any], timeout: float, connectio
         "retry": Retry(NoBackoff(), 0),
         **options,
     }
-    # redis-py types no options of from_url.
-    pool = redis.asyncio.ConnectionPool.from_url(url, **settings)  # pyright: ignore[reportUnknownMemberType]
-    return _link_to_pool(pool, timeout, connections, owned=True)
+    if not isinstance(url, str):
+        msg = f"a URL must be a string, not {type(url).__name__}"
+        raise TypeError(msg)
+    # Its text quotes what it took for a port, which may be the rest of a password.
+    with suppress(ValueError):
+        # redis-py types no options of from_url.
+        pool = redis.asyncio.ConnectionPool.from_url(url, **settings)  # pyright: ignore[reportUnknownMemberType]
+        return _link_to_pool(pool, timeout, connections, owned=True)
+    msg = (
+        "the URL cannot be read; it should be like redis://user:password@host:6379/0, rediss:// or "
+        "unix://, with what means something in a URL percent-encoded: '/' in a password is %2F"
+    )
+    raise ValueError(msg)
 
 
 def _link_to_pool(pool: Pool, timeout: float, connections: int, *, owned: bool) -> Link:

@@ -24,6 +24,7 @@ from agentsession.backend import (
 )
 from agentsession.clock import system_clock
 from agentsession.errors import (
+    AgentSessionError,
     BackendError,
     CodecError,
     RevisionConflictError,
@@ -39,6 +40,7 @@ from agentsession.redis.replies import (
     check_ours,
     check_size,
     pairs,
+    read_count,
     read_names,
     read_snapshot,
     read_text,
@@ -138,7 +140,7 @@ class RedisBackend(Backend):
         if reply[3]:
             # Housekeeping must not make an error of a session that was made; a later creation
             # prunes what this one could not.
-            with suppress(BackendError):
+            with suppress(AgentSessionError):
                 await self._prune(key.user, reply[3])
         return reply[1] == b"created", read_snapshot(key, reply[2])
 
@@ -187,7 +189,7 @@ class RedisBackend(Backend):
             )
             flat = reply[2]
             positions = [
-                Position(int(score), read_text(user, name))
+                Position(read_count(user, "an activity", score), read_text(user, name))
                 for name, score in zip(flat[::2], flat[1::2], strict=True)
             ]
             complete = len(positions) < wanted + extra
@@ -336,6 +338,7 @@ class RedisBackend(Backend):
         reply = await self._run(key, _LOCATE, names.own, [event_id])
         if reply[1] == b"missing":
             raise SessionNotFoundError(key)
+        check_ours(key, reply)
         return reply[2] if reply[1] == b"found" else None
 
     # -- state

@@ -37,6 +37,9 @@ class Instance(Struct, frozen=True, kw_only=True):
     client_options: Mapping[str, Any]
     opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"  # The URL and the options may hold a password.
+
 
 _instances: dict[str, Instance] = {}
 

@@ -68,10 +68,20 @@ class Keyspace:
         prefix: Stands in front of every key, as it is; ``"prod:"`` for example.
 
     Raises:
-        ValueError: *prefix* holds a brace, which would move the cluster's hash tag.
+        TypeError: *prefix* is not a string.
+        ValueError: *prefix* holds a brace, which would move the cluster's hash tag, or is not valid
+            Unicode.
     """
 
     def __init__(self, prefix: str = "") -> None:
+        if not isinstance(prefix, str):
+            msg = f"key_prefix must be a str, not {type(prefix).__qualname__}: {prefix!r:.80}"
+            raise TypeError(msg)
+        try:
+            prefix.encode()
+        except UnicodeEncodeError as exc:
+            msg = f"key_prefix holds half of a surrogate pair at position {exc.start}"
+            raise ValueError(msg) from exc
         if "{" in prefix or "}" in prefix:
             msg = f"key_prefix must not contain braces, a cluster's hash tag: {prefix!r}"
             raise ValueError(msg)

@@ -15,13 +15,10 @@ if meta[1] ~= '1' then
   end
   return { ARGV[1], 'foreign', meta[1] or '' }
 end
--- tonumber() would read 0x10 and nan as well.
-if not string.find(meta[2] or '', '^%d+$') then
-  return { ARGV[1], 'damaged' }
-end
-local count, limit = tonumber(meta[2]), tonumber(ARGV[4])
+-- tonumber() alone would read 0x10, nan and inf as well.
+local count, limit = tonumber(string.match(meta[2] or '', '^%d+$') or -1), tonumber(ARGV[4])
 local trimmed = count - redis.call('ZCARD', events)
-if trimmed < 0 then
+if trimmed < 0 or count >= 2 ^ 53 then
   return { ARGV[1], 'damaged' }
 end
 local first = math.max(tonumber(ARGV[2]), trimmed) + 1

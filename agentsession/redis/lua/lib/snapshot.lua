@@ -7,7 +7,9 @@ local function snapshot(session, events, user, app, after, since, last, most, ha
   local length = redis.call('ZCARD', events)
   local start = 0
   if after > 0 then
-    start = math.max(start, after - (tonumber(redis.call('HGET', session, 'count')) or 0) + length)
+    -- A damaged count is for the caller to notice.
+    local count = string.match(redis.call('HGET', session, 'count') or '', '^%d+$') or 0
+    start = math.max(start, after - count + length)
   end
   if since ~= '' then
     start = math.max(start, length - redis.call('ZCOUNT', events, since, '+inf'))
