@@ -209,8 +209,9 @@ def _link_to_url(url: str, options: Mapping[str, Any], timeout: float, connectio
         pool = redis.asyncio.ConnectionPool.from_url(url, **settings)  # pyright: ignore[reportUnknownMemberType]
         return _link_to_pool(pool, timeout, connections, owned=True)
     msg = (
-        "the URL cannot be read; it should be like redis://user:password@host:6379/0, rediss:// or "
-        "unix://, with what means something in a URL percent-encoded: '/' in a password is %2F"
+        "the URL cannot be read; its scheme must be redis, rediss or unix, as in "
+        "redis://user:password@host:6379/0, and what means something in a URL must be "
+        "percent-encoded: '/' in a password is %2F"
     )
     raise ValueError(msg)
 

@@ -51,7 +51,7 @@ def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -
 def _version_problem(version: bytes) -> str:
     if version.isdigit():
         return (
-            f"stored in format {version.decode()} by a newer agentsession, and this one reads "
+            f"stored in format {version.decode():.20} by a newer agentsession, and this one reads "
             f"format {_FORMAT.decode()}; upgrade this process"
         )
     return "the stored hash is not a session of ours; set a key_prefix of your own"

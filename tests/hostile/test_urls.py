@@ -22,8 +22,9 @@ SCHEMES = st.sampled_from(
 PIECES = st.sampled_from(
     ["://", ":", "/", "//", "@", "?", "#", "&", "=", ",", "[", "]", "[::1]", "[::", "%", "%zz",
      "%00", "%ff", "%2F", "..", "host", "127.0.0.1", "user:word@", ":word@", "6379", "99999", "-1",
-     "0x10", "٣", "1" * 5000, "é", "\u2488", "\ud800", "\0", "\n", " ", "x" * 300, "db", "max_connections",
-     "db=x", "socket_timeout=x", "protocol=9", "/mymaster", "/0", "/-1", "?db=99999999999999999999"]
+     "0x10", "٣", "1" * 5000, "é", "\u2488", "\ud800", "\0", "\n", " ", "x" * 300, "db", "db=x",
+     "max_connections", "socket_timeout=x", "protocol=9", "/mymaster",
+     "/0", "/-1", "?db=99999999999999999999"]
 )  # fmt: skip
 GARBAGE = st.one_of(
     st.text(max_size=30),
