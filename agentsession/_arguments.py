@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from agentsession.backend import ALL_EVENTS, Position, Window
+from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
-from agentsession.retention import positive
+from agentsession.retention import LARGEST, MEBIBYTE, positive
 from agentsession.sessions import SessionKey, UserKey
+
+# What one call may write. A server serves nobody else while it takes it in, seconds for 128 MiB;
+# and Redis closes a connection that sends a gigabyte at once, Redis 6 one that sends a million
+# words.
+_MOST_BYTES: Final = 64 * MEBIBYTE
+_MOST_NAMES: Final = 100_000
+
+
+def check_write(written: Collection[bytes | None], names: int, largest: int) -> None:
+    """Check how much one call writes.
+
+    Args:
+        written: The encoded events, or values of state.
+        names: How many names of state are changed.
+        largest: How much each of *written* is at most; few of them need not be measured.
+    """
+    if names > _MOST_NAMES:
+        msg = f"one call changes up to {_MOST_NAMES:,} names of state, not {names:,}; use several"
+        raise ValueError(msg)
+    if len(written) * largest > _MOST_BYTES:
+        size = sum(len(each) for each in written if each is not None)
+        if size > _MOST_BYTES:
+            msg = (
+                f"one call writes up to {_MOST_BYTES:,} bytes, not {size:,}; use several, and keep "
+                "large content elsewhere"
+            )
+            raise ValueError(msg)
 
 
 def natural(name: str, value: int) -> int:
-    """Check a number that may be 0."""
+    """Check a number that may be 0; more than :data:`LARGEST` means no less than that."""
     if type(value) is not int:
         msg = f"{name} must be an int, not {type(value).__qualname__}: {value!r:.80}"
         raise TypeError(msg)
     if value < 0:
         msg = f"{name} must not be negative: {value}"
         raise ValueError(msg)
-    return value
+    return min(value, LARGEST)
+
+
+def optional_natural(name: str, value: int | None) -> int | None:
+    """Check a number that may be left out."""
+    return None if value is None else natural(name, value)
 
 
 def at_most(name: str, value: int, most: int) -> int:
@@ -67,15 +99,19 @@ def check_state(state: Mapping[str, Any]) -> None:
         raise TypeError(msg)
 
 
-def window(num_recent_events: int | None, since: datetime | None, after_seq: int | None) -> Window:
-    """Combine the three bounds on the events of a session."""
-    if num_recent_events is None and since is None and after_seq is None:
-        return ALL_EVENTS
-    last = None if num_recent_events is None else natural("num_recent_events", num_recent_events)
+def window(
+    num_recent_events: int | None,
+    since: datetime | None,
+    after_seq: int | None,
+    read_limit: ReadLimit | None,
+) -> Window:
+    """Combine the bounds on the events of a session."""
+    last = optional_natural("num_recent_events", num_recent_events)
     return Window(
         after_seq=0 if after_seq is None else natural("after_seq", after_seq),
         since=None if since is None else _moment("since", since),
         last=last,
+        read_limit=read_limit,
     )
 
 
@@ -98,7 +134,10 @@ def decode_cursor(cursor: str) -> Position:
     """Read what :func:`encode_cursor` made."""
     try:
         raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        return msgspec.json.decode(raw, type=Position)
-    except (msgspec.MsgspecError, ValueError, TypeError) as exc:
-        msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
-        raise ValueError(msg) from exc
+        position = msgspec.json.decode(raw, type=Position)
+        if encode_cursor(position) == cursor and 0 <= position.updated <= LARGEST:
+            return position
+    except (ValueError, TypeError):
+        pass
+    msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
+    raise ValueError(msg)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from agentsession import codec
 from agentsession._arguments import natural
-from agentsession.errors import CodecError, EventNotFoundError
+from agentsession.backend import SMALLEST_EVENT
+from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeError
 from agentsession.events import Event
 
 if TYPE_CHECKING:
-    from agentsession.backend import Backend
+    from agentsession.backend import Backend, EventSlice, ReadLimit
     from agentsession.sessions import SessionKey
 
 # How many events one read of a filtered page looks at: enough that a sparse filter needs few reads,
@@ -83,43 +84,108 @@ def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) ->
         raise
 
 
-async def read_page(
-    backend: Backend,
-    key: SessionKey,
-    *,
-    after_seq: int = 0,
-    before_seq: int | None = None,
-    limit: int,
-    newest_first: bool = False,
-    wanted: Filter | None = None,
-) -> list[Event]:
-    """Read up to *limit* events that pass the filter, beginning at one end of a range."""
-    page: list[Event] = []
-    stride = limit if wanted is None else _SCAN
-    while True:
-        found = await backend.read(
-            key,
-            after_seq=after_seq,
-            before_seq=before_seq,
-            limit=stride,
-            newest_first=newest_first,
+class LogReader:
+    """One read of a session's log, which may take several of the backend.
+
+    Args:
+        backend: Keeps the log.
+        key: The session.
+        wanted: The filter; ``None`` if every event passes.
+        read_limit: How much the whole may return.
+    """
+
+    def __init__(
+        self, backend: Backend, key: SessionKey, wanted: Filter | None, read_limit: ReadLimit | None
+    ) -> None:
+        self._backend = backend
+        self._key = key
+        self._wanted = wanted
+        self._read_limit = read_limit
+        self._taken = 0
+        self._bytes = 0
+
+    async def page(
+        self,
+        *,
+        after_seq: int = 0,
+        before_seq: int | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Event]:
+        """Read up to *limit* events that pass the filter, beginning at one end of a range."""
+        page: list[Event] = []
+        stride = limit if self._wanted is None else _SCAN
+        while True:
+            try:
+                found = await self._backend.read(
+                    self._key,
+                    after_seq=after_seq,
+                    before_seq=before_seq,
+                    limit=stride,
+                    newest_first=newest_first,
+                    read_limit=self._read_limit,
+                )
+            except ReadTooLargeError:
+                if self._wanted is None or stride == 1:
+                    raise
+                stride = max(1, stride // 8)  # What does not pass does not count: look at fewer.
+                continue
+            passing = self._passing(found, newest_first=newest_first)
+            page += self._counted(passing[: limit - len(page)])
+            if len(page) == limit or len(found.events) < stride:
+                return page
+            if newest_first:
+                before_seq = found.first_seq
+            else:
+                after_seq = found.first_seq + stride - 1
+
+    async def around(self, seq: int, *, limit: int) -> list[Event]:
+        """Read up to *limit* events around one, which is there whether it passes or not.
+
+        Returns:
+            The events in the order of the log; none if the log does not hold the one at *seq*.
+        """
+        alone = await self._backend.read(
+            self._key,
+            after_seq=seq - 1,
+            before_seq=seq + 1,
+            limit=1,
+            newest_first=False,
+            read_limit=self._read_limit,
         )
-        events = decode_events(key, found.events, found.first_seq)
+        anchor = decode_events(self._key, alone.events, alone.first_seq)
+        if not anchor:
+            return []
+        self._counted([(anchor[0], alone.events[0])])
+        older = (limit - 1) // 2
+        newer = limit - 1 - older
+        before = await self.page(before_seq=seq, limit=older, newest_first=True) if older else []
+        after = await self.page(after_seq=seq, limit=newer) if newer else []
+        return [*reversed(before), *anchor, *after]
+
+    def _passing(self, found: EventSlice, *, newest_first: bool) -> list[tuple[Event, bytes]]:
+        """Decode a run, and leave out what does not pass; in the order of reading."""
+        events = decode_events(self._key, found.events, found.first_seq)
+        pairs = list(zip(events, found.events, strict=True))
         if newest_first:
-            events.reverse()
-        page += events if wanted is None else filter(wanted, events)
-        if len(page) >= limit or len(events) < stride:
-            return page[:limit]
-        if newest_first:
-            before_seq = found.first_seq
-        else:
-            after_seq = events[-1].seq
+            pairs.reverse()
+        wanted = self._wanted
+        return pairs if wanted is None else [pair for pair in pairs if wanted(pair[0])]
+
+    def _counted(self, taken: Sequence[tuple[Event, bytes]]) -> list[Event]:
+        """Count what is returned, and refuse when it becomes too much."""
+        self._taken += len(taken)
+        self._bytes += sum(len(payload) for _, payload in taken)
+        limit, size = self._read_limit, max(self._bytes, self._taken * SMALLEST_EVENT)
+        if limit is not None and size > limit.size:
+            raise ReadTooLargeError(self._key, self._taken, size, limit.size)
+        return [event for event, _ in taken]
 
 
 async def read_around(
-    backend: Backend, key: SessionKey, around: int | str, *, limit: int, wanted: Filter | None
+    backend: Backend, key: SessionKey, around: int | str, limit: int, reader: LogReader
 ) -> list[Event]:
-    """Read a window of up to *limit* events around one, which is there whether it passes or not.
+    """Read a window of events around one that is named by its position or its id.
 
     Raises:
         EventNotFoundError: The log does not hold the event.
@@ -127,20 +193,8 @@ async def read_around(
     if isinstance(around, str):
         seq = await backend.locate(key, around) or 0
     else:
-        seq = natural("around", around)
-    if not seq:
+        seq = around = natural("around", around)
+    events = await reader.around(seq, limit=limit) if seq else []
+    if not any(event.seq == seq and around in (seq, event.id) for event in events):
         raise EventNotFoundError(key, around)
-    anchor = await read_page(backend, key, after_seq=seq - 1, before_seq=seq + 1, limit=1)
-    if not anchor:
-        raise EventNotFoundError(key, around)
-    older = (limit - 1) // 2
-    newer = limit - 1 - older
-    before: list[Event] = []
-    if older:
-        before = await read_page(
-            backend, key, before_seq=seq, limit=older, newest_first=True, wanted=wanted
-        )
-    after: list[Event] = []
-    if newer:
-        after = await read_page(backend, key, after_seq=seq, limit=newer, wanted=wanted)
-    return [*reversed(before), *anchor, *after]
+    return events

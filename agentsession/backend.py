@@ -31,6 +31,7 @@ from msgspec import Struct
 from agentsession.state import NO_CHANGES, Changes, ScopeChanges
 
 if TYPE_CHECKING:
+    from agentsession.concerns import Concern
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
 
@@ -38,10 +39,12 @@ __all__ = [
     "ALL_EVENTS",
     "NO_EVENTS",
     "REMEMBERED_IDS",
+    "SMALLEST_EVENT",
     "Backend",
     "Entry",
     "EventSlice",
     "Position",
+    "ReadLimit",
     "Receipt",
     "SessionSlice",
     "Snapshot",
@@ -57,12 +60,20 @@ limit.
 """
 
 
+SMALLEST_EVENT: Final = 100
+"""How many bytes an event counts as at least, when a read is measured.
+
+The shortest one with a generated id and a timestamp takes 102. So a log that is far too long is
+known to be by its length alone.
+"""
+
+
 class Entry(Struct, frozen=True):
     """One event on its way into a log.
 
     Attributes:
         event_id: Unique within the session.
-        time: The event's own timestamp, in microseconds.
+        time: The event's own timestamp, in microseconds, 1 or more.
         payload: The encoded event.
         changes: What it does to state.
     """
@@ -71,6 +82,20 @@ class Entry(Struct, frozen=True):
     time: int
     payload: bytes
     changes: Changes = NO_CHANGES
+
+
+class ReadLimit(Struct, frozen=True):
+    """How much one read may return.
+
+    Attributes:
+        size: The most bytes of encoded events in all, of which each counts as
+            :data:`SMALLEST_EVENT` at least.
+        harmless: So many events are never more than that, whatever is in them, since the size of
+            one is limited too. Most reads are of fewer, and need not be measured.
+    """
+
+    size: int
+    harmless: int
 
 
 class Window(Struct, frozen=True, kw_only=True):
@@ -82,11 +107,13 @@ class Window(Struct, frozen=True, kw_only=True):
             log is its own timestamp, held to the backend's present and moved past the time of the
             event before it, so that this too is a run of events at the end of the log.
         last: This many at the end; ``None`` for all.
+        read_limit: How much that may be; ``None`` for any amount.
     """
 
     after_seq: int = 0
     since: int | None = None
     last: int | None = None
+    read_limit: ReadLimit | None = None
 
 
 ALL_EVENTS: Final = Window()
@@ -210,6 +237,9 @@ class Backend(ABC):
 
         Of any number of concurrent calls, one makes it and applies its *changes*; the others'
         changes are dropped.
+
+        Raises:
+            ReadTooLargeError: As :meth:`get`.
         """
 
     @abstractmethod
@@ -217,6 +247,10 @@ class Backend(ABC):
         """Return the session with its scopes and the events in *window*, all of one moment.
 
         The cost grows with what is returned, not with the log.
+
+        Raises:
+            ReadTooLargeError: The events are more than the window's ``read_limit``; nothing was
+                returned, and nothing sent to where it could have been.
         """
 
     @abstractmethod
@@ -263,6 +297,7 @@ class Backend(ABC):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         """Return up to *limit* events between two positions, both exclusive.
 
@@ -271,6 +306,7 @@ class Backend(ABC):
 
         Raises:
             SessionNotFoundError: The session does not exist.
+            ReadTooLargeError: The events are more than *read_limit*; nothing was returned.
         """
 
     @abstractmethod
@@ -309,6 +345,17 @@ class Backend(ABC):
     @abstractmethod
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         """Return a user's state, empty if there is none."""
+
+    async def check(self) -> list[Concern]:
+        """Look for what endangers the data; an empty list if there is nothing to report.
+
+        It changes nothing and leaves nothing behind. A backend that knows of no dangers needs no
+        such method.
+
+        Raises:
+            BackendUnavailableError: The data's keeper cannot be reached, so nothing is known.
+        """
+        return []
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -8,6 +8,7 @@
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
     ├── RevisionConflictError                another writer came first; nothing was stored
     ├── EventTooLargeError (ValueError)      the encoded event is over the size limit
+    ├── ReadTooLargeError (ValueError)       more events asked for than one read may return
     ├── StateValueError (ValueError)         a value that cannot be stored; names its path
     │   └── StateValueTooLargeError          a state value is over the size limit
     ├── CodecError                           stored bytes not ours, or of a newer format
@@ -42,6 +43,7 @@ __all__ = [
     "EventNotFoundError",
     "EventTooLargeError",
     "OutcomeUnknownError",
+    "ReadTooLargeError",
     "RevisionConflictError",
     "SessionExistsError",
     "SessionNotFoundError",
@@ -155,6 +157,31 @@ class EventTooLargeError(AgentSessionError, ValueError):
             f"{described(self.key)}: event {brief(self.event_id)} takes {self.size:,} bytes, "
             f"over the limit of {self.limit:,}; nothing was stored. Store large content elsewhere "
             "and put a reference in the event, or raise max_event_size"
+        )
+
+
+class ReadTooLargeError(AgentSessionError, ValueError):
+    """A read would return more than the service allows; nothing was returned, and nothing changed.
+
+    Attributes:
+        key: The session.
+        events: How many events it would have returned, as far as it went.
+        size: Their encoded size in bytes, or more: counting ends where the limit is passed.
+        limit: The service's ``max_read_size`` in bytes.
+    """
+
+    def __init__(self, key: SessionKey, events: int, size: int, limit: int) -> None:
+        super().__init__(key, events, size, limit)
+        self.key = key
+        self.events = events
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"{described(self.key)}: {self.events:,} events take {self.size:,} bytes or more, over "
+            f"the limit of {self.limit:,} for one read; nothing was returned. Ask for fewer with "
+            "num_recent_events or after_seq, read pages with get_events(), or raise max_read_size"
         )
 
 

@@ -10,13 +10,28 @@ from msgspec import Struct
 
 from agentsession._wording import brief
 
-__all__ = ["DEFAULT_EVENT_LIMIT", "MEBIBYTE", "Duration", "Retention", "positive", "seconds"]
+__all__ = [
+    "DEFAULT_EVENT_LIMIT",
+    "DEFAULT_READ_SIZE",
+    "LARGEST",
+    "MEBIBYTE",
+    "Duration",
+    "Retention",
+    "positive",
+    "seconds",
+]
 
 DEFAULT_EVENT_LIMIT: Final = 1000
 """How many events a session keeps unless it is told otherwise, as in tRPC-Agent-Go."""
 
 MEBIBYTE: Final = 1 << 20
 """The largest event and the largest state value unless it is told otherwise, in bytes."""
+
+DEFAULT_READ_SIZE: Final = 64 * MEBIBYTE
+"""The most events that one read returns unless it is told otherwise, in bytes."""
+
+LARGEST: Final = 2**53 - 1
+"""The largest number that a store counts to, since a script on Redis counts in doubles."""
 
 Duration: TypeAlias = float | timedelta | None
 """Seconds, or a timedelta; ``None`` and 0 mean never."""
@@ -116,7 +131,7 @@ class Retention(Struct, frozen=True, kw_only=True):
 
 
 def positive(name: str, value: int) -> int:
-    """Check a number that counts something.
+    """Check a number that counts something; more than :data:`LARGEST` means no less than that.
 
     Raises:
         TypeError: It is no int.
@@ -128,4 +143,4 @@ def positive(name: str, value: int) -> int:
     if value < 1:
         msg = f"{name} must be 1 or more, not {value}"
         raise ValueError(msg)
-    return value
+    return min(value, LARGEST)

@@ -18,20 +18,22 @@ from agentsession._arguments import (
     check_session,
     check_state,
     check_user,
+    check_write,
     decode_cursor,
     encode_cursor,
     natural,
+    optional_natural,
     window,
 )
 from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
-from agentsession._log import ContentType, event_filter, read_around, read_page
+from agentsession._log import ContentType, LogReader, event_filter, read_around
 from agentsession._wording import described_app
-from agentsession.backend import Backend, Entry, Window
+from agentsession.backend import SMALLEST_EVENT, Backend, Entry, ReadLimit, Window
 from agentsession.clock import from_microseconds, to_microseconds
 from agentsession.codec import prepare_event
 from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
-from agentsession.retention import MEBIBYTE, positive
+from agentsession.retention import DEFAULT_READ_SIZE, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
 from agentsession.state import (
     APP_PREFIX,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from agentsession.backend import Receipt
+    from agentsession.concerns import Concern
 
 __all__ = ["ContentType", "SessionService"]
 
@@ -80,14 +83,27 @@ class SessionService:
         backend: Keeps the data.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
+        max_read_size: The most events that one read returns, in encoded bytes in all (at least 100
+            for each event); ``None`` for any amount. State does not count, nor does what
+            :meth:`append_event` brings a session up to date with.
+
+    Raises:
+        TypeError: An option has the wrong type.
+        ValueError: An option is out of its range.
     """
 
     def __init__(
-        self, backend: Backend, *, max_event_size: int = MEBIBYTE, max_value_size: int = MEBIBYTE
+        self,
+        backend: Backend,
+        *,
+        max_event_size: int = MEBIBYTE,
+        max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> None:
         self._backend = backend
         self._max_event_size = positive("max_event_size", max_event_size)
         self._max_value_size = positive("max_value_size", max_value_size)
+        self._read_limit = _read_limit(max_read_size, self._max_event_size)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -111,6 +127,24 @@ class SessionService:
         self._closed = True
         await self._backend.aclose()
 
+    async def check(self) -> list[Concern]:
+        """Look for what endangers the data; worth a call when a program starts.
+
+        On Redis: a server that evicts, keeps no append-only file, fails to save, is a replica, is
+        too old, or refuses scripts or their commands, and clocks that differ. Of a cluster one node
+        is asked, since nodes are configured alike. In memory: that the data goes with the process.
+        Nothing is changed and nothing is left behind.
+
+        Returns:
+            What there is to report, often nothing. :mod:`agentsession.concerns` lists the codes;
+            whoever would rather not start than lose data looks at ``severity``.
+
+        Raises:
+            BackendUnavailableError: The server cannot be reached.
+        """
+        self._check_usable()
+        return await self._backend.check()
+
     # -- sessions
 
     async def create_session(
@@ -133,7 +167,7 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._split(state)
+        changes = self._changes(state)
         session = assemble(key, await self._backend.create(key, changes, token=new_id()))
         apply_temporary(session, state)
         return session
@@ -163,11 +197,13 @@ class SessionService:
             The session, or ``None`` if it does not exist or has expired.
 
         Raises:
+            ReadTooLargeError: The events are over ``max_read_size``.
             TypeError: An argument has the wrong type.
             ValueError: *since* is naive, or a number is negative.
         """
         key = self._existing(key)
-        snapshot = await self._backend.get(key, window(num_recent_events, since, after_seq))
+        bounds = window(num_recent_events, since, after_seq, self._read_limit)
+        snapshot = await self._backend.get(key, bounds)
         return None if snapshot is None else assemble(key, snapshot)
 
     async def get_or_create_session(
@@ -192,14 +228,15 @@ class SessionService:
             after_seq: As for :meth:`get_session`.
 
         Raises:
+            ReadTooLargeError: The events are over ``max_read_size``.
             StateValueError: A value cannot be stored; nothing was changed.
             TypeError: An argument has the wrong type.
             ValueError: *since* is naive, or a number is negative.
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._split(state)
-        bounds = window(num_recent_events, since, after_seq)
+        changes = self._changes(state)
+        bounds = window(num_recent_events, since, after_seq, self._read_limit)
         session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
         apply_temporary(session, state)
         return session
@@ -287,11 +324,12 @@ class SessionService:
             TypeError: *event* is no event.
             ValueError: A field of the event is wrong: a naive timestamp, an empty author.
         """
-        session, key = self._target(session_or_key, expected_revision)
+        session, key = self._target(session_or_key)
+        expected = optional_natural("expected_revision", expected_revision)
         if _is_partial(event):
             return event
         entry, prepared = self._prepare(key, event)
-        receipt = await self._backend.append(key, (entry,), expected_revision=expected_revision)
+        receipt = await self._backend.append(key, (entry,), expected_revision=expected)
         stored = msgspec.structs.replace(prepared, seq=receipt.seqs[0])
         if session is not None:
             await self._update(session, receipt, [stored], [entry.changes], [event])
@@ -311,13 +349,14 @@ class SessionService:
         Args:
             session_or_key: The session; brought up to date if it is a
                 :class:`~agentsession.Session`.
-            events: Up to 1,000 events.
+            events: Up to 1,000 events, of up to 64 MiB and 100,000 changes to state in all.
             expected_revision: Store only if the session's revision is still this one.
 
         Returns:
             The events as readers get them, with their ``seq``; partial ones as they were.
         """
-        session, key = self._target(session_or_key, expected_revision)
+        session, key = self._target(session_or_key)
+        expected = optional_natural("expected_revision", expected_revision)
         given = list(events)
         if len(given) > _MAX_BATCH:
             msg = f"a batch holds up to {_MAX_BATCH:,} events, not {len(given):,}; append in pieces"
@@ -327,7 +366,9 @@ class SessionService:
             return given
         pairs = [self._prepare(key, event) for event in whole]
         entries = [entry for entry, _ in pairs]
-        receipt = await self._backend.append(key, entries, expected_revision=expected_revision)
+        names = sum(len(event.state_delta) for event in whole)
+        check_write([entry.payload for entry in entries], names, self._max_event_size)
+        receipt = await self._backend.append(key, entries, expected_revision=expected)
         stored = [
             msgspec.structs.replace(event, seq=seq)
             for (_, event), seq in zip(pairs, receipt.seqs, strict=True)
@@ -373,29 +414,25 @@ class SessionService:
         Raises:
             SessionNotFoundError: The session does not exist or has expired.
             EventNotFoundError: The log does not hold the event of *around*.
+            ReadTooLargeError: The events are over ``max_read_size``; what a filter leaves out does
+                not count.
             TypeError: An argument has the wrong type.
             ValueError: An argument is out of its range, or *around* is combined with a position.
         """
         key = self._existing(key)
-        natural("after_seq", after_seq)
+        after_seq = natural("after_seq", after_seq)
         at_most("limit", limit, _MAX_PAGE)
-        if before_seq is not None:
-            natural("before_seq", before_seq)
+        before_seq = optional_natural("before_seq", before_seq)
         wanted = event_filter(author, branch, content_type)
+        reader = LogReader(self._backend, key, wanted, self._read_limit)
         if around is None:
-            return await read_page(
-                self._backend,
-                key,
-                after_seq=after_seq,
-                before_seq=before_seq,
-                limit=limit,
-                newest_first=newest_first,
-                wanted=wanted,
+            return await reader.page(
+                after_seq=after_seq, before_seq=before_seq, limit=limit, newest_first=newest_first
             )
         if after_seq or before_seq is not None:
             msg = "around gives its own positions; it goes with neither after_seq nor before_seq"
             raise ValueError(msg)
-        found = await read_around(self._backend, key, around, limit=limit, wanted=wanted)
+        found = await read_around(self._backend, key, around, limit, reader)
         return found[::-1] if newest_first else found
 
     # -- state
@@ -411,7 +448,7 @@ class SessionService:
             StateValueError: A value cannot be stored; nothing was stored.
         """
         key = self._existing(key)
-        await self._backend.update_state(key, self._split(state))
+        await self._backend.update_state(key, self._changes(state))
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.
@@ -490,12 +527,8 @@ class SessionService:
             key = SessionKey(key.app_name, key.user_id, new_id())
         return self._existing(key)
 
-    def _target(
-        self, session_or_key: Session | SessionKey, expected_revision: int | None
-    ) -> tuple[Session | None, SessionKey]:
+    def _target(self, session_or_key: Session | SessionKey) -> tuple[Session | None, SessionKey]:
         """Check what an append is to go to."""
-        if expected_revision is not None:
-            natural("expected_revision", expected_revision)
         if isinstance(session_or_key, Session):
             return session_or_key, self._existing(session_or_key.key)
         return None, self._existing(session_or_key)
@@ -508,7 +541,16 @@ class SessionService:
         self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
     ) -> ScopeChanges:
         check_state(state)
-        return encode_scope(prefix, state, self._max_value_size)
+        changes = encode_scope(prefix, state, self._max_value_size)
+        check_write(changes.values(), len(state), self._max_value_size)
+        return changes
+
+    def _changes(self, state: Mapping[str, Any]) -> Changes:
+        """Check and encode state that comes in by itself."""
+        changes = self._split(state)
+        values = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
+        check_write(values, len(state), self._max_value_size)
+        return changes
 
     def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event]:
         """Check and encode an event, and return with it the event as readers will get it."""
@@ -518,7 +560,9 @@ class SessionService:
         payload, prepared = prepare_event(event)
         if len(payload) > self._max_event_size:
             raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
-        entry = Entry(prepared.id, to_microseconds(prepared.timestamp), payload, changes)
+        # A log's times begin after 1970, as the scores of a log on Redis do.
+        time = max(1, to_microseconds(prepared.timestamp))
+        entry = Entry(prepared.id, time, payload, changes)
         return entry, prepared
 
     async def _update(
@@ -543,9 +587,21 @@ class SessionService:
         newest = session.events[-1].seq if session.events else session.last_seq
         if session.created_at != from_microseconds(created):
             newest = 0  # It was deleted and made anew: nothing of the old one counts.
+        # Without a read limit: the append was stored, and an error would say that it was not.
         snapshot = await self._backend.get(session.key, Window(after_seq=newest))
         if snapshot is not None:
             apply_fresh(session, assemble(session.key, snapshot))
+
+
+def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:
+    """Make a limit of the option, under which any single event can be read."""
+    if size is None:
+        return None
+    size = positive("max_read_size", size)
+    if size < max_event_size:
+        msg = f"max_read_size must not be under max_event_size ({max_event_size:,}), as {size:,} is"
+        raise ValueError(msg)
+    return ReadLimit(size, harmless=max(1, size // max(max_event_size, SMALLEST_EVENT)))
 
 
 def _is_partial(event: Event) -> bool:

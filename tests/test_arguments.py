@@ -12,6 +12,8 @@ import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, UserKey
 from agentsession.errors import ClosedError, EventLoopError, StateValueError
+from agentsession.retention import MEBIBYTE
+from agentsession.state import DELETE
 
 KEY = SessionKey("app", "user", "session")
 USER = UserKey("app", "user")
@@ -45,6 +47,7 @@ ON_AN_APP: dict[str, Call] = {
     "get_app_state": lambda service, app: service.get_app_state(app),
     "delete_app_state": lambda service, app: service.delete_app_state(app, "a"),
 }
+ON_NOTHING: dict[str, Call] = {"check": lambda service: service.check()}
 # Where a session may come without an id.
 CREATING = ("create_session", "get_or_create_session")
 
@@ -68,7 +71,7 @@ def test_every_method_is_tried_here() -> None:
         for name in dir(InMemorySessionService)
         if not name.startswith("_") and name not in ("aclose", "backend")
     }
-    assert methods == {*ON_A_SESSION, *ON_A_USER, *ON_AN_APP}
+    assert methods == {*ON_A_SESSION, *ON_A_USER, *ON_AN_APP, *ON_NOTHING}
 
 
 @by_name(ON_A_SESSION)
@@ -316,6 +319,48 @@ async def test_a_batch_holds_up_to_1000_events(service: InMemorySessionService) 
     assert await service.append_events(KEY, []) == []
 
 
+ONE_MIB = b"x" * (MEBIBYTE - 1)
+
+
+ALONE = {name: call for name, call in GIVING_STATE.items() if name != "append_event"}
+
+
+@by_name(ALONE)
+async def test_one_call_changes_up_to_100_000_names(
+    service: InMemorySessionService, call: Call
+) -> None:
+    """More are refused before anything is sent."""
+    names = {f"n{n}": 0 for n in range(100_000)}
+    with pytest.raises(ValueError, match="up to 100,000 names of state, not 100,001; use several"):
+        await call(service, names | {"more": 0})
+    await call(service, names)
+
+
+@by_name(ALONE)
+async def test_one_call_writes_up_to_64_mib_of_state(
+    service: InMemorySessionService, call: Call
+) -> None:
+    """Of values that are each within their limit."""
+    fits: dict[str, Any] = {f"n{n}": ONE_MIB for n in range(64)}
+    with pytest.raises(ValueError, match="up to 67,108,864 bytes, not 67,108,865; use several"):
+        await call(service, fits | {"one": 1})
+    await call(service, fits | {"deleted": DELETE})
+
+
+async def test_one_call_writes_up_to_64_mib_of_events(service: InMemorySessionService) -> None:
+    """Of events that are each within their limit; nothing is stored."""
+    large = [Event(author="user", content="x" * 1_000_000) for _ in range(68)]
+    with pytest.raises(ValueError, match="up to 67,108,864 bytes, not 68,00"):
+        await service.append_events(KEY, large)
+    assert await service.get_events(KEY) == []
+    many = [
+        Event(author="user", state_delta={f"{n}.{m}": 0 for m in range(50_001)}) for n in range(2)
+    ]
+    with pytest.raises(ValueError, match="up to 100,000 names of state, not 100,002"):
+        await service.append_events(KEY, many)
+    await service.append_events(KEY, large[:67])
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -340,6 +385,7 @@ EVERY_CALL: dict[str, Callable[[InMemorySessionService], Awaitable[object]]] = {
     **{name: lambda service, call=call: call(service, KEY) for name, call in ON_A_SESSION.items()},
     **{name: lambda service, call=call: call(service, USER) for name, call in ON_A_USER.items()},
     **{name: lambda service, call=call: call(service, "app") for name, call in ON_AN_APP.items()},
+    **ON_NOTHING,
     "async with": lambda service: service.__aenter__(),
 }
 
@@ -387,6 +433,14 @@ def test_a_service_stays_on_its_loop(call: Call) -> None:
         ({"max_event_size": 1e6}, TypeError, "max_event_size must be an int, not float"),
         ({"max_value_size": -1}, ValueError, "max_value_size must be 1 or more, not -1"),
         ({"max_value_size": "1 MB"}, TypeError, "max_value_size must be an int, not str"),
+        ({"max_read_size": 0}, ValueError, "max_read_size must be 1 or more, not 0"),
+        ({"max_read_size": 1e9}, TypeError, "max_read_size must be an int, not float"),
+        (
+            {"max_read_size": 1_000_000},
+            ValueError,
+            r"max_read_size must not be under max_event_size \(1,048,576\), as 1,000,000 is",
+        ),
+        ({"max_event_size": 1 << 27}, ValueError, "max_read_size must not be under max_event_size"),
     ],
     ids=ascii,
 )

@@ -17,7 +17,17 @@ ROOT = Path(agentsession.__file__).parent
 # From the bottom to the top. A module imports from its own row and from those above it in this
 # table, and from nowhere else; a package stands for all that is in it.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "models": ("_wording", "errors", "clock", "retention", "events", "sessions", "state", "codec"),
+    "models": (
+        "_wording",
+        "errors",
+        "concerns",
+        "clock",
+        "retention",
+        "events",
+        "sessions",
+        "state",
+        "codec",
+    ),
     "backend": ("backend",),
     "service": ("_arguments", "_log", "_assembly", "service"),
     "stores": ("memory", "redis"),

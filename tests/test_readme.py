@@ -70,6 +70,24 @@ async def test_the_fastapi_service_keeps_the_conversation(pasted: dict[str, Any]
         assert (await client.post(url, json={})).status_code == 422
 
 
+async def test_a_careful_service_looks_first(
+    pasted: dict[str, Any], valkey_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning is logged, a danger keeps the application from starting."""
+    app, lifespan = pasted["app"], pasted["careful_lifespan"]
+    async with lifespan(app):
+        assert "sessions: warning: the server keeps no append-only file" in caplog.text
+    async with redis.asyncio.Redis.from_url(valkey_url) as admin:
+        await admin.config_set("maxmemory-policy", "allkeys-lru")
+        await admin.config_set("maxmemory", "1gb")
+        try:
+            with pytest.raises(SystemExit, match="eviction: the server deletes sessions"):
+                await anext(lifespan(app).gen)
+        finally:
+            await admin.config_set("maxmemory", "0")
+            await admin.config_set("maxmemory-policy", "noeviction")
+
+
 def test_the_tree_of_errors_is_the_real_one() -> None:
     """The tree in the README is the one in the docstring of the module."""
     tree = re.search(r"```\n(AgentSessionError\n.*?)```", README, re.DOTALL)

@@ -6,7 +6,14 @@ from typing import Final
 
 from agentsession.clock import Clock, system_clock
 from agentsession.memory.backend import MemoryBackend
-from agentsession.retention import DEFAULT_EVENT_LIMIT, MEBIBYTE, Duration, Retention, seconds
+from agentsession.retention import (
+    DEFAULT_EVENT_LIMIT,
+    DEFAULT_READ_SIZE,
+    MEBIBYTE,
+    Duration,
+    Retention,
+    seconds,
+)
 from agentsession.service import SessionService
 
 __all__ = ["InMemorySessionService", "MemoryBackend"]
@@ -32,6 +39,8 @@ class InMemorySessionService(SessionService):
             is exact with or without it.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
+        max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
+            any amount.
         clock: The present in microseconds since the epoch; tests pass a manual one.
 
     Raises:
@@ -50,6 +59,7 @@ class InMemorySessionService(SessionService):
         cleanup_interval: Duration = None,
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
         clock: Clock = system_clock,
     ) -> None:
         retention = Retention.of(
@@ -63,4 +73,9 @@ class InMemorySessionService(SessionService):
         if interval is None and retention.expires:
             interval = _DEFAULT_CLEANUP_INTERVAL
         backend = MemoryBackend(retention, cleanup_interval=interval, clock=clock)
-        super().__init__(backend, max_event_size=max_event_size, max_value_size=max_value_size)
+        super().__init__(
+            backend,
+            max_event_size=max_event_size,
+            max_value_size=max_value_size,
+            max_read_size=max_read_size,
+        )

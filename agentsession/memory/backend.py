@@ -19,17 +19,25 @@ from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
     NO_EVENTS,
+    SMALLEST_EVENT,
     Backend,
     Entry,
     EventSlice,
     Position,
+    ReadLimit,
     Receipt,
     SessionSlice,
     Snapshot,
     Window,
 )
 from agentsession.clock import Clock, system_clock
-from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
+from agentsession.concerns import Concern
+from agentsession.errors import (
+    ReadTooLargeError,
+    RevisionConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from agentsession.memory._records import Scope, StoredSession, User, change
 
 if TYPE_CHECKING:
@@ -40,6 +48,13 @@ if TYPE_CHECKING:
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["MemoryBackend"]
+
+_IN_THIS_PROCESS: Final = Concern(
+    "process_memory",
+    "warning",
+    "sessions are in this process's memory: they are gone when it ends, and no other process sees "
+    "them; use RedisSessionService for data that matters",
+)
 
 # The sweeper lets other tasks run after this many sessions: 1,000 take it under a millisecond.
 _SWEEP_STRIDE: Final = 1000
@@ -82,24 +97,26 @@ class MemoryBackend(Backend):
             session = self._make(key, changes, token, now)
         elif session.token != token:
             raise SessionExistsError(key)
-        return self._snapshot(session, NO_EVENTS, now)
+        return self._snapshot(key, session, NO_EVENTS, now)
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         now = self._begin()
         session = self._find(key, now)
         if session is None:
             session = self._make(key, changes, "", now)
-        else:
-            self._refresh(session, now)
-        return self._snapshot(session, window, now)
+            return self._snapshot(key, session, window, now)
+        snapshot = self._snapshot(key, session, window, now)
+        self._refresh(session, now)
+        return snapshot
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         now = self._begin()
         session = self._find(key, now)
         if session is None:
             return None
+        snapshot = self._snapshot(key, session, window, now)
         self._refresh(session, now)
-        return self._snapshot(session, window, now)
+        return snapshot
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
@@ -173,10 +190,10 @@ class MemoryBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         now = self._begin()
         session = self._need(key, now)
-        self._refresh(session, now)
         log = session.log
         first = max(after_seq + 1, log.first_seq)
         last = log.count if before_seq is None else min(before_seq - 1, log.count)
@@ -184,7 +201,9 @@ class MemoryBackend(Backend):
             first = max(first, last - limit + 1)
         else:
             last = min(last, first + limit - 1)
-        return EventSlice(first, log.between(first, last))
+        events = _measured(key, log.between(first, last), read_limit)
+        self._refresh(session, now)
+        return EventSlice(first, events)
 
     async def locate(self, key: SessionKey, event_id: str) -> int | None:
         now = self._begin()
@@ -223,6 +242,9 @@ class MemoryBackend(Backend):
         return dict(_user_values(self._users.get(user), now))
 
     # -- expiry
+
+    async def check(self) -> list[Concern]:
+        return [_IN_THIS_PROCESS]
 
     async def aclose(self) -> None:
         sweeper, self._sweeper = self._sweeper, None
@@ -373,16 +395,28 @@ class MemoryBackend(Backend):
         if not user.sessions and user.scope is None and self._users.get(user.key) is user:
             del self._users[user.key]
 
-    def _snapshot(self, session: StoredSession, window: Window, now: int) -> Snapshot:
+    def _snapshot(
+        self, key: SessionKey, session: StoredSession, window: Window, now: int
+    ) -> Snapshot:
         log = session.log
         first = max(window.after_seq + 1, log.first_seq)
         if window.since is not None:
             first = max(first, log.first_since(window.since))
         if window.last is not None:
             first = max(first, log.count - window.last + 1)
-        app = self._app_values(session.owner.key.app_name, now)
+        app = self._app_values(key.app_name, now)
         user = _user_values(session.owner, now)
-        return _snapshot(session, app, user, log.between(first, log.count), first)
+        events = _measured(key, log.between(first, log.count), window.read_limit)
+        return _snapshot(session, app, user, events, first)
+
+
+def _measured(key: SessionKey, events: list[bytes], limit: ReadLimit | None) -> list[bytes]:
+    """Refuse to return more than one read may."""
+    if limit is not None and len(events) > limit.harmless:
+        size = max(sum(map(len, events)), len(events) * SMALLEST_EVENT)
+        if size > limit.size:
+            raise ReadTooLargeError(key, len(events), size, limit.size)
+    return events
 
 
 def _user_values(user: User | None, now: int) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from agentsession.redis.instances import (
 from agentsession.redis.links import LinkOptions, Target, check_client, is_cluster, link_to
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
+    DEFAULT_READ_SIZE,
     MEBIBYTE,
     Duration,
     Retention,
@@ -71,6 +72,8 @@ class RedisSessionService(SessionService):
         refresh_ttl_on_read: Whether reading moves expiry as well.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
+        max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
+            any amount.
 
     Raises:
         TypeError: An option has the wrong type; *client* is not an asyncio client of redis-py.
@@ -96,6 +99,7 @@ class RedisSessionService(SessionService):
         refresh_ttl_on_read: bool = False,
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> None:
         retention = Retention.of(
             session_event_limit=session_event_limit,
@@ -132,7 +136,12 @@ class RedisSessionService(SessionService):
             raise ValueError(msg)
         kind = ClusterBackend if is_cluster(target) else RedisBackend
         backend = kind(retention, link, key_prefix=key_prefix)
-        super().__init__(backend, max_event_size=max_event_size, max_value_size=max_value_size)
+        super().__init__(
+            backend,
+            max_event_size=max_event_size,
+            max_value_size=max_value_size,
+            max_read_size=max_read_size,
+        )
 
     @classmethod
     def from_url(
@@ -152,6 +161,7 @@ class RedisSessionService(SessionService):
         refresh_ttl_on_read: bool = False,
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> Self:
         """Make a service on the server or servers at *url*, with connections of its own.
 
@@ -187,4 +197,5 @@ class RedisSessionService(SessionService):
             refresh_ttl_on_read=refresh_ttl_on_read,
             max_event_size=max_event_size,
             max_value_size=max_value_size,
+            max_read_size=max_read_size,
         )

@@ -6,7 +6,7 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from agentsession._wording import described_app
 from agentsession.backend import (
@@ -16,12 +16,15 @@ from agentsession.backend import (
     Entry,
     EventSlice,
     Position,
+    ReadLimit,
     Receipt,
     SessionSlice,
     Snapshot,
     Window,
 )
+from agentsession.clock import system_clock
 from agentsession.errors import (
+    AgentSessionError,
     BackendError,
     CodecError,
     RevisionConflictError,
@@ -29,16 +32,27 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
+from agentsession.redis.diagnosis import diagnosed, scripts_refused
 from agentsession.redis.failures import Subject, translated
 from agentsession.redis.keys import STATE_FIELD, Keyspace
 from agentsession.redis.link import NoReplyError, NotAcknowledgedError, NotSentError
-from agentsession.redis.replies import check_ours, pairs, read_names, read_snapshot, read_text
+from agentsession.redis.replies import (
+    check_ours,
+    check_size,
+    pairs,
+    read_count,
+    read_names,
+    read_snapshot,
+    read_text,
+)
 from agentsession.redis.scripts import Script, load
+from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from agentsession.concerns import Concern
     from agentsession.redis.link import Argument, Link
     from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
@@ -46,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = ["RedisBackend"]
 
 _APPEND: Final = load("append", writes=True)
+_CHECK: Final = load("check", writes=False)
 _CREATE: Final = load("create", writes=True)
 _DELETE: Final = load("delete", writes=True)
 _GET: Final = load("get", writes=False)
@@ -133,10 +148,11 @@ class RedisBackend(Backend):
         if reply[1] == b"gone":
             raise SessionNotFoundError(key)
         check_ours(key, reply)
+        check_size(key, reply, window.read_limit)
         if reply[3]:
             # Housekeeping must not make an error of a session that was made; a later creation
             # prunes what this one could not.
-            with suppress(BackendError):
+            with suppress(AgentSessionError):
                 await self._prune(key.user, reply[3])
         return reply[1] == b"created", read_snapshot(key, reply[2])
 
@@ -147,7 +163,10 @@ class RedisBackend(Backend):
             self._keys(key),
             [*_window_args(window), self._refresh, *self._lives],
         )
-        return None if reply[1] == b"missing" else read_snapshot(key, reply[2])
+        if reply[1] == b"missing":
+            return None
+        check_size(key, reply, window.read_limit)
+        return read_snapshot(key, reply[2])
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
@@ -182,7 +201,7 @@ class RedisBackend(Backend):
             )
             flat = reply[2]
             positions = [
-                Position(int(score), read_text(user, name))
+                Position(read_count(user, "an activity", score), read_text(user, name))
                 for name, score in zip(flat[::2], flat[1::2], strict=True)
             ]
             complete = len(positions) < wanted + extra
@@ -311,6 +330,7 @@ class RedisBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         names = self._keyspace.session(key)
         reply = await self._run(
@@ -324,11 +344,13 @@ class RedisBackend(Backend):
                 "1" if newest_first else "",
                 self._refresh,
                 self.retention.session_ttl,
+                *_limit_args(read_limit),
             ],
         )
         if reply[1] == b"missing":
             raise SessionNotFoundError(key)
         check_ours(key, reply)
+        check_size(key, reply, read_limit)
         return EventSlice(reply[2], reply[3])
 
     async def locate(self, key: SessionKey, event_id: str) -> int | None:
@@ -336,6 +358,7 @@ class RedisBackend(Backend):
         reply = await self._run(key, _LOCATE, names.own, [event_id])
         if reply[1] == b"missing":
             raise SessionNotFoundError(key)
+        check_ours(key, reply)
         return reply[2] if reply[1] == b"found" else None
 
     # -- state
@@ -389,6 +412,19 @@ class RedisBackend(Backend):
         reply = await self._run(subject, _GET_SCOPE, [name], [refresh, ttl])
         return read_names(subject, pairs(reply[2]))
 
+    # -- what endangers it
+
+    async def check(self) -> list[Concern]:
+        sent = system_clock()
+        try:
+            reply = await self._run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
+        except BackendError as exc:
+            why = exc.__cause__
+            if type(exc) is BackendError and type(why) in (NoPermissionError, ResponseError):
+                return [scripts_refused(why)]
+            raise
+        return diagnosed(reply, self.retention, sent, system_clock())
+
     # -- how it travels
 
     async def _run(
@@ -421,7 +457,12 @@ def _window_args(window: Window) -> list[Argument]:
         window.after_seq,
         "" if window.since is None else window.since,
         "" if window.last is None else window.last,
+        *_limit_args(window.read_limit),
     ]
+
+
+def _limit_args(limit: ReadLimit | None) -> tuple[int, int]:
+    return (0, LARGEST) if limit is None else (limit.size, limit.harmless)
 
 
 def _triples(changes: Changes) -> list[tuple[str, str, bytes]]:

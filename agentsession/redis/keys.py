@@ -37,6 +37,9 @@ __all__ = ["STATE_FIELD", "Keyspace", "SessionKeys"]
 STATE_FIELD: Final = b"state:"
 """Stands before the names of state among the fields of a session."""
 
+# Hashes and sorted sets in turn, which check.lua counts on.
+_KINDS: Final = ("session", "events", "userdata", "eventids", "appdata", "sessions")
+
 _special = re.compile(r"[%:{}]")
 _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in "%:{}"}
 
@@ -68,10 +71,20 @@ class Keyspace:
         prefix: Stands in front of every key, as it is; ``"prod:"`` for example.
 
     Raises:
-        ValueError: *prefix* holds a brace, which would move the cluster's hash tag.
+        TypeError: *prefix* is not a string.
+        ValueError: *prefix* holds a brace, which would move the cluster's hash tag, or is not valid
+            Unicode.
     """
 
     def __init__(self, prefix: str = "") -> None:
+        if not isinstance(prefix, str):
+            msg = f"key_prefix must be a str, not {type(prefix).__qualname__}: {prefix!r:.80}"
+            raise TypeError(msg)
+        try:
+            prefix.encode()
+        except UnicodeEncodeError as exc:
+            msg = f"key_prefix holds half of a surrogate pair at position {exc.start}"
+            raise ValueError(msg) from exc
         if "{" in prefix or "}" in prefix:
             msg = f"key_prefix must not contain braces, a cluster's hash tag: {prefix!r}"
             raise ValueError(msg)
@@ -96,6 +109,13 @@ class Keyspace:
             f"{prefix}userdata:{tag}",
             f"{prefix}usercalls:{tag}",
         )
+
+    def scratch(self, name: str) -> list[str]:
+        """Return a key of each kind that can hold nobody's data.
+
+        A user's hash tag has a colon in it, and nothing follows that of an application.
+        """
+        return [f"{self.prefix}{kind}:{{check}}:{name}" for kind in _KINDS]
 
     def index(self, user: UserKey) -> str:
         """Return the key of a user's list of sessions."""

@@ -4,32 +4,54 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from agentsession._wording import brief
 from agentsession.backend import Snapshot
-from agentsession.errors import CodecError
+from agentsession.errors import CodecError, ReadTooLargeError
 from agentsession.redis.keys import STATE_FIELD
+from agentsession.retention import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentsession.backend import ReadLimit
     from agentsession.redis.failures import Subject
     from agentsession.sessions import SessionKey
 
-__all__ = ["check_ours", "pairs", "read_names", "read_snapshot", "read_text"]
+__all__ = [
+    "check_ours",
+    "check_size",
+    "pairs",
+    "read_count",
+    "read_names",
+    "read_snapshot",
+    "read_text",
+]
 
 _FORMAT: Final = b"1"
+_WRONG_COUNT: Final = (
+    "the stored session is damaged: its count or the position of an event is wrong"
+)
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
 
 
 def check_ours(subject: Subject, reply: Sequence[Any]) -> None:
-    """Refuse a session whose hash is not in our format."""
+    """Refuse a session whose hash is not in our format, or contradicts its log."""
     if reply[1] == b"foreign":
         raise CodecError(subject, _version_problem(reply[2]))
+    if reply[1] == b"damaged":
+        raise CodecError(subject, _WRONG_COUNT)
+
+
+def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -> None:
+    """Refuse what a script has not read, since it is more than one read may return."""
+    if limit is not None and reply[1] == b"large":
+        raise ReadTooLargeError(key, reply[2], reply[3], limit.size)
 
 
 def _version_problem(version: bytes) -> str:
     if version.isdigit():
         return (
-            f"stored in format {version.decode()} by a newer agentsession, and this one reads "
+            f"stored in format {version.decode():.20} by a newer agentsession, and this one reads "
             f"format {_FORMAT.decode()}; upgrade this process"
         )
     return "the stored hash is not a session of ours; set a key_prefix of your own"
@@ -48,6 +70,13 @@ def read_text(subject: Subject, raw: bytes) -> str:
         raise CodecError(subject, f"a stored name is not UTF-8: {raw!r:.80}") from exc
 
 
+def read_count(subject: Subject, what: str, raw: bytes | None) -> int:
+    """Decode a stored number: of events, of writes, or of microseconds."""
+    if raw is None or not raw.isdigit() or (count := int(raw[:20])) > LARGEST:
+        raise CodecError(subject, f"the stored session is damaged: {what} is {brief(raw)}")
+    return count
+
+
 def read_names(subject: Subject, fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
     """Decode the names of a scope."""
     return {read_text(subject, name): value for name, value in fields.items()}
@@ -64,19 +93,21 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
         for name, value in fields.items()
         if name.startswith(STATE_FIELD)
     }
-    try:
-        count = int(fields[b"count"])
-        return Snapshot(
-            session_id=key.session_id,
-            created=int(fields[b"created"]),
-            updated=int(fields[b"updated"]),
-            revision=int(fields[b"revision"]),
-            last_seq=count,
-            app=read_names(key, pairs(app_fields)),
-            user=read_names(key, pairs(user_fields)),
-            session=state,
-            events=events,
-            first_seq=count - length + start + 1,
-        )
-    except (KeyError, ValueError) as exc:
-        raise CodecError(key, f"the stored session is damaged: {exc!r}") from exc
+    created, updated, revision, count = (
+        read_count(key, name, fields.get(name.encode()))
+        for name in ("created", "updated", "revision", "count")
+    )
+    if count < length:
+        raise CodecError(key, _WRONG_COUNT)
+    return Snapshot(
+        session_id=key.session_id,
+        created=created,
+        updated=updated,
+        revision=revision,
+        last_seq=count,
+        app=read_names(key, pairs(app_fields)),
+        user=read_names(key, pairs(user_fields)),
+        session=state,
+        events=events,
+        first_seq=count - length + start + 1,
+    )

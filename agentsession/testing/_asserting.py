@@ -10,7 +10,10 @@ from agentsession.events import Event
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
-__all__ = ["Raised", "raises", "said", "say"]
+    from agentsession.service import SessionService
+    from agentsession.sessions import Session, SessionKey
+
+__all__ = ["Raised", "raises", "said", "say", "stored_session"]
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -43,3 +46,11 @@ def say(words: str, delta: Mapping[str, Any] | None = None, **fields: Any) -> Ev
 def said(events: Iterable[Event]) -> list[str]:
     """Return the words of events."""
     return [str(event.content) for event in events]
+
+
+async def stored_session(service: SessionService, key: SessionKey) -> Session:
+    """Return a session that must be there."""
+    session = await service.get_session(key)
+    assert session is not None
+    assert session.key == key
+    return session

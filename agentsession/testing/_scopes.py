@@ -6,10 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from agentsession.errors import (
-    EventTooLargeError,
     RevisionConflictError,
     StateValueError,
-    StateValueTooLargeError,
 )
 from agentsession.events import Event
 from agentsession.sessions import SessionKey, UserKey
@@ -289,33 +287,3 @@ async def check_one_writer_wins_a_revision(subject: Subject) -> None:
     assert said(after.events) == [str(won[0])]
     assert after.state == {"winner": won[0]}
     assert after.revision == session.revision + 1
-
-
-async def check_sizes_are_limited(subject: Subject) -> None:
-    """An event or a value one byte over its limit is refused; one at the limit is stored."""
-    service = subject.service(max_event_size=2000, max_value_size=100)
-    await service.create_session(subject.key)
-    padding = 2000
-    with raises(EventTooLargeError) as raised:
-        await service.append_event(subject.key, say("x" * padding))
-    assert raised.error.limit == 2000
-    over = raised.error.size - 2000
-    with raises(EventTooLargeError):
-        await service.append_event(subject.key, say("x" * (padding - over + 1)))
-    await service.append_event(subject.key, say("x" * (padding - over)))
-    for value, fits in (
-        ("x" * 98, True),
-        ("x" * 99, False),
-        (b"x" * 99, True),
-        (b"x" * 100, False),
-    ):
-        if fits:
-            await service.update_session_state(subject.key, {"v": value})
-            continue
-        with raises(StateValueTooLargeError) as refused:
-            await service.update_session_state(subject.key, {"v": value, "w": 1})
-        assert (refused.error.path, refused.error.size) == (("v",), 101)
-    session = await service.get_session(subject.key)
-    assert session is not None
-    assert session.state == {"v": b"x" * 99}
-    assert session.last_seq == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from itertools import permutations
 from typing import TYPE_CHECKING
 
 from agentsession.errors import (
@@ -15,12 +14,11 @@ from agentsession.errors import (
 )
 from agentsession.events import Data, Event, Text, ToolCall, ToolResult
 from agentsession.sessions import Session, SessionKey, UserKey
-from agentsession.testing._asserting import raises, said, say
+from agentsession.testing._asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from agentsession.service import SessionService
     from agentsession.testing._subject import Subject
 
 
@@ -127,58 +125,6 @@ async def check_a_user_can_be_erased(subject: Subject) -> None:
     assert (await service.create_session(subject.key)).state == {"app:n": 1}
 
 
-HOSTILE = (
-    "a", "b", "a:b", "b:a", ":", "::", "{", "}", "{a}", "{}", "%", "%3A", "a%3Ab", "*", "?", "[a]",
-    "a*", " ", "a ", " a", "\n", "a\r\nb", "\0", "a\0b", "A", "ä", "a\u0308", "日本", "\U0001f600",
-    "session", "events:a", "app:", "user:a", "temp:x", "None", "0", "-1", "\\", "'", '"', "../a",
-    "x" * 10_000,
-)  # fmt: skip
-
-
-async def check_no_id_reaches_another_ones_data(subject: Subject) -> None:
-    """Whatever ids hold, each app, user and session has its own data."""
-    service = subject.service()
-    keys = [SessionKey(*ids) for ids in permutations(("a", "a:b", "b", "{a}", "%3A"), 3)]
-    # Without escaping, the two of each pair would be one.
-    keys += [SessionKey("x", "y:z", "s"), SessionKey("x:y", "z", "s")]
-    keys += [SessionKey("x", "y}:z", "s"), SessionKey("x", "y", "z}:s")]
-    keys += [SessionKey(odd, "u", "s") for odd in HOSTILE]
-    keys += [SessionKey("p", odd, "s") for odd in HOSTILE]
-    keys += [SessionKey("q", "u", odd) for odd in HOSTILE]
-    for n, key in enumerate(keys):
-        state = {"n": n, f"user:{n}": n, f"app:{n}": n}
-        session = await service.create_session(key, state)
-        await service.append_event(session, say(str(n), id="e"))
-    for n, key in enumerate(keys):
-        session = await _own(service, key)
-        assert session.state["n"] == n
-        assert said(session.events) == [str(n)]
-        peers = [i for i, each in enumerate(keys) if each.user == key.user]
-        clan = [i for i, each in enumerate(keys) if each.app_name == key.app_name]
-        assert set(session.state) == {
-            "n",
-            *(f"user:{i}" for i in peers),
-            *(f"app:{i}" for i in clan),
-        }
-        listed = {each.key for each in (await service.list_sessions(key.user)).sessions}
-        assert listed == {keys[i] for i in peers}
-    gone = set(keys[::2])
-    for key in gone:
-        await service.delete_session(key)
-    for n, key in enumerate(keys):
-        if key in gone:
-            assert await service.get_session(key) is None
-        else:
-            assert said((await _own(service, key)).events) == [str(n)]
-
-
-async def _own(service: SessionService, key: SessionKey) -> Session:
-    session = await service.get_session(key)
-    assert session is not None
-    assert session.key == key
-    return session
-
-
 async def check_the_log_is_bounded(subject: Subject) -> None:
     """With any number of writers a log never holds more than its limit, and it holds the newest."""
     services = [subject.service(event_limit=7), subject.service(event_limit=7)]
@@ -197,7 +143,7 @@ async def check_the_log_is_bounded(subject: Subject) -> None:
     async with asyncio.TaskGroup() as group:
         for writer in range(6):
             group.create_task(write(writer))
-    session = await _own(services[0], subject.key)
+    session = await stored_session(services[0], subject.key)
     assert [event.seq for event in session.events] == list(range(66, 73))
     assert session.last_seq == 72
     assert session.state == {f"{writer}": 5 for writer in range(6)}
@@ -346,6 +292,19 @@ async def check_sessions_active_at_one_moment_are_all_listed(subject: Subject) -
         seen += [session.id for session in page.sessions]
         cursor = page.next_cursor
     assert sorted(seen) == sorted(f"s{n}" for n in range(30))
+
+
+async def check_looking_for_dangers_leaves_no_trace(subject: Subject) -> None:
+    """``check()`` answers with concerns or none, stores nothing, and moves no session."""
+    service = subject.service(session_ttl=60)
+    session = await service.create_session(subject.key)
+    for _ in range(2):
+        for concern in await service.check():
+            assert concern.code.islower()
+            assert concern.severity in ("danger", "warning")
+            assert concern.message
+    assert await subject.unexpiring() == []
+    assert await service.get_session(subject.key) == session
 
 
 async def check_a_closed_service_says_so(subject: Subject) -> None:

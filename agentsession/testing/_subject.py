@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from agentsession.events import new_id
 from agentsession.memory import MemoryBackend
-from agentsession.retention import MEBIBYTE, Duration, Retention
+from agentsession.retention import DEFAULT_READ_SIZE, MEBIBYTE, Duration, Retention
 from agentsession.service import SessionService
 from agentsession.sessions import SessionKey, UserKey
 
@@ -78,6 +78,7 @@ class Subject(ABC):
         refresh_ttl_on_read: bool = False,
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
+        max_read_size: int | None = DEFAULT_READ_SIZE,
     ) -> SessionService:
         """Open a service, which is closed with the subject."""
         retention = Retention.of(
@@ -88,7 +89,10 @@ class Subject(ABC):
             refresh_ttl_on_read=refresh_ttl_on_read,
         )
         service = SessionService(
-            self.open(retention), max_event_size=max_event_size, max_value_size=max_value_size
+            self.open(retention),
+            max_event_size=max_event_size,
+            max_value_size=max_value_size,
+            max_read_size=max_read_size,
         )
         self._services.append(service)
         return service

@@ -153,3 +153,11 @@ async def test_trimming_gives_memory_back() -> None:
             assert [event.content for event in events] == [
                 str(each) for each in range(max(1, n - 9), n + 1)
             ]
+
+
+async def test_memory_is_a_warning() -> None:
+    """A program that meant to use a server learns that it does not; one that did not, may go on."""
+    async with InMemorySessionService() as service:
+        (concern,) = await service.check()
+    assert (concern.code, concern.severity) == ("process_memory", "warning")
+    assert str(concern).startswith("warning: sessions are in this process's memory")

@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
-from agentsession.errors import EventLoopError
+from agentsession.errors import EventLoopError, ReadTooLargeError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis.keys import Keyspace
 
@@ -374,3 +374,49 @@ async def test_costs_do_not_grow_with_the_log_or_the_database(
         await service.delete_user(KEY.user)
     async for key in client.scan_iter(f"{prefix}*", count=1000):
         await client.unlink(key)
+
+
+async def calls_of(client: redis.asyncio.Redis, command: str) -> int:
+    stats = await client.info("commandstats")
+    return int(stats.get(f"cmdstat_{command}", {"calls": 0})["calls"])
+
+
+async def test_a_log_that_is_too_long_is_not_read(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Its number of events is enough to refuse it, and to read its end takes one command."""
+    options = {"key_prefix": prefix, "session_event_limit": None, "max_read_size": 1 << 20}
+    async with RedisSessionService.from_url(redis_url, **options) as service:
+        await service.create_session(KEY)
+        last = await service.append_event(KEY, say("last"))
+        name = f"{prefix}events:{{app:user}}:session"
+        await client.zadd(name, {f"{n}": n for n in range(20_000)})
+        await client.hset(f"{prefix}session:{{app:user}}:session", "count", "20001")
+        before = await calls_of(client, "zrange")
+        with pytest.raises(ReadTooLargeError) as raised:
+            await service.get_session(KEY)
+        assert (raised.value.events, raised.value.size) == (20_001, 2_000_100)
+        assert await calls_of(client, "zrange") == before
+        session = await service.get_session(KEY, num_recent_events=1)
+        assert session is not None
+        assert [event.id for event in session.events] == [last.id]
+        assert await calls_of(client, "zrange") == before + 1
+        await service.delete_user(KEY.user)
+
+
+async def test_large_events_are_not_all_read_to_be_refused(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """The script stops where the limit is passed: the server never holds much more than that."""
+    options = {"key_prefix": prefix, "max_event_size": 1 << 18, "max_read_size": 1 << 20}
+    async with RedisSessionService.from_url(redis_url, **options) as service:
+        await service.create_session(KEY)
+        await service.append_events(KEY, [say("x" * 200_000) for _ in range(50)])
+        before = await calls_of(client, "zrange")
+        with pytest.raises(ReadTooLargeError) as raised:
+            await service.get_session(KEY)
+        assert raised.value.events == 50
+        assert 1 << 20 < raised.value.size < 2 << 20
+        assert await calls_of(client, "zrange") == before + 2
+        assert len(await service.get_events(KEY, limit=4)) == 4
+        await service.delete_user(KEY.user)

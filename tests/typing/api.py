@@ -26,6 +26,7 @@ from agentsession.backend import (
     Entry,
     EventSlice,
     Position,
+    ReadLimit,
     Receipt,
     SessionSlice,
     Snapshot,
@@ -33,6 +34,7 @@ from agentsession.backend import (
 )
 from agentsession.clock import Clock
 from agentsession.codec import decode_event, encode_event
+from agentsession.concerns import Concern, Severity
 from agentsession.embedded import embedded_server
 from agentsession.errors import (
     AgentSessionError,
@@ -40,6 +42,7 @@ from agentsession.errors import (
     CodecError,
     EventNotFoundError,
     EventTooLargeError,
+    ReadTooLargeError,
     RevisionConflictError,
     SessionNotFoundError,
     StateValueError,
@@ -83,6 +86,7 @@ def services(client: redis.asyncio.Redis, cluster: RedisCluster, clock: Clock) -
             cleanup_interval=never,
             max_event_size=1000,
             max_value_size=1000,
+            max_read_size=None,
             clock=clock,
         ),
         RedisSessionService(client),
@@ -101,8 +105,9 @@ def services(client: redis.asyncio.Redis, cluster: RedisCluster, clock: Clock) -
             refresh_ttl_on_read=False,
             max_event_size=1000,
             max_value_size=1000,
+            max_read_size=None,
         ),
-        SessionService(MemoryBackend(Retention()), max_event_size=1, max_value_size=1),
+        SessionService(MemoryBackend(Retention()), max_event_size=1, max_read_size=10),
     ]
     assert_type(RedisSessionService.from_url("redis://localhost"), RedisSessionService)
     assert_type(agentsession.RedisSessionService(client), RedisSessionService)
@@ -191,6 +196,11 @@ async def life(url: str) -> None:
     async with RedisSessionService.from_url(url) as on_redis:
         assert_type(on_redis, RedisSessionService)
     await memory.aclose()
+    concerns = await memory.check()
+    assert_type(concerns, list[Concern])
+    severity: Severity = concerns[0].severity
+    assert_type((concerns[0].code, concerns[0].message), tuple[str, str])
+    assert_type(severity == "danger", bool)
     async with embedded_server() as address:
         assert_type(address, str)
 
@@ -357,6 +367,7 @@ class MyBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        read_limit: ReadLimit | None = None,
     ) -> EventSlice:
         return EventSlice(1, [])
 
@@ -421,6 +432,9 @@ def errors(error: AgentSessionError) -> object:
         case EventTooLargeError():
             assert_type((error.size, error.limit), tuple[int, int])
             return assert_type((error.key, error.event_id), tuple[SessionKey, str])
+        case ReadTooLargeError():
+            assert_type((error.key, error.events), tuple[SessionKey, int])
+            return assert_type((error.size, error.limit), tuple[int, int])
         case RevisionConflictError():
             return assert_type((error.expected, error.actual), tuple[int, int])
         case EventNotFoundError():

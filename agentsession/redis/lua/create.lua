@@ -1,13 +1,13 @@
---! uses session_expiry, scope_expiry, changes, snapshot, once
+--! uses session_expiry, scope_expiry, changes, events, snapshot, once
 -- Makes a session, or finds the one that is there.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 calls run lately, 7 app state (absent where it lives on another node)
 -- ARGV   1 echo, 2 the creator's token, 3 '1' to take a session that is there, 4 session id,
 --        5 session ttl, 6 user ttl, 7 app ttl, 8 '1' to move expiry when found,
---        9 after, 10 since, 11 last: the window of events (lib/snapshot.lua), then the changes
+--        9 after, 10 since, 11 last, 12 most, 13 harmless: the window of events (lib/snapshot.lua), then the changes
 -- Returns {echo, 'created' also by this token before, or 'found', snapshot, oldest ids of the index or none},
 --        {echo, 'exists'}, {echo, 'gone'} if this token made it and somebody has deleted it since,
---        or {echo, 'foreign', version found or ''}
+--        {echo, 'large', number of events, bytes or more} or {echo, 'foreign', version found or ''}
 --
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
 -- have expired (prune.lua): so that the index of a user who never lists stays as small as it should.
@@ -16,8 +16,9 @@ local session, events, ids, index, user, calls, app = KEYS[1], KEYS[2], KEYS[3],
 local echo, token = ARGV[1], ARGV[2]
 local ttl, user_ttl, app_ttl = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local function view(status, oldest)
-  return { echo, status, snapshot(session, events, user, app, tonumber(ARGV[9]), ARGV[10], ARGV[11]), oldest }
+local function read()
+  local most, harmless = tonumber(ARGV[12]), tonumber(ARGV[13])
+  return snapshot(session, events, user, app, tonumber(ARGV[9]), ARGV[10], ARGV[11], most, harmless)
 end
 
 if redis.call('EXISTS', session) == 1 then
@@ -25,11 +26,15 @@ if redis.call('EXISTS', session) == 1 then
   if meta[1] ~= '1' then
     return { echo, 'foreign', meta[1] or '' }
   end
-  if meta[2] == token then
-    return view('created', {})
-  end
-  if ARGV[3] ~= '1' then
+  if meta[2] ~= token and ARGV[3] ~= '1' then
     return { echo, 'exists' }
+  end
+  local view, count, size = read()
+  if not view then
+    return { echo, 'large', count, size }
+  end
+  if meta[2] == token then
+    return { echo, 'created', view, {} }
   end
   if ARGV[8] == '1' then
     move_session_expiry(session, events, ids, index, ttl, meta[3])
@@ -38,7 +43,7 @@ if redis.call('EXISTS', session) == 1 then
       move_scope_expiry(app, app_ttl)
     end
   end
-  return view('found', {})
+  return { echo, 'found', view, {} }
 end
 
 if ran_before(calls, token) then
@@ -58,12 +63,12 @@ redis.call('UNLINK', events, ids)
 redis.call('HSET', session, 'v', 1, 'created', now, 'updated', now, 'revision', 1, 'count', 0, 'last', 0, 'token', token)
 
 local changed_user, changed_app = false, false
-for i = 12, #ARGV, 3 do
+for i = 14, #ARGV, 3 do
   local scope = string.lower(ARGV[i])
   changed_user = changed_user or scope == 'u'
   changed_app = changed_app or scope == 'a'
 end
-apply_changes(12, (#ARGV - 11) / 3, session, user, app)
+apply_changes(14, (#ARGV - 13) / 3, session, user, app)
 if changed_user then
   move_scope_expiry(user, user_ttl)
 end
@@ -82,4 +87,4 @@ else
   redis.call('PERSIST', index)
 end
 remember(calls, token, lately)
-return view('created', oldest)
+return { echo, 'created', read(), oldest }

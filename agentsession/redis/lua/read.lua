@@ -1,9 +1,11 @@
+--! uses events
 -- Reads a run of a session's log.
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index
 -- ARGV   1 echo, 2 after position, 3 before position or '', 4 limit, 5 '1' to read from the upper end, 6 '1' to move expiry,
---        7 session ttl
--- Returns {echo, 'found', position of the first, events}, {echo, 'missing'} or {echo, 'foreign', version found or ''}
+--        7 session ttl, 8 most, 9 harmless: what one read may return (lib/events.lua)
+-- Returns {echo, 'found', position of the first, events}, {echo, 'missing'}, {echo, 'foreign', version found or ''},
+--        {echo, 'damaged'} or {echo, 'large', number of events, bytes or more}
 
 local session, events = KEYS[1], KEYS[2]
 local meta = redis.call('HMGET', session, 'v', 'count', 'ttl')
@@ -13,8 +15,12 @@ if meta[1] ~= '1' then
   end
   return { ARGV[1], 'foreign', meta[1] or '' }
 end
-local count, limit = tonumber(meta[2]), tonumber(ARGV[4])
+-- tonumber() alone would read 0x10, nan and inf as well.
+local count, limit = tonumber(string.match(meta[2] or '', '^%d+$') or -1), tonumber(ARGV[4])
 local trimmed = count - redis.call('ZCARD', events)
+if trimmed < 0 or count >= 2 ^ 53 then
+  return { ARGV[1], 'damaged' }
+end
 local first = math.max(tonumber(ARGV[2]), trimmed) + 1
 local last = count
 if ARGV[3] ~= '' then
@@ -25,9 +31,10 @@ if ARGV[5] == '1' then
 else
   last = math.min(last, first + limit - 1)
 end
-local found = {}
-if first <= last then
-  found = redis.call('ZRANGE', events, first - trimmed - 1, last - trimmed - 1)
+local most, harmless = tonumber(ARGV[8]), tonumber(ARGV[9])
+local found, size = read_events(events, first - trimmed - 1, last - trimmed - 1, most, harmless)
+if not found then
+  return { ARGV[1], 'large', last - first + 1, size }
 end
 if ARGV[6] == '1' then
   --! uses session_expiry
