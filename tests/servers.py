@@ -110,6 +110,12 @@ class Node(Server):
     def is_primary(self) -> bool:
         return bool(self.ask("ROLE")[0] == "master")
 
+    def settle(self, replicas: int) -> None:
+        """Wait until so many replicas have all that was written here before this call."""
+        with redis.Redis(port=self.port, single_connection_client=True) as client:
+            client.set("settled", 1)
+            assert client.wait(replicas, 10_000) >= replicas
+
 
 class Sentinel(Node):
     """A sentinel, which has little in common with the servers that it watches but the program."""
@@ -257,8 +263,10 @@ class Sentinels:
         for replica in replicas:
             eventually(lambda replica=replica: replica.ask("ROLE")[3] == "connected")
         for sentinel in self.sentinels:
+            # A replica is a candidate if it was heard of within three and five times these two,
+            # and during a failover it is asked once a second.
             sentinel.ask(
-                "SENTINEL", "DEBUG", "info-period", 200, "ping-period", 100, "ask-period", 100,
+                "SENTINEL", "DEBUG", "info-period", 500, "ping-period", 400, "ask-period", 100,
                 "publish-period", 200, "tilt-trigger", 30_000, "tilt-period", 100,
             )  # fmt: skip
             sentinel.ask("SENTINEL", "MONITOR", self.SERVICE, LOOPBACK, primary.port, 2)
@@ -274,6 +282,13 @@ class Sentinels:
         state = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
         replicas = len(self.servers) - 1
         return (int(state["num-slaves"]), int(state["num-other-sentinels"])) == (replicas, 2)
+
+    def followers_are_ready(self) -> bool:
+        """Tell whether all replicas follow the primary, so that it may be lost."""
+        others = [node for node in self.servers if node is not self.primary()]
+        return all(node.ask("ROLE")[3:4] == ["connected"] for node in others) and all(
+            self._sees_all(sentinel) for sentinel in self.sentinels
+        )
 
     def primary(self) -> Node:
         """Return the server that the sentinels name."""
