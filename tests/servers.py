@@ -110,10 +110,10 @@ class Node(Server):
     def is_primary(self) -> bool:
         return bool(self.ask("ROLE")[0] == "master")
 
-    def settle(self, replicas: int) -> None:
+    def settle(self, replicas: int, key: str = "settled") -> None:
         """Wait until so many replicas have all that was written here before this call."""
         with redis.Redis(port=self.port, single_connection_client=True) as client:
-            client.set("settled", 1)
+            client.set(key, 1)
             assert client.wait(replicas, 10_000) >= replicas
 
 
@@ -205,11 +205,58 @@ class Cluster:
     def id_of(self, node: Node) -> str:
         return str(node.ask("CLUSTER", "MYID"))
 
-    def owner(self, slot: int) -> Node:
-        """Return the node that serves a slot, as the first one sees it."""
-        ranges = self.nodes[0].ask("CLUSTER", "SLOTS")
+    def redirections(self, code: str) -> int:
+        """Count how often a node answered with such an error."""
+        stats = [node.ask("INFO", "errorstats") for node in self.nodes]
+        name = f"errorstat_{code}"
+        return sum(each[name]["count"] for each in stats if name in each)
+
+    def owner(self, key: str) -> Node:
+        """Return the node that serves a key, as the last one sees it."""
+        slot = self.nodes[-1].ask("CLUSTER", "KEYSLOT", key)
+        ranges = self.nodes[-1].ask("CLUSTER", "SLOTS")
         port = next(each[2][1] for each in ranges if each[0] <= slot <= each[1])
         return next(node for node in self.nodes if node.port == port)
+
+
+class Move:
+    """A slot on its way from its node to another, in the steps that any resharding takes.
+
+    Args:
+        cluster: Where.
+        key: One in the slot.
+        target: Where to; another primary by default.
+    """
+
+    def __init__(self, cluster: Cluster, key: str, target: Node | None = None) -> None:
+        self._cluster = cluster
+        self._slot = int(cluster.nodes[0].ask("CLUSTER", "KEYSLOT", key))
+        self._source = cluster.owner(key)
+        self.target = target or next(node for node in cluster.nodes if node is not self._source)
+
+    def begin(self) -> None:
+        """From now on the source sends those who want keys that it does not have to the target."""
+        source, target = (self._cluster.id_of(node) for node in (self._source, self.target))
+        self.target.ask("CLUSTER", "SETSLOT", self._slot, "IMPORTING", source)
+        self._source.ask("CLUSTER", "SETSLOT", self._slot, "MIGRATING", target)
+
+    def move_a_key(self) -> bool:
+        """Move one key, if there is one left to move."""
+        keys = self._source.ask("CLUSTER", "GETKEYSINSLOT", self._slot, 1)
+        if keys:
+            self._source.ask("MIGRATE", LOOPBACK, self.target.port, "", 0, 5000, "KEYS", *keys)
+        return bool(keys)
+
+    def move_all_keys(self) -> None:
+        while self.move_a_key():
+            pass
+
+    def end(self) -> None:
+        """From now on the slot is the target's, for all."""
+        target = self._cluster.id_of(self.target)
+        for node in (self.target, self._source, *self._cluster.nodes):
+            if node.is_primary():
+                node.ask("CLUSTER", "SETSLOT", self._slot, "NODE", target)
 
 
 @contextmanager

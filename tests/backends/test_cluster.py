@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import anyio.to_thread
 import pytest
 import servers
 from redis.asyncio.cluster import RedisCluster
 from subjects import RedisSubject
+from writing import writing
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
@@ -21,8 +23,8 @@ from agentsession.testing import CHECKS, Check
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[servers.Cluster]:
-    """Three nodes on loopback that share the slots."""
-    with servers.cluster() as running:
+    """Three nodes on loopback that share the slots, and one without any."""
+    with servers.cluster(spare=1) as running:
         yield running
 
 
@@ -102,3 +104,90 @@ async def test_a_failure_between_the_steps_is_told(
             await service.append_event(key, event)
     assert (await service.append_event(key, event)).seq == 1
     assert await service.get_app_state("app") == {"n": 1}
+
+
+def opener(cluster: servers.Cluster) -> Callable[[], RedisSessionService]:
+    return lambda: RedisSessionService.from_url(cluster.url, session_event_limit=None, timeout=10)
+
+
+@pytest.mark.parametrize("fault", ["stop", "freeze"])
+async def test_a_lost_primary_is_a_pause(
+    fault: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Killed or frozen: no call fails, no event is doubled, and none is lost that a replica had."""
+    with servers.cluster(replicas=True) as cluster:
+        async with writing(opener(cluster)) as account:
+            await account.go_on()
+            settled = set(account.acknowledged)
+            tag = "settled:{app:user 0}"
+            old = cluster.owner(tag)
+            await anyio.to_thread.run_sync(old.settle, 1, tag)
+            getattr(old, fault)()
+            await account.go_on()
+        assert cluster.owner(tag) is not old
+        async with opener(cluster)() as service:
+            missing = await account.missing(service)
+            assert missing & settled == set()
+    record_property("longest call", account.longest)
+    record_property("acknowledged and lost", f"{len(missing)} of {len(account.acknowledged)}")
+    assert account.longest < 10
+
+
+async def test_a_slot_moves_while_it_is_written_to(cluster: servers.Cluster) -> None:
+    """Neither the move of each key nor the time between is noticed, and nothing is lost."""
+    codes = ("ASK", "MOVED", "TRYAGAIN")
+    before = {code: cluster.redirections(code) for code in codes}
+    async with writing(opener(cluster)) as account:
+        await account.go_on()
+        for back in (False, True):
+            move = servers.Move(cluster, "{app:user 0}")
+            move.begin()
+            await account.go_on()
+            tried = cluster.redirections("TRYAGAIN")
+            move.move_a_key()
+            between = lambda tried=tried: cluster.redirections("TRYAGAIN") > tried  # noqa: E731
+            await anyio.to_thread.run_sync(servers.eventually, between)
+            move.move_all_keys()
+            await account.go_on(3)
+            move.end()
+            await account.go_on()
+            assert cluster.owner("{app:user 0}") is move.target, back
+    assert all(cluster.redirections(code) > count for code, count in before.items())
+    async with opener(cluster)() as service:
+        assert await account.missing(service) == set()
+        for key in account.keys:
+            await service.delete_user(key.user)
+
+
+@pytest.mark.parametrize("connections", [0, 1, 2, 3, 4])
+async def test_a_node_that_takes_a_slot_over_can_be_asked(
+    subject: ClusterSubject, cluster: servers.Cluster, connections: int
+) -> None:
+    """However many connections to it are free, and also if it is new, calls reach it at once."""
+    key = SessionKey("app", f"asked {connections}", "s")
+    service = subject.service()
+    await service.create_session(key, {"user:a": 1})
+    await service.append_event(key, Event(author="a", content="x", id="1"))
+    tag = f"{{app:asked {connections}}}"
+    move = servers.Move(cluster, tag, None if connections else cluster.nodes[-1])
+    if connections:
+        node = subject.client.get_node(servers.LOOPBACK, move.target.port)
+        assert node is not None
+        await node.disconnect()
+        node._connections.clear()
+        node._free.clear()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(connections):
+                group.create_task(subject.client.execute_command("PING", target_nodes=node))
+        assert len(node._free) == connections
+    move.begin()
+    move.move_all_keys()
+    try:
+        async with asyncio.timeout(5):
+            assert (await service.append_event(key, Event(author="a", content="y"))).seq == 2
+            assert (
+                await service.append_event(key, Event(author="a", content="x", id="1"))
+            ).seq == 1
+    finally:
+        move.end()
+    assert (await service.append_event(key, Event(author="a", content="z"))).seq == 3
