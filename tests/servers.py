@@ -142,6 +142,15 @@ def running(binary: str, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
+def alone(*options: str) -> Iterator[Node]:
+    """Run a server that listens on loopback too."""
+    with tempfile.TemporaryDirectory(prefix="agentsession-") as folder:
+        node = Node(binaries()["valkey"], Path(folder), *free_ports(1), *options)
+        with _started([node]):
+            yield node
+
+
+@contextmanager
 def _started(nodes: Sequence[Node]) -> Iterator[None]:
     with ExitStack() as stack:
         for node in nodes:

@@ -44,10 +44,9 @@ class _Sentinels(Sentinel):
         super().__init__(hosts, sentinel_kwargs=dict(options))  # type: ignore[no-untyped-call]
         self._one_at_a_time = asyncio.Lock()
 
-    async def discover_master(self, service_name: str) -> Host:
+    async def discover_master(self, service_name: str) -> Any:
         async with self._one_at_a_time:
-            name, port = await super().discover_master(service_name)
-            return name, port
+            return await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType]
 
 
 class SentinelPool:
