@@ -110,6 +110,12 @@ class Node(Server):
     def is_primary(self) -> bool:
         return bool(self.ask("ROLE")[0] == "master")
 
+    def settle(self, replicas: int, key: str = "settled") -> None:
+        """Wait until so many replicas have all that was written here before this call."""
+        with redis.Redis(port=self.port, single_connection_client=True) as client:
+            client.set(key, 1)
+            assert client.wait(replicas, 10_000) >= replicas
+
 
 class Sentinel(Node):
     """A sentinel, which has little in common with the servers that it watches but the program."""
@@ -133,6 +139,15 @@ def running(binary: str, *options: str) -> Iterator[Server]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def alone(*options: str) -> Iterator[Node]:
+    """Run a server that listens on loopback too."""
+    with tempfile.TemporaryDirectory(prefix="agentsession-") as folder:
+        node = Node(binaries()["valkey"], Path(folder), *free_ports(1), *options)
+        with _started([node]):
+            yield node
 
 
 @contextmanager
@@ -199,11 +214,58 @@ class Cluster:
     def id_of(self, node: Node) -> str:
         return str(node.ask("CLUSTER", "MYID"))
 
-    def owner(self, slot: int) -> Node:
-        """Return the node that serves a slot, as the first one sees it."""
-        ranges = self.nodes[0].ask("CLUSTER", "SLOTS")
+    def redirections(self, code: str) -> int:
+        """Count how often a node answered with such an error."""
+        stats = [node.ask("INFO", "errorstats") for node in self.nodes]
+        name = f"errorstat_{code}"
+        return sum(each[name]["count"] for each in stats if name in each)
+
+    def owner(self, key: str) -> Node:
+        """Return the node that serves a key, as the last one sees it."""
+        slot = self.nodes[-1].ask("CLUSTER", "KEYSLOT", key)
+        ranges = self.nodes[-1].ask("CLUSTER", "SLOTS")
         port = next(each[2][1] for each in ranges if each[0] <= slot <= each[1])
         return next(node for node in self.nodes if node.port == port)
+
+
+class Move:
+    """A slot on its way from its node to another, in the steps that any resharding takes.
+
+    Args:
+        cluster: Where.
+        key: One in the slot.
+        target: Where to; another primary by default.
+    """
+
+    def __init__(self, cluster: Cluster, key: str, target: Node | None = None) -> None:
+        self._cluster = cluster
+        self._slot = int(cluster.nodes[0].ask("CLUSTER", "KEYSLOT", key))
+        self._source = cluster.owner(key)
+        self.target = target or next(node for node in cluster.nodes if node is not self._source)
+
+    def begin(self) -> None:
+        """From now on the source sends those who want keys that it does not have to the target."""
+        source, target = (self._cluster.id_of(node) for node in (self._source, self.target))
+        self.target.ask("CLUSTER", "SETSLOT", self._slot, "IMPORTING", source)
+        self._source.ask("CLUSTER", "SETSLOT", self._slot, "MIGRATING", target)
+
+    def move_a_key(self) -> bool:
+        """Move one key, if there is one left to move."""
+        keys = self._source.ask("CLUSTER", "GETKEYSINSLOT", self._slot, 1)
+        if keys:
+            self._source.ask("MIGRATE", LOOPBACK, self.target.port, "", 0, 5000, "KEYS", *keys)
+        return bool(keys)
+
+    def move_all_keys(self) -> None:
+        while self.move_a_key():
+            pass
+
+    def end(self) -> None:
+        """From now on the slot is the target's, for all."""
+        target = self._cluster.id_of(self.target)
+        for node in (self.target, self._source, *self._cluster.nodes):
+            if node.is_primary():
+                node.ask("CLUSTER", "SETSLOT", self._slot, "NODE", target)
 
 
 @contextmanager
@@ -257,8 +319,10 @@ class Sentinels:
         for replica in replicas:
             eventually(lambda replica=replica: replica.ask("ROLE")[3] == "connected")
         for sentinel in self.sentinels:
+            # A replica is a candidate if it was heard of within three and five times these two,
+            # and during a failover it is asked once a second.
             sentinel.ask(
-                "SENTINEL", "DEBUG", "info-period", 200, "ping-period", 100, "ask-period", 100,
+                "SENTINEL", "DEBUG", "info-period", 500, "ping-period", 400, "ask-period", 100,
                 "publish-period", 200, "tilt-trigger", 30_000, "tilt-period", 100,
             )  # fmt: skip
             sentinel.ask("SENTINEL", "MONITOR", self.SERVICE, LOOPBACK, primary.port, 2)
@@ -274,6 +338,13 @@ class Sentinels:
         state = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
         replicas = len(self.servers) - 1
         return (int(state["num-slaves"]), int(state["num-other-sentinels"])) == (replicas, 2)
+
+    def followers_are_ready(self) -> bool:
+        """Tell whether all replicas follow the primary, so that it may be lost."""
+        others = [node for node in self.servers if node is not self.primary()]
+        return all(node.ask("ROLE")[3:4] == ["connected"] for node in others) and all(
+            self._sees_all(sentinel) for sentinel in self.sentinels
+        )
 
     def primary(self) -> Node:
         """Return the server that the sentinels name."""

@@ -99,12 +99,11 @@ def read_url(url: str) -> Address:
 
 def _read_server(url: str) -> Address:
     _read_options("", url.partition("?")[2], "server")
-    try:
-        return Address(kind="server", options=dict(parse_url(url)))
-    except ValueError:
-        # Its text quotes what it took for a port, which may be the rest of a password.
+    options, problem = _parsed(url)
+    if problem:
         problem = "its host and port cannot be read; several hosts need redis+cluster:// or redis+sentinel://"
         _refuse(problem, "server")
+    return Address(kind="server", options=options)
 
 
 def _read_sentinel(rest: str, *, tls: bool) -> Address:
@@ -167,15 +166,26 @@ def _read_hosts(text: str, kind: str, default_port: int) -> tuple[Host, ...]:
 
 def _read_options(user: str, query: str, kind: str) -> dict[str, Any]:
     """Read user, password and options as redis-py does."""
+    options, problem = _parsed(f"redis://{user}?{query}")
+    if problem:
+        # redis-py names an option and does not quote its value; its other words may be a password.
+        named = problem.startswith("Invalid value for '")
+        _refuse(problem.rstrip(".") if named else "it cannot be read", kind)
+    return options
+
+
+def _parsed(url: str) -> tuple[dict[str, Any], str]:
+    """Read a URL as redis-py does; return its options, or none and the problem.
+
+    It raises nothing: an error would keep what it was raised in the handling of, and that quotes
+    the URL, password included.
+    """
     try:
-        return dict(parse_url(f"redis://{user}?{query}"))
+        return dict(parse_url(url)), ""
     except ValueError as exc:
-        # redis-py names the option and does not quote its value.
-        text = str(exc) if str(exc).startswith("Invalid value for '") else "it cannot be read"
-        _refuse(text.rstrip("."), kind)
+        return {}, str(exc) or "it cannot be read"
 
 
 def _refuse(problem: str, kind: str) -> NoReturn:
     msg = f"the URL is wrong: {problem}. Write {_EXAMPLES[kind]}. {_ENCODED}"
-    # What was caught quotes the URL, password included.
-    raise ValueError(msg) from None
+    raise ValueError(msg)

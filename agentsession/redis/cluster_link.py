@@ -96,46 +96,53 @@ class ClusterLink(Link):
         self._owned = owned
         self._timeout = timeout
         self._acknowledgement = acknowledgement
-        self._calls: set[asyncio.Task[list[Any]]] = set()
+        self._tasks: set[asyncio.Task[list[Any]]] = set()
         self._room = asyncio.Semaphore(_MOST_CALLS)
         self._ever_connected = False
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} in_flight={len(self._calls)}>"
+        return f"<{type(self).__name__} in_flight={len(self._tasks)}>"
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         if self._closed:
             msg = "the connection is closed"
             raise NotSentError(msg)
         wanted = self._acknowledgement if script.writes else SERVER_MEMORY
-        call = asyncio.create_task(self._call(_Call(self._client, script, keys, args, wanted)))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        call = _Call(self._client, script, keys, args, wanted)
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        task = asyncio.create_task(self._try(call, deadline))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            # Not the caller was cancelled but the call, by a close that could not wait for it.
-            msg = "closed before the reply came"
-            raise NoReplyError(msg) from None
-
-    async def _call(self, call: _Call) -> list[Any]:
-        """Try until there is an answer, or the deadline."""
-        try:
-            async with asyncio.timeout(self._timeout), self._room:
-                for pause in _pauses():
-                    try:
-                        await self._connect()
-                        return await call.attempt()
-                    except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (4287)
-                        call.judge(exc)
-                    await asyncio.sleep(pause)
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.shield(task)
         except TimeoutError:
-            pass
-        raise call.unanswered()
+            raise call.unanswered() from call.failure
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            # Not the caller was cancelled but the task, by a close that could not wait for it.
+            raise call.unanswered() from call.failure
+
+    async def _try(self, call: _Call, deadline: float) -> list[Any]:
+        """Try until there is an answer; whoever waits for it looks to the time.
+
+        The deadline is looked at twice, since Python 3.11 loses a cancellation now and then in
+        :func:`asyncio.wait_for`, which redis-py uses: a task could go on for ever.
+        """
+        async with asyncio.timeout_at(deadline), self._room:
+            for pause in _pauses():
+                try:
+                    await self._connect()
+                    return await call.attempt()
+                except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (4287)
+                    call.judge(exc)
+                if asyncio.get_running_loop().time() >= deadline:
+                    break
+                await asyncio.sleep(pause)
+        raise call.unanswered() from call.failure
 
     async def _connect(self) -> None:
         """Learn the map of the slots, where it is not known or known to be wrong.
@@ -145,25 +152,28 @@ class ClusterLink(Link):
         """
         try:
             await self._client.initialize()
-        except Exception as exc:
-            # redis-py wraps what it met last into an error without a class of its own.
-            met = list(_chain(exc))
-            denied = next((each for each in met if isinstance(each, _DENIED)), None)
-            if denied is not None:
-                raise denied from None
-            waited_for = any(isinstance(each, BusyLoadingError) for each in met)
-            if not self._ever_connected and exc.__cause__ is not None and not waited_for:
-                msg = "never reached"
-                raise NotSentError(msg) from exc
-            raise RedisClusterException(str(exc)) from exc
-        self._ever_connected = True
+        except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (its issue 4287)
+            failure = exc
+        else:
+            self._ever_connected = True
+            return
+        # redis-py wraps what it met last into an error without a class of its own.
+        met = _chain(failure)
+        for each in met:
+            if isinstance(each, _DENIED):
+                raise each
+        waited_for = any(isinstance(each, BusyLoadingError) for each in met)
+        if not self._ever_connected and failure.__cause__ is not None and not waited_for:
+            msg = "never reached"
+            raise NotSentError(msg) from failure
+        raise RedisClusterException(str(failure)) from failure
 
     async def aclose(self) -> None:
         self._closed = True
         try:
-            if self._calls:
+            if self._tasks:
                 with anyio.move_on_after(self._timeout):
-                    await asyncio.wait(self._calls)
+                    await asyncio.wait(self._tasks)
         finally:
             # Also if the one who closes is cancelled while waiting.
             with anyio.move_on_after(self._timeout, shield=True):
@@ -171,16 +181,25 @@ class ClusterLink(Link):
 
     async def _let_go(self) -> None:
         """End what is still waiting, and close the client if it is ours."""
-        if calls := list(self._calls):
-            for call in calls:
-                call.cancel()
-            await asyncio.wait(calls)
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            # More than once, as in _try.
+            await asyncio.wait(tasks, timeout=_FIRST_PAUSE)
         if self._owned:
             await self._client.aclose()
+            # That does nothing while its map of the slots is to be read anew.
+            nodes = self._client.nodes_manager
+            await nodes.aclose()
+            await nodes.aclose("startup_nodes")
 
 
 class _Call:
-    """A call through all its attempts, and what is known of them."""
+    """A call through all its attempts, and what is known of them.
+
+    Attributes:
+        failure: What the last attempt that failed has raised.
+    """
 
     def __init__(
         self,
@@ -195,7 +214,7 @@ class _Call:
         self._script = script
         self._key = keys[0]
         self._words = (len(keys), *keys, *args)
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
         self._under_way = False
         self._maybe_run = False
         self._lacking = ""
@@ -205,7 +224,7 @@ class _Call:
         node = self._client.get_node_from_key(self._key)
         assert node is not None  # noqa: S101 - only a replica that was asked for can be absent
         self._under_way = True
-        lost = type(self._failure) is ClusterError or isinstance(self._failure, AttributeError)
+        lost = type(self.failure) is ClusterError or isinstance(self.failure, AttributeError)
         by_hand = lost or self._acknowledgement
         return await (self._by_hand(node) if by_hand else self._by_client(node))
 
@@ -259,6 +278,7 @@ class _Call:
 
     async def _acknowledged(self, connection: Connection) -> None:
         """Wait until what the connection wrote has got far enough, or for the deadline."""
+        self._maybe_run = True  # It has run, whatever comes next.
         self._lacking = "no answer in time"
         while self._lacking:
             await connection.send_command(*self._acknowledgement.words)
@@ -275,7 +295,7 @@ class _Call:
         if isinstance(exc, (NotSentError, NotAcknowledgedError)):
             raise exc
         if _was_not_run(exc):
-            self._failure, self._under_way = exc, False
+            self.failure, self._under_way = exc, False
             return
         if isinstance(exc, (*_DENIED, ResponseError)):
             if not self._maybe_run:
@@ -283,16 +303,14 @@ class _Call:
             # This attempt was refused; an earlier one may have been carried out.
             msg = "refused after a lost reply"
             raise NoReplyError(msg) from exc
-        self._failure, self._under_way, self._maybe_run = exc, False, True
+        self.failure, self._under_way, self._maybe_run = exc, False, True
 
     def unanswered(self) -> Exception:
         """Say what is known when the time is up."""
         if self._lacking and self._under_way:
             return NotAcknowledgedError(self._lacking)
         maybe_run = self._maybe_run or self._under_way
-        error = NoReplyError("no reply in time") if maybe_run else NotSentError("not now")
-        error.__cause__ = self._failure
-        return error
+        return NoReplyError("no reply in time") if maybe_run else NotSentError("not now")
 
 
 def _was_not_run(exc: Exception) -> bool:
@@ -303,11 +321,13 @@ def _was_not_run(exc: Exception) -> bool:
     )
 
 
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield an exception and what it was raised from, or while handling."""
-    while exc is not None:
-        yield exc
+def _chain(exc: BaseException | None) -> list[BaseException]:
+    """List an exception and what it was raised from, or while handling."""
+    found: list[BaseException] = []
+    while exc is not None and exc not in found:
+        found.append(exc)
         exc = exc.__cause__ or exc.__context__
+    return found
 
 
 def _pauses() -> Iterator[float]:

@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 from redis.exceptions import (
     AuthenticationError,
+    ClusterCrossSlotError,
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
@@ -89,7 +90,7 @@ def _refused(
             return BackendError(subject, f"the server denies it ({exc}); nothing was written")
         case RedisConnectionError() | RedisTimeoutError():
             return _unanswered(subject, exc, writes=writes)
-        case MovedError():
+        case MovedError() | ClusterCrossSlotError():
             return BackendError(subject, _CLUSTER)
         case OutOfMemoryError():
             return BackendUnavailableError(subject, _NO_MEMORY)

@@ -21,15 +21,32 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from agentsession.redis.addresses import described
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from agentsession.redis.addresses import Address
+    from agentsession.redis.addresses import Address, Host
 
 __all__ = ["SentinelPool"]
 
 # A failover takes the sentinels seconds, so that asking once a second adds little to it, and costs
 # next to nothing.
 _INTERVAL: Final = 1.0
+
+
+class _Sentinels(Sentinel):
+    """Asks the sentinels for one caller at a time.
+
+    redis-py puts the sentinel that answered at the head of its list; where two callers do that at
+    once (8.1.0), one sentinel is in the list twice, and another one is lost and never closed.
+    """
+
+    def __init__(self, hosts: Iterable[Host], options: Mapping[str, Any]) -> None:
+        # redis-py has no types for this.
+        super().__init__(hosts, sentinel_kwargs=dict(options))  # type: ignore[no-untyped-call]
+        self._one_at_a_time = asyncio.Lock()
+
+    async def discover_master(self, service_name: str) -> Any:
+        async with self._one_at_a_time:
+            return await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType]
 
 
 class SentinelPool:
@@ -46,10 +63,7 @@ class SentinelPool:
     ) -> None:
         self._service = address.service
         self._where = described(address.hosts)
-        # redis-py has no types for these two.
-        self._sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
-            address.hosts, sentinel_kwargs=dict(sentinel_options)
-        )
+        self._sentinel: Any = _Sentinels(address.hosts, sentinel_options)
         self._pool: Any = SentinelConnectionPool(  # type: ignore[no-untyped-call]
             address.service, self._sentinel, **options
         )
@@ -66,8 +80,10 @@ class SentinelPool:
                 not answer: they will replace it, or it is back soon.
             redis.exceptions.ConnectionError: No sentinel answers, or none knows the service.
         """
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="agentsession-sentinel")
         try:
-            connection = await self._pool.get_connection()
+            return await self._pool.get_connection()
         except (AuthenticationError, AuthorizationError, BusyLoadingError):
             raise
         except MasterNotFoundError as exc:
@@ -75,9 +91,6 @@ class SentinelPool:
         except (RedisConnectionError, RedisTimeoutError) as exc:
             msg = f"the primary that the sentinels name does not answer: {exc}"
             raise BusyLoadingError(msg) from exc
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch(), name="agentsession-sentinel")
-        return connection
 
     async def release(self, connection: Any) -> None:
         """Take a connection back."""
@@ -97,7 +110,7 @@ class SentinelPool:
     async def _why_there_is_none(self) -> RedisError:
         """Tell a service that is failing over from a wrong name and from wrong addresses."""
         answered = False
-        for client in self._sentinel.sentinels:
+        for client in list(self._sentinel.sentinels):
             try:
                 known = await client.sentinel_masters()
             except (AuthenticationError, AuthorizationError) as exc:
@@ -113,15 +126,16 @@ class SentinelPool:
         return RedisConnectionError(f"no sentinel answers at {self._where}")
 
     async def _watch(self) -> None:
-        """Give up all connections when the primary is another one."""
-        # What redis-py noted when it connected may change while nobody looks, by a connection that
-        # is made anew; others would stay where they are.
-        known = self._pool.master_address
+        """Give up all connections, also those being made, when the primary is another one."""
+        known = None
         while True:
             # redis-py lets raw errors out (its issue 4287), and sentinels come and go.
             with suppress(Exception):
                 current = await self._sentinel.discover_master(self._service)
-                if current != known:
-                    known = current
+                # What redis-py noted when it connected is not enough: one connection may be made
+                # anew while another stays where it was.
+                others = {known, self._pool.master_address} - {None, current}
+                known = current
+                if others:
                     await self._pool.disconnect()
             await asyncio.sleep(_INTERVAL)

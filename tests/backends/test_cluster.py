@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import anyio.to_thread
 import pytest
 import servers
 from redis.asyncio.cluster import RedisCluster
 from subjects import RedisSubject
+from writing import writing
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
-from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
+from agentsession.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ClosedError,
+    OutcomeUnknownError,
+)
+from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis.cluster import ClusterBackend
 from agentsession.redis.cluster_link import ClusterLink
 from agentsession.retention import Retention
@@ -21,8 +30,8 @@ from agentsession.testing import CHECKS, Check
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[servers.Cluster]:
-    """Three nodes on loopback that share the slots."""
-    with servers.cluster() as running:
+    """Three nodes on loopback that share the slots, and one without any."""
+    with servers.cluster(spare=1) as running:
         yield running
 
 
@@ -102,3 +111,206 @@ async def test_a_failure_between_the_steps_is_told(
             await service.append_event(key, event)
     assert (await service.append_event(key, event)).seq == 1
     assert await service.get_app_state("app") == {"n": 1}
+
+
+def opener(cluster: servers.Cluster) -> Callable[[], RedisSessionService]:
+    return lambda: RedisSessionService.from_url(cluster.url, session_event_limit=None, timeout=10)
+
+
+@pytest.mark.parametrize("fault", ["stop", "freeze"])
+async def test_a_lost_primary_is_a_pause(
+    fault: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Killed or frozen: no call fails, no event is doubled, and none is lost that a replica had."""
+    with servers.cluster(replicas=True) as cluster:
+        async with writing(opener(cluster)) as account:
+            await account.go_on()
+            settled = set(account.acknowledged)
+            tag = "settled:{app:user 0}"
+            old = cluster.owner(tag)
+            await anyio.to_thread.run_sync(old.settle, 1, tag)
+            getattr(old, fault)()
+            await account.go_on()
+        assert cluster.owner(tag) is not old
+        async with opener(cluster)() as service:
+            missing = await account.missing(service)
+            assert missing & settled == set()
+    record_property("longest call", account.longest)
+    record_property("acknowledged and lost", f"{len(missing)} of {len(account.acknowledged)}")
+    assert account.longest < 10
+
+
+async def test_a_slot_moves_while_it_is_written_to(cluster: servers.Cluster) -> None:
+    """Neither the move of each key nor the time between is noticed, and nothing is lost."""
+    codes = ("ASK", "MOVED", "TRYAGAIN")
+    before = {code: cluster.redirections(code) for code in codes}
+    async with writing(opener(cluster)) as account:
+        await account.go_on()
+        for back in (False, True):
+            move = servers.Move(cluster, "{app:user 0}")
+            move.begin()
+            await account.go_on()
+            tried = cluster.redirections("TRYAGAIN")
+            move.move_a_key()
+            between = lambda tried=tried: cluster.redirections("TRYAGAIN") > tried  # noqa: E731
+            await anyio.to_thread.run_sync(servers.eventually, between)
+            move.move_all_keys()
+            await account.go_on(3)
+            move.end()
+            await account.go_on()
+            assert cluster.owner("{app:user 0}") is move.target, back
+    assert all(cluster.redirections(code) > count for code, count in before.items())
+    async with opener(cluster)() as service:
+        assert await account.missing(service) == set()
+        for key in account.keys:
+            await service.delete_user(key.user)
+
+
+@pytest.mark.parametrize("connections", [0, 1, 2, 3, 4])
+async def test_a_node_that_takes_a_slot_over_can_be_asked(
+    subject: ClusterSubject, cluster: servers.Cluster, connections: int
+) -> None:
+    """However many connections to it are free, and also if it is new, calls reach it at once."""
+    key = SessionKey("app", f"asked {connections}", "s")
+    service = subject.service()
+    await service.create_session(key, {"user:a": 1})
+    await service.append_event(key, Event(author="a", content="x", id="1"))
+    tag = f"{{app:asked {connections}}}"
+    move = servers.Move(cluster, tag, None if connections else cluster.nodes[-1])
+    if connections:
+        node = subject.client.get_node(servers.LOOPBACK, move.target.port)
+        assert node is not None
+        await node.disconnect()
+        node._connections.clear()
+        node._free.clear()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(connections):
+                group.create_task(subject.client.execute_command("PING", target_nodes=node))
+        assert len(node._free) == connections
+    move.begin()
+    move.move_all_keys()
+    try:
+        async with asyncio.timeout(5):
+            assert (await service.append_event(key, Event(author="a", content="y"))).seq == 2
+            assert (
+                await service.append_event(key, Event(author="a", content="x", id="1"))
+            ).seq == 1
+    finally:
+        move.end()
+    assert (await service.append_event(key, Event(author="a", content="z"))).seq == 3
+
+
+async def test_what_is_not_known_is_said() -> None:
+    """A lost reply is not forgotten over later refusals; without one, nothing was written."""
+    key = SessionKey("app", "user 0", "s")
+    with servers.cluster() as cluster:
+        # Its own retries would hide the lost reply.
+        client = RedisCluster(servers.LOOPBACK, cluster.nodes[0].port, socket_timeout=0.3)
+        async with RedisSessionService(client, timeout=2) as service:  # type: ignore[arg-type]  # as above
+            await service.create_session(key)
+            owner = cluster.owner("{app:user 0}")
+            owner.freeze()
+            call = asyncio.create_task(service.append_event(key, Event(author="a", content="x")))
+            await asyncio.sleep(0.1)  # it is sent; nothing tells when
+            owner.stop()
+            with pytest.raises(OutcomeUnknownError):
+                await call
+            with pytest.raises(BackendUnavailableError, match="nothing was written"):
+                await service.append_event(key, Event(author="a", content="y"))
+        await client.nodes_manager.aclose()  # aclose() does nothing after a failure
+
+
+async def test_closing_ends_in_time_and_tells_callers(cluster: servers.Cluster) -> None:
+    """A frozen node holds a close up as long as a call may take, a cancelled close not at all."""
+    key = SessionKey("app", "user 0", "s")
+    owner = cluster.owner("{app:user 0}")
+    tasks = len(asyncio.all_tasks())
+    for cancelled in (False, True):
+        service = RedisSessionService.from_url(cluster.url, timeout=30 if cancelled else 1)
+        await service.get_or_create_session(key)
+        owner.freeze()
+        try:
+            call = asyncio.create_task(service.append_event(key, Event(author="a", content="x")))
+            await asyncio.sleep(0)
+            closing = asyncio.create_task(service.aclose())
+            await asyncio.sleep(0)
+            if cancelled:
+                closing.cancel()
+            async with asyncio.timeout(10):
+                await asyncio.wait([closing])
+                with pytest.raises((OutcomeUnknownError, BackendUnavailableError)):
+                    await call
+        finally:
+            owner.thaw()
+        assert closing.cancelled() is cancelled
+        assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_a_service_owns_the_cluster_client_of_its_url(cluster: servers.Cluster) -> None:
+    """Nothing connects before the first call, and nothing stays connected after the last."""
+
+    def clients() -> int:
+        lines = [line for node in cluster.nodes for line in node.ask("CLIENT", "LIST").splitlines()]
+        return sum("lib-name=redis-py" in line and "/s:0" not in line for line in lines)
+
+    before = clients()
+    service = await anyio.to_thread.run_sync(opener(cluster))
+    assert clients() == before
+    await service.get_session(SessionKey("app", "nobody", "s"))
+    assert clients() > before
+    await service.aclose()
+    await anyio.to_thread.run_sync(servers.eventually, lambda: clients() == before)
+    with pytest.raises(ClosedError):
+        await service.get_session(SessionKey("app", "nobody", "s"))
+
+
+async def test_a_client_that_decodes_is_as_good(cluster: servers.Cluster) -> None:
+    """What a client does to replies elsewhere does nothing to ours."""
+    client = RedisCluster(servers.LOOPBACK, cluster.nodes[0].port, decode_responses=True)
+    key = SessionKey("app", "decoded", "s")
+    async with RedisSessionService(client) as service:
+        session = await service.get_or_create_session(key, {"b": b"\xff"})
+        assert session.state == {"b": b"\xff"}
+        await service.delete_session(key)
+    await client.aclose()
+
+
+async def test_what_cannot_be_reached_fails_at_once(
+    cluster: servers.Cluster,
+) -> None:
+    """Wrong addresses, servers and passwords are told apart, without waiting."""
+    nowhere = f"127.0.0.1:{servers.free_ports(1)[0]}"
+    hosts = cluster.url.partition("://")[2]
+    key = SessionKey("app", "user", "s")
+    with servers.alone() as node:
+        wrong = {
+            f"redis+cluster://{nowhere}": "cannot be reached",
+            f"redis+cluster://127.0.0.1:{node.port}": "Cluster mode is not enabled",
+            f"redis+cluster://a:s3cr3t%2F@{hosts}": "username-password",
+        }
+        for url, words in wrong.items():
+            started = time.monotonic()
+            async with RedisSessionService.from_url(url, timeout=30) as service:
+                with pytest.raises(BackendError, match=words) as raised:
+                    await service.create_session(key)
+                assert time.monotonic() - started < 15
+                told = f"{raised.value!s} {raised.value!r} {raised.value.__cause__!r} {service!r}"
+                assert "s3cr3t" not in told
+    owner = cluster.owner("{app:user}")
+    other = next(node for node in cluster.nodes if node is not owner)
+    async with RedisSessionService.from_url(f"redis://127.0.0.1:{other.port}") as service:
+        with pytest.raises(BackendError, match=r"redis\+cluster://"):
+            await service.create_session(key)
+
+
+async def test_a_name_can_stand_for_it(cluster: servers.Cluster) -> None:
+    """A named instance takes the URL too, and stands for a cluster then."""
+    register_redis_instance("spread", url=cluster.url)
+    key = SessionKey("app", "named", "s")
+    try:
+        async with RedisSessionService(instance="spread") as service:
+            assert (await service.create_session(key, {"app:x": 1})).state == {"app:x": 1}
+            await service.delete_user(key.user)
+            await service.delete_app_state("app", "x")
+    finally:
+        unregister_redis_instance("spread")

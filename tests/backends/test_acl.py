@@ -1,0 +1,148 @@
+"""Rights: what a user on the server needs, no more and no less, and what the README says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+import servers
+from subjects import RedisSubject
+
+import agentsession
+from agentsession import Event, RedisSessionService, SessionKey
+from agentsession.backend import Backend
+from agentsession.errors import BackendError
+from agentsession.redis.backend import RedisBackend
+from agentsession.redis.connection import MultiplexedLink
+from agentsession.retention import Retention
+from agentsession.testing import CHECKS, Check
+
+COMMANDS = (
+    "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +pttl "
+    "+time +unlink +zadd +zcard +zcount +zrange +zrem +zremrangebyrank +zrevrangebyscore +zscore"
+)
+CLUSTER_COMMANDS = "+asking +cluster|slots +command"
+PACKAGE = Path(agentsession.__file__).parent
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+KEY = SessionKey("app", "user", "session")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[servers.Node]:
+    with servers.alone() as running:
+        yield running
+
+
+def allow(node: servers.Server, prefix: str, commands: str) -> None:
+    """Make a user, or the one that is there another one, with these rights alone."""
+    node.ask("ACL", "SETUSER", "agents", "reset", "on", ">s3cret", f"~{prefix}*", *commands.split())
+
+
+class RestrictedSubject(RedisSubject):
+    """A key prefix of its own, and a user who may do nothing else."""
+
+    def __init__(self, node: servers.Node) -> None:
+        super().__init__(node.url)
+        allow(node, self.prefix, COMMANDS)
+
+    def open(self, retention: Retention) -> Backend:
+        pool = redis.asyncio.ConnectionPool.from_url(
+            self.url, username="agents", password="s3cret", protocol=3
+        )
+        link = MultiplexedLink(pool, owned=True, timeout=10)
+        return RedisBackend(retention, link, key_prefix=self.prefix)
+
+
+def test_the_readme_says_what_is_tested() -> None:
+    """The line that users copy has the very rights that these tests use."""
+    line = re.search(r"^ACL SETUSER agents (.*)$", README, re.MULTILINE)
+    assert line is not None
+    assert line[1] == f"on >password ~prod:* {COMMANDS}"
+    for command in (*CLUSTER_COMMANDS.split(), "+select", "+sentinel|masters"):
+        assert f"`{command}`" in README
+
+
+def test_the_rights_are_those_of_the_scripts() -> None:
+    """Whoever makes a script use another command is told to document it."""
+    scripts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.lua")]
+    used = {
+        name.lower() for text in scripts for name in re.findall(r"\bp?call\(\s*'([A-Z]+)'", text)
+    }
+    assert {f"+{name}" for name in used} | {"+eval", "+evalsha"} == set(COMMANDS.split())
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_conformance_with_these_rights(check: Check, server: servers.Node) -> None:
+    """Nothing else is needed for any promise."""
+    async with RestrictedSubject(server) as subject:
+        await check(subject)
+
+
+async def everything(url: str) -> None:
+    """Do all that needs a right."""
+    options = {"username": "agents", "password": "s3cret"}
+    fresh = SessionKey("app", "user", "fresh")
+    state = {"a": 1, "user:b": 1, "app:c": 1}
+    async with (
+        RedisSessionService.from_url(
+            url, client_options=options, key_prefix="p:", session_ttl=60, session_event_limit=2
+        ) as service,
+        RedisSessionService.from_url(url, client_options=options, key_prefix="p:") as for_ever,
+    ):
+        session = await service.get_or_create_session(KEY, state)
+        for n in range(3):
+            await service.append_event(session, Event(author="a", content="x", id=str(n)))
+        await service.append_event(KEY, Event(author="a", content="y", state_delta=state))
+        await service.append_event(KEY, Event(author="a", content="x", id="2"))
+        await service.get_session(KEY, since=session.created_at)
+        await service.get_events(KEY, around="2")
+        await service.delete_session_state(KEY, "a")
+        await service.list_sessions(KEY.user)
+        await for_ever.append_event(KEY, Event(author="a", content="z"))
+        await service.create_session(fresh)
+        await service.delete_session(fresh)
+        await service.get_app_state("app")
+        await service.delete_user(KEY.user)
+
+
+@pytest.mark.parametrize("right", COMMANDS.split())
+async def test_each_right_is_needed(server: servers.Node, right: str) -> None:
+    """Without it, an error says which one is missing; with all of them, there is none."""
+    server.ask("FLUSHALL")
+    server.ask("SCRIPT", "FLUSH")
+    allow(server, "p:", COMMANDS.replace(f"{right} ", "").removesuffix(f" {right}"))
+    with pytest.raises(BackendError, match=f"(?i){right[1:]}"):
+        await everything(server.url)
+    server.ask("FLUSHALL")
+    allow(server, "p:", COMMANDS)
+    await everything(server.url)
+
+
+async def test_a_cluster_needs_three_more() -> None:
+    """To learn where the slots are, and to follow one that moves."""
+    with servers.cluster(2) as cluster:
+        url = cluster.url.replace("://", "://agents:s3cret@")
+        tag = "{app:user}"
+        for left_out in ("", *CLUSTER_COMMANDS.split()):
+            for node in cluster.nodes:
+                allow(node, "p:", f"{COMMANDS} {CLUSTER_COMMANDS}".replace(left_out, "", 1))
+            async with RedisSessionService.from_url(url, key_prefix="p:", timeout=3) as service:
+                with expected(left_out):
+                    await service.get_or_create_session(KEY)
+                    await service.append_event(KEY, Event(author="a", content="x"))
+                    move = servers.Move(cluster, tag)
+                    move.begin()
+                    move.move_all_keys()
+                    await service.append_event(KEY, Event(author="a", content="y"))
+                    move.end()
+
+
+def expected(left_out: str) -> contextlib.AbstractContextManager[object]:
+    """Expect an error that names the right, if one was left out."""
+    if not left_out:
+        return contextlib.nullcontext()
+    return pytest.raises(BackendError, match=left_out[1:].replace("|", "."))
