@@ -15,7 +15,7 @@ from subjects import RedisSubject
 import agentsession
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
-from agentsession.errors import BackendError
+from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.connection import MultiplexedLink
 from agentsession.retention import Retention
@@ -62,7 +62,14 @@ def test_the_readme_says_what_is_tested() -> None:
     line = re.search(r"^ACL SETUSER agents (.*)$", README, re.MULTILINE)
     assert line is not None
     assert line[1] == f"on >password ~prod:* {COMMANDS}"
-    for command in (*CLUSTER_COMMANDS.split(), "+select", "+sentinel|masters"):
+    for command in (
+        *CLUSTER_COMMANDS.split(),
+        "+select",
+        "+sentinel|masters",
+        "+wait",
+        "+waitaof",
+        "+info",
+    ):
         assert f"`{command}`" in README
 
 
@@ -72,6 +79,7 @@ def test_the_rights_are_those_of_the_scripts() -> None:
     used = {
         name.lower() for text in scripts for name in re.findall(r"\bp?call\(\s*'([A-Z]+)'", text)
     }
+    used.remove("info")  # check() alone asks for it, and says so where it is denied
     assert {f"+{name}" for name in used} | {"+eval", "+evalsha"} == set(COMMANDS.split())
 
 
@@ -98,7 +106,7 @@ async def everything(url: str) -> None:
             await service.append_event(session, Event(author="a", content="x", id=str(n)))
         await service.append_event(KEY, Event(author="a", content="y", state_delta=state))
         await service.append_event(KEY, Event(author="a", content="x", id="2"))
-        await service.get_session(KEY, since=session.created_at)
+        await service.get_session(KEY, since=session.created_at, after_seq=1)
         await service.get_events(KEY, around="2")
         await service.delete_session_state(KEY, "a")
         await service.list_sessions(KEY.user)
@@ -120,6 +128,24 @@ async def test_each_right_is_needed(server: servers.Node, right: str) -> None:
     server.ask("FLUSHALL")
     allow(server, "p:", COMMANDS)
     await everything(server.url)
+
+
+@pytest.mark.parametrize(
+    ("options", "right"), [({"ack_replicas": 1}, "wait"), ({"ack_fsync": True}, "waitaof")]
+)
+async def test_acknowledgement_needs_one_more(
+    server: servers.Node, options: dict[str, object], right: str
+) -> None:
+    """Without it the write is there, and the error says which right is missing."""
+    allow(server, "p:", COMMANDS)
+    login = {"username": "agents", "password": "s3cret"}
+    async with RedisSessionService.from_url(
+        server.url, client_options=login, key_prefix="p:", **options
+    ) as service:
+        with pytest.raises(OutcomeUnknownError, match=f"(?i)written.*'{right}'"):
+            await service.update_user_state(KEY.user, {"a": 1})
+        assert await service.get_user_state(KEY.user) == {"a": 1}
+    server.ask("FLUSHALL")
 
 
 async def test_a_cluster_needs_three_more() -> None:
