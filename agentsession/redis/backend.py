@@ -46,7 +46,6 @@ from agentsession.redis.replies import (
     read_text,
 )
 from agentsession.redis.scripts import Script, load
-from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
@@ -130,6 +129,7 @@ class RedisBackend(Backend):
                 *self._lives,
                 self._refresh,
                 *_window_args(window),
+                *(_limit_args(window.read_limit, window.last) or ("", "")),
                 *_flat(_triples(changes)),
             ],
         )
@@ -149,7 +149,12 @@ class RedisBackend(Backend):
             key,
             _GET,
             self._keys(key),
-            [*_window_args(window), self._refresh, *self._lives],
+            [
+                *_window_args(window),
+                self._refresh,
+                *self._lives,
+                *_limit_args(window.read_limit, window.last),
+            ],
         )
         if reply[1] == b"missing":
             return None
@@ -324,7 +329,7 @@ class RedisBackend(Backend):
                 "1" if newest_first else "",
                 self._refresh,
                 self.retention.session_ttl,
-                *_limit_args(read_limit),
+                *_limit_args(read_limit, limit),
             ],
         )
         if reply[1] == b"missing":
@@ -429,12 +434,14 @@ def _window_args(window: Window) -> list[Argument]:
         window.after_seq,
         "" if window.since is None else window.since,
         "" if window.last is None else window.last,
-        *_limit_args(window.read_limit),
     ]
 
 
-def _limit_args(limit: ReadLimit | None) -> tuple[int, int]:
-    return (0, LARGEST) if limit is None else (limit.size, limit.harmless)
+def _limit_args(limit: ReadLimit | None, asked: int | None) -> tuple[int, ...]:
+    """Word a limit as lib/events.lua takes it; none if so few events are asked for."""
+    if limit is None or (asked is not None and asked <= limit.harmless):
+        return ()
+    return limit.size, limit.harmless
 
 
 def _triples(changes: Changes) -> list[tuple[str, str, bytes]]:
