@@ -76,12 +76,15 @@ def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) ->
     try:
         return codec.decode_events(payloads, first_seq)
     except ValueError:
-        for seq, payload in enumerate(payloads, first_seq):
-            try:
-                codec.decode_event(payload, seq)
-            except ValueError as exc:
-                raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
-        raise
+        # One by one, which tells which it is; or none, if only their run was nested too deep.
+        return [_decoded(key, payload, seq) for seq, payload in enumerate(payloads, first_seq)]
+
+
+def _decoded(key: SessionKey, payload: bytes, seq: int) -> Event:
+    try:
+        return codec.decode_event(payload, seq)
+    except ValueError as exc:
+        raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
 
 
 class LogReader:

@@ -6,7 +6,7 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from agentsession._wording import described_app
 from agentsession.backend import (
@@ -397,7 +397,7 @@ class RedisBackend(Backend):
             reply = await self._run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
         except BackendError as exc:
             why = exc.__cause__
-            if type(exc) is BackendError and type(why) in (NoPermissionError, ResponseError):
+            if isinstance(why, NoPermissionError) or "unknown command" in str(why):
                 return [scripts_refused(why)]
             raise
         return diagnosed(reply, self.retention, sent, system_clock())

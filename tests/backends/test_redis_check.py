@@ -170,6 +170,16 @@ async def test_scripts_that_are_denied(server: servers.Server, admin: redis.asyn
         ]
 
 
+@pytest.mark.parametrize("kind", sorted(servers.binaries()))
+async def test_a_server_without_scripts(kind: str) -> None:
+    """Some who run servers take the commands away by renaming them."""
+    options = ("--rename-command", "EVALSHA", "", "--appendonly", "yes")
+    with servers.running(servers.binaries()[kind], *options) as server:
+        found = await checked(server)
+    assert codes(found) == [("rights_missing", "danger")]
+    assert "unknown command" in found[0].message
+
+
 async def test_commands_that_are_denied(server: servers.Server, admin: redis.asyncio.Redis) -> None:
     """Each is found, all are named at once, and nothing is left behind."""
     for command in sorted(used_by_scripts()):
