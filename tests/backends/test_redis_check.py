@@ -202,7 +202,7 @@ async def test_a_server_that_tells_nothing(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(-90, "90.0 seconds ahead of"), (3.2, "3.2 seconds behind")]
+    ("seconds", "words"), [(-90, "seconds ahead of this process's"), (30, "seconds behind this")]
 )
 async def test_clocks_that_differ(
     server: servers.Server,
@@ -215,8 +215,10 @@ async def test_clocks_that_differ(
     monkeypatch.setattr(backend, "system_clock", lambda: system_clock() + int(seconds * 1e6))
     found = await checked(server)
     assert codes(found) == [("clock_skew", "warning")]
-    assert re.search(r"server's clock is (89.9|90.0|3.2) seconds", found[0].message)
-    assert words.partition("seconds")[2] in found[0].message
+    told = re.search(r"the server's clock is ([0-9.]+) ", found[0].message)
+    assert told
+    assert abs(seconds) - 10 < float(told[1]) <= abs(seconds)
+    assert words in found[0].message
 
 
 def test_a_slow_reply_is_no_skew() -> None:
