@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from agentsession import codec
 from agentsession._arguments import natural
-from agentsession.backend import SMALLEST_EVENT
 from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeError
 from agentsession.events import Event
 
@@ -76,12 +76,15 @@ def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) ->
     try:
         return codec.decode_events(payloads, first_seq)
     except ValueError:
-        for seq, payload in enumerate(payloads, first_seq):
-            try:
-                codec.decode_event(payload, seq)
-            except ValueError as exc:
-                raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
-        raise
+        # One by one, which tells which it is; or none, if only their run was nested too deep.
+        return [_decoded(key, payload, seq) for seq, payload in enumerate(payloads, first_seq)]
+
+
+def _decoded(key: SessionKey, payload: bytes, seq: int) -> Event:
+    try:
+        return codec.decode_event(payload, seq)
+    except ValueError as exc:
+        raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
 
 
 class LogReader:
@@ -101,8 +104,7 @@ class LogReader:
         self._key = key
         self._wanted = wanted
         self._read_limit = read_limit
-        self._taken = 0
-        self._bytes = 0
+        self._taken: list[bytes] = []
 
     async def page(
         self,
@@ -130,8 +132,10 @@ class LogReader:
                     raise
                 stride = max(1, stride // 8)  # What does not pass does not count: look at fewer.
                 continue
-            passing = self._passing(found, newest_first=newest_first)
-            page += self._counted(passing[: limit - len(page)])
+            events, payloads = self._passing(found, newest_first=newest_first)
+            room = limit - len(page)
+            page += events[:room]
+            self._count(payloads[:room])
             if len(page) == limit or len(found.events) < stride:
                 return page
             if newest_first:
@@ -156,30 +160,32 @@ class LogReader:
         anchor = decode_events(self._key, alone.events, alone.first_seq)
         if not anchor:
             return []
-        self._counted([(anchor[0], alone.events[0])])
+        self._count(alone.events)
         older = (limit - 1) // 2
         newer = limit - 1 - older
         before = await self.page(before_seq=seq, limit=older, newest_first=True) if older else []
         after = await self.page(after_seq=seq, limit=newer) if newer else []
         return [*reversed(before), *anchor, *after]
 
-    def _passing(self, found: EventSlice, *, newest_first: bool) -> list[tuple[Event, bytes]]:
+    def _passing(
+        self, found: EventSlice, *, newest_first: bool
+    ) -> tuple[Sequence[Event], Sequence[bytes]]:
         """Decode a run, and leave out what does not pass; in the order of reading."""
-        events = decode_events(self._key, found.events, found.first_seq)
-        pairs = list(zip(events, found.events, strict=True))
+        events: Sequence[Event] = decode_events(self._key, found.events, found.first_seq)
+        payloads = found.events
         if newest_first:
-            pairs.reverse()
+            events, payloads = events[::-1], payloads[::-1]
         wanted = self._wanted
-        return pairs if wanted is None else [pair for pair in pairs if wanted(pair[0])]
+        if wanted is None:
+            return events, payloads
+        kept = [wanted(event) for event in events]
+        return list(compress(events, kept)), list(compress(payloads, kept))
 
-    def _counted(self, taken: Sequence[tuple[Event, bytes]]) -> list[Event]:
-        """Count what is returned, and refuse when it becomes too much."""
-        self._taken += len(taken)
-        self._bytes += sum(len(payload) for _, payload in taken)
-        limit, size = self._read_limit, max(self._bytes, self._taken * SMALLEST_EVENT)
-        if limit is not None and size > limit.size:
-            raise ReadTooLargeError(self._key, self._taken, size, limit.size)
-        return [event for event, _ in taken]
+    def _count(self, taken: Sequence[bytes]) -> None:
+        """Refuse when all that is returned becomes too much."""
+        if self._read_limit is not None:
+            self._taken += taken
+            self._read_limit.check(self._key, self._taken)
 
 
 async def read_around(

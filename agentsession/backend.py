@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from agentsession.errors import ReadTooLargeError
 from agentsession.state import NO_CHANGES, Changes, ScopeChanges
 
 if TYPE_CHECKING:
@@ -96,6 +97,17 @@ class ReadLimit(Struct, frozen=True):
 
     size: int
     harmless: int
+
+    def check(self, key: SessionKey, events: Sequence[bytes]) -> None:
+        """Measure encoded events of a session, if that is necessary.
+
+        Raises:
+            ReadTooLargeError: They are more than one read may return.
+        """
+        if len(events) > self.harmless:
+            size = max(sum(map(len, events)), len(events) * SMALLEST_EVENT)
+            if size > self.size:
+                raise ReadTooLargeError(key, len(events), size, self.size)
 
 
 class Window(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentsession.clock import from_microseconds, system_clock, to_microseconds, utc_now
 from agentsession.events import Data, Event, EventError, Part, Text, ToolCall, ToolResult, new_id
-from agentsession.retention import LARGEST, Retention, positive, seconds
+from agentsession.retention import Retention, positive, seconds
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
@@ -273,7 +273,7 @@ def test_refreshing_is_a_bool(wrong: Any) -> None:
 
 
 def test_the_event_limit_counts_from_one() -> None:
-    """None is no limit; 0 is a mistake, since it could mean either."""
+    """None is no limit; 0 is a mistake, since it could mean either; stores count to 2**53."""
     assert retention(session_event_limit=None).event_limit == 0
     assert retention(session_event_limit=1).event_limit == 1
     for wrong in (0, -1):
@@ -282,7 +282,7 @@ def test_the_event_limit_counts_from_one() -> None:
     for wrong in (True, 1.0, "1", Decimal(1), timedelta(1)):
         with pytest.raises(TypeError, match="session_event_limit must be an int, not "):
             retention(session_event_limit=wrong)
-    assert positive("n", 2**70) == LARGEST
+    assert positive("n", 2**53 - 1) == positive("n", 2**70) == 2**53 - 1
 
 
 def test_retention_is_a_value() -> None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
     NO_EVENTS,
-    SMALLEST_EVENT,
     Backend,
     Entry,
     EventSlice,
@@ -33,7 +32,6 @@ from agentsession.backend import (
 from agentsession.clock import Clock, system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import (
-    ReadTooLargeError,
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
@@ -201,7 +199,9 @@ class MemoryBackend(Backend):
             first = max(first, last - limit + 1)
         else:
             last = min(last, first + limit - 1)
-        events = _measured(key, log.between(first, last), read_limit)
+        events = log.between(first, last)
+        if read_limit is not None:
+            read_limit.check(key, events)
         self._refresh(session, now)
         return EventSlice(first, events)
 
@@ -406,17 +406,10 @@ class MemoryBackend(Backend):
             first = max(first, log.count - window.last + 1)
         app = self._app_values(key.app_name, now)
         user = _user_values(session.owner, now)
-        events = _measured(key, log.between(first, log.count), window.read_limit)
+        events = log.between(first, log.count)
+        if window.read_limit is not None:
+            window.read_limit.check(key, events)
         return _snapshot(session, app, user, events, first)
-
-
-def _measured(key: SessionKey, events: list[bytes], limit: ReadLimit | None) -> list[bytes]:
-    """Refuse to return more than one read may."""
-    if limit is not None and len(events) > limit.harmless:
-        size = max(sum(map(len, events)), len(events) * SMALLEST_EVENT)
-        if size > limit.size:
-            raise ReadTooLargeError(key, len(events), size, limit.size)
-    return events
 
 
 def _user_values(user: User | None, now: int) -> dict[str, bytes]:

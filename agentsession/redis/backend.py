@@ -6,7 +6,7 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from agentsession._wording import described_app
 from agentsession.backend import (
@@ -46,7 +46,6 @@ from agentsession.redis.replies import (
     read_text,
 )
 from agentsession.redis.scripts import Script, load
-from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
@@ -140,6 +139,7 @@ class RedisBackend(Backend):
                 *self._lives,
                 self._refresh,
                 *_window_args(window),
+                *(_limit_args(window.read_limit, window.last) or ("", "")),
                 *_flat(_triples(changes)),
             ],
         )
@@ -161,7 +161,12 @@ class RedisBackend(Backend):
             key,
             _GET,
             self._keys(key),
-            [*_window_args(window), self._refresh, *self._lives],
+            [
+                *_window_args(window),
+                self._refresh,
+                *self._lives,
+                *_limit_args(window.read_limit, window.last),
+            ],
         )
         if reply[1] == b"missing":
             return None
@@ -344,7 +349,7 @@ class RedisBackend(Backend):
                 "1" if newest_first else "",
                 self._refresh,
                 self.retention.session_ttl,
-                *_limit_args(read_limit),
+                *_limit_args(read_limit, limit),
             ],
         )
         if reply[1] == b"missing":
@@ -420,7 +425,7 @@ class RedisBackend(Backend):
             reply = await self._run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
         except BackendError as exc:
             why = exc.__cause__
-            if type(exc) is BackendError and type(why) in (NoPermissionError, ResponseError):
+            if isinstance(why, NoPermissionError) or "unknown command" in str(why):
                 return [scripts_refused(why)]
             raise
         return diagnosed(reply, self.retention, sent, system_clock())
@@ -457,12 +462,14 @@ def _window_args(window: Window) -> list[Argument]:
         window.after_seq,
         "" if window.since is None else window.since,
         "" if window.last is None else window.last,
-        *_limit_args(window.read_limit),
     ]
 
 
-def _limit_args(limit: ReadLimit | None) -> tuple[int, int]:
-    return (0, LARGEST) if limit is None else (limit.size, limit.harmless)
+def _limit_args(limit: ReadLimit | None, asked: int | None) -> tuple[int, ...]:
+    """Word a limit as lib/events.lua takes it; none if so few events are asked for."""
+    if limit is None or (asked is not None and asked <= limit.harmless):
+        return ()
+    return limit.size, limit.harmless
 
 
 def _triples(changes: Changes) -> list[tuple[str, str, bytes]]:

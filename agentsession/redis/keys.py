@@ -37,8 +37,18 @@ __all__ = ["STATE_FIELD", "Keyspace", "SessionKeys"]
 STATE_FIELD: Final = b"state:"
 """Stands before the names of state among the fields of a session."""
 
-# Hashes and sorted sets in turn, which check.lua counts on.
-_KINDS: Final = ("session", "events", "userdata", "eventids", "appdata", "sessions")
+# A hash and a sorted set come first, which check.lua counts on.
+_KINDS: Final = (
+    "session",
+    "events",
+    "userdata",
+    "eventids",
+    "appdata",
+    "sessions",
+    "usercalls",
+    "appcalls",
+    "appsteps",
+)
 
 _special = re.compile(r"[%:{}]")
 _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in "%:{}"}

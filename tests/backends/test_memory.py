@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
+from agentsession.backend import Backend
 from agentsession.memory import MemoryBackend
 from agentsession.testing import ManualClock
 
@@ -159,5 +160,6 @@ async def test_memory_is_a_warning() -> None:
     """A program that meant to use a server learns that it does not; one that did not, may go on."""
     async with InMemorySessionService() as service:
         (concern,) = await service.check()
+        assert await Backend.check(service.backend) == []  # What a third party's inherits.
     assert (concern.code, concern.severity) == ("process_memory", "warning")
     assert str(concern).startswith("warning: sessions are in this process's memory")

@@ -367,6 +367,27 @@ async def test_foreign_contents_are_named(
         await service.get_user_state(UserKey("app", "user"))
 
 
+@pytest.mark.parametrize("field", ["revision", "count", "last", "updated", "created"])
+async def test_nothing_is_appended_to_a_damaged_session(
+    admin: redis.asyncio.Redis, service: RedisSessionService, field: str
+) -> None:
+    """A number that is missing, or none of ours, is an error, and nothing is half-written."""
+    name = "session:{app:user}:session"
+    await service.create_session(KEY, {"n": 0})
+    await service.append_event(KEY, say("x"))
+    values = ["", "many", *(["nan", "-1", "1.5", "inf"] if field == "count" else [])]
+    for value in (None, *values):
+        await (admin.hdel(name, field) if value is None else admin.hset(name, field, value))
+        before = {key: await admin.dump(key) for key in await admin.keys("*")}
+        for call in (
+            service.append_event(KEY, say("y", state_delta={"n": 1, "user:n": 1})),
+            service.update_session_state(KEY, {"n": 1}),
+        ):
+            with pytest.raises(CodecError, match="damaged"):
+                await call
+        assert {key: await admin.dump(key) for key in await admin.keys("*")} == before
+
+
 async def test_an_evicted_part_leaves_no_ghosts(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:

@@ -32,7 +32,7 @@ def texts(exc: BaseException | None) -> Iterator[str]:
         yield from (str(exc), repr(exc), *map(str, exc.args))
         yield "".join(traceback.format_exception(exc))
         yield from texts(exc.__cause__)
-        exc = exc.__context__
+        exc = None if exc.__suppress_context__ else exc.__context__
 
 
 def check_silent(*said: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -341,6 +342,31 @@ def test_bytes_are_an_event_or_an_error(data: bytes, seq: int) -> None:
     else:
         _check_events([msgspec.structs.replace(event, seq=1)])
         assert [each.seq for each in decode_events([data, GOLDEN[0]], 1)] == [1, 2]
+
+
+def nested(depth: int) -> bytes:
+    inside = b"[" * depth + b"]" * depth
+    return GOLDEN[0].removesuffix(b"}") + b',"metadata":{"k":' + inside + b"}}"
+
+
+def readable(depth: int) -> bool:
+    try:
+        decode_event(nested(depth))
+    except ValueError:
+        return False
+    return True
+
+
+async def test_events_nested_to_the_edge() -> None:
+    """One that can just be read alone, and not in a run, a level deeper, is no raw error."""
+    edge = bisect_left(range(1, 1_000_000), True, key=lambda depth: not readable(depth))
+    async with MemorySubject() as subject:
+        service = subject.service()
+        await service.create_session(KEY)
+        for depth in range(edge - 40, edge + 5):
+            await service.backend.append(KEY, [Entry(str(depth), 1, nested(depth))])
+            with suppress(CodecError):
+                assert len(await service.get_events(KEY, newest_first=True, limit=1)) == 1
 
 
 @QUICK

@@ -82,7 +82,7 @@ SCRIPTS = [
     ("_APPEND", "redis.call('PEXPIRE', ids, ttl)", "", "expiry"),
     ("_APPEND", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
     ("_APPEND", "if ARGV[5] ~= '0' or meta[7] then", "if false then", "expiry"),
-    ("_APPEND", "local revision =", "call('INCR', 'stranger') local revision =", "foreign"),
+    ("_APPEND", "local present =", "call('INCR', 'stranger') local present =", "foreign"),
     ("_DELETE", "redis.call('UNLINK', KEYS[i])", "redis.call('UNLINK', KEYS[3])", "left over"),
     ("_CREATE", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
 ]  # fmt: skip

@@ -8,7 +8,7 @@
 --        are any, the call and these changes,
 --        then for each event: id, time in microseconds, payload, number of changes, these changes
 -- Returns {echo, 'ok', revision, last position, updated, created, position of each event}, {echo, 'missing'},
---        {echo, 'conflict', revision} or {echo, 'foreign', version found or ''}
+--        {echo, 'conflict', revision}, {echo, 'foreign', version found or ''} or {echo, 'damaged'}
 --
 -- Invariant: position = count - (length of events - 1 - rank), since scores only grow and trimming takes from the front.
 -- Redis keeps what a script wrote before an error, so whatever could fail (a key of another type, no memory, no
@@ -41,6 +41,12 @@ if meta[1] ~= '1' then
   end
   return { echo, 'foreign', meta[1] or '' }
 end
+local revision, before, last = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
+local updated, created = tonumber(meta[5]), tonumber(meta[6])
+-- What is no number at all, not a whole one, or negative, was not written by us.
+if not (revision and before and last and updated and created) or before % 1 ~= 0 or last % 1 ~= 0 or before < 0 then
+  return { echo, 'damaged' }
+end
 local first, argc = loose > 0 and loose_at + 3 * loose or 11, #ARGV
 
 -- A repeat is answered as the first time was, whatever the revision is by now.
@@ -48,7 +54,7 @@ if expected ~= '' and expected ~= meta[2] then
   local at = first
   while at <= argc do
     if not call('ZSCORE', ids, ARGV[at]) then
-      return { echo, 'conflict', tonumber(meta[2]) }
+      return { echo, 'conflict', revision }
     end
     at = at + 4 + 3 * ARGV[at + 3]
   end
@@ -56,9 +62,8 @@ end
 
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local before, last = meta[3] + 0, meta[4] + 0
 local count, position, moment = before, meta[3], meta[4]
-local reply = { echo, 'ok', meta[2] + 0, before, meta[5] + 0, meta[6] + 0 }
+local reply = { echo, 'ok', revision, before, updated, created }
 local size, changing, failure = 6, loose > 0, false
 
 if loose > 0 then
@@ -137,7 +142,7 @@ if failure or changing then
   end
 end
 
-local revision = meta[2] + 1
+revision = revision + 1
 call('HSET', session, 'revision', format('%d', revision), 'count', position, 'last', moment, 'updated', present)
 reply[3], reply[4], reply[5] = revision, count, now
 

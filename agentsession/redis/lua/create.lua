@@ -4,7 +4,7 @@
 -- KEYS   1 session, 2 events, 3 ids, 4 index, 5 user state, 6 calls run lately, 7 app state (absent where it lives on another node)
 -- ARGV   1 echo, 2 the creator's token, 3 '1' to take a session that is there, 4 session id,
 --        5 session ttl, 6 user ttl, 7 app ttl, 8 '1' to move expiry when found,
---        9 after, 10 since, 11 last, 12 most, 13 harmless: the window of events (lib/snapshot.lua), then the changes
+--        9 after, 10 since, 11 last, 12 most, 13 harmless or '': the window of events (lib/snapshot.lua), then the changes
 -- Returns {echo, 'created' also by this token before, or 'found', snapshot, oldest ids of the index or none},
 --        {echo, 'exists'}, {echo, 'gone'} if this token made it and somebody has deleted it since,
 --        {echo, 'large', number of events, bytes or more} or {echo, 'foreign', version found or ''}

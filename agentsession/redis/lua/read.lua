@@ -3,7 +3,7 @@
 --
 -- KEYS   1 session, 2 events, 3 ids, 4 index
 -- ARGV   1 echo, 2 after position, 3 before position or '', 4 limit, 5 '1' to read from the upper end, 6 '1' to move expiry,
---        7 session ttl, 8 most, 9 harmless: what one read may return (lib/events.lua)
+--        7 session ttl, 8 most, 9 harmless: what one read may return (lib/events.lua), or nothing
 -- Returns {echo, 'found', position of the first, events}, {echo, 'missing'}, {echo, 'foreign', version found or ''},
 --        {echo, 'damaged'} or {echo, 'large', number of events, bytes or more}
 
@@ -31,7 +31,10 @@ if ARGV[5] == '1' then
 else
   last = math.min(last, first + limit - 1)
 end
-local most, harmless = tonumber(ARGV[8]), tonumber(ARGV[9])
+local most, harmless
+if ARGV[8] then
+  most, harmless = tonumber(ARGV[8]), tonumber(ARGV[9])
+end
 local found, size = read_events(events, first - trimmed - 1, last - trimmed - 1, most, harmless)
 if not found then
   return { ARGV[1], 'large', last - first + 1, size }

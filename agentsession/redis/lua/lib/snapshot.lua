@@ -1,7 +1,7 @@
 -- Reads a session whole: {fields, user state, app state or false, rank of the first event, length of the log, events};
 -- or returns nil, the number of events and how many bytes they are, or more, if one read may not return that much.
 -- after: position, 0 for the start; since: microseconds or ''; last: a number or ''. All three hold at once.
--- most, harmless: what one read may return (lib/events.lua).
+-- most, harmless: numbers, what one read may return (lib/events.lua); nil for any amount.
 
 local function snapshot(session, events, user, app, after, since, last, most, harmless)
   local length = redis.call('ZCARD', events)
