@@ -83,7 +83,7 @@ SCRIPTS = [
     ("_APPEND", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
     ("_APPEND", "if ttl > 0 or meta[7] then", "if false then", "expiry"),
     ("_APPEND", "local limit =", "call('INCR', 'stranger') local limit =", "foreign"),
-    ("_DELETE", "redis.call('UNLINK', KEYS[i])", "redis.call('UNLINK', KEYS[2])", "left over"),
+    ("_DELETE", "redis.call('UNLINK', KEYS[i])", "redis.call('UNLINK', KEYS[3])", "left over"),
     ("_CREATE", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
 ]  # fmt: skip
 
