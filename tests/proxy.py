@@ -15,9 +15,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 _CHUNK = 1 << 16
-# Bytes that come late do so within so many round trips of the client's next connection; it takes
-# some to set it up. They are taken when the server answers them, which takes seconds at most.
-_LATEST = 12
+# Bytes that come late do so within so many round trips of others, of which it takes a client some
+# to connect again, or at once when all is calm. They are taken when the server answers them, which
+# takes seconds at most.
+_LATEST = 100
 _TAKEN = 5.0
 
 
@@ -49,6 +50,7 @@ class Proxy:
         self.delay = 0.0
         self.random = random.Random(seed)
         self.spoke = False
+        self.calmed = False
         self._target = target
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -69,7 +71,8 @@ class Proxy:
         self._left = {way: left for way, left in (("up", up), ("down", down)) if left is not None}
 
     def calm(self) -> None:
-        """Do no more harm."""
+        """Do no more harm, and deliver what is late."""
+        self.calmed = True
         self.losing = self.lateness = self.delay = 0.0
         self.lose_replies = 0
         self._left = {}
@@ -203,7 +206,7 @@ class _Connection:
         due = proxy.round_trips + proxy.random.randint(1, _LATEST)
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(_TAKEN):
-                while proxy.round_trips < due:
+                while proxy.round_trips < due and not proxy.calmed:
                     await asyncio.sleep(0.001)
                 self._to_server.write(self._late)
                 await self._to_server.drain()

@@ -46,7 +46,7 @@ def everything(seed: int, operations: int) -> Trial:
         strikes=2 * len(FAULTS),
         cancelling=0.1,
         limit=50,
-        processes=1,
+        processes=2,
     )
 
 

@@ -16,6 +16,7 @@ limit           more events than allowed, or fewer than there should be
 expiry          keys of one session that do not expire together, or never
 left over       a connection, a task or a key that nobody needs any more
 wrong           an error that no fault excuses
+gave up         a call that failed before its time was over
 =============== ===================================================================================
 
 An unknown outcome may be there or not; and it may come late, since what a client has given up can

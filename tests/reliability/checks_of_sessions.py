@@ -1,4 +1,4 @@
-"""Checks of whole sessions, and of errors. Each takes the ledger and the event limit."""
+"""Checks of whole sessions, and of errors. Each takes the ledger and the event limit, but one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from reliability.ledger import READS, Ledger
 
 _MISSING = "SessionNotFoundError"
 _EXISTS = "SessionExistsError"
+_GIVING_UP = ("BackendUnavailableError", "OutcomeUnknownError")
 _MAKING = ("create", "open")
 
 
@@ -93,3 +94,16 @@ def listings_are_complete(ledger: Ledger, _: int) -> Iterator[str]:
         known = {key.session_id for key in lives if key.user == user}
         for session_id in operation.listed.keys() - known:
             yield f"foreign: {operation.worker} finds {session_id!r} in the list of {user}"
+
+
+def who_has_time_gets_an_answer(ledger: Ledger, hasty: str) -> Iterator[str]:
+    """Faults that pass within the time that a call has cost it no more than time.
+
+    Args:
+        ledger: What was done.
+        hasty: How the names of workers begin that gave their calls no time.
+    """
+    for operation in ledger.operations:
+        if operation.error in _GIVING_UP and not operation.worker.startswith(hasty):
+            where = f"{operation.worker} calls {operation.step.kind} on {operation.step.key}"
+            yield f"gave up: {where}: {operation.error}"

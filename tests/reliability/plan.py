@@ -15,19 +15,19 @@ NAMES = ("s", "s:t", "{s}")
 
 # How often each call is made, among a hundred.
 WEIGHTS = {
-    "append": 38,
+    "append": 34,
     "batch": 10,
     "repeat": 8,
     "expect": 8,
     "update": 6,
-    "update_user": 2,
-    "update_app": 2,
+    "update_user": 4,
+    "update_app": 4,
     "recent": 10,
     "whole": 2,
     "page": 6,
     "list": 4,
-    "open": 3,
-    "own": 1,
+    "open": 2,
+    "own": 2,
 }
 # A call over a local socket takes some twenty turns of the loop; a few come when all is over.
 _MOST_TURNS = 30

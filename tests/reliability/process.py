@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 
+from agentsession import SessionService
+from agentsession.errors import BackendUnavailableError
 from reliability.history import Operation, encoded
 from reliability.plan import Planner
 from reliability.site import Terms
@@ -41,11 +44,22 @@ def _print(operation: Operation) -> None:
 
 async def work(orders: Orders, record=_print) -> None:
     """Open a service and let its workers do what they have to."""
-    async with orders.terms.open(orders.url) as service, asyncio.TaskGroup() as group:
-        for name in orders.workers:
-            planner = Planner(orders.seed, name, cancelling=orders.cancelling)
-            worker = Worker(name, service, record)
-            group.create_task(worker.work(planner.steps(orders.operations)))
+    async with orders.terms.open(orders.url) as service:
+        await _connect(service)
+        async with asyncio.TaskGroup() as group:
+            for name in orders.workers:
+                planner = Planner(orders.seed, name, cancelling=orders.cancelling)
+                worker = Worker(name, service, record)
+                group.create_task(worker.work(planner.steps(orders.operations)))
+
+
+async def _connect(service: SessionService) -> None:
+    """Connect, however often; a first attempt that fails is told at once and not made again."""
+    while True:
+        with suppress(BackendUnavailableError):
+            await service.get_app_state("app")
+            return
+        await asyncio.sleep(0.01)
 
 
 if __name__ == "__main__":

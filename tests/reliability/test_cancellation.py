@@ -19,7 +19,7 @@ from reliability.history import Cancel, History, Sent, Step
 from reliability.site import Site, Terms, opened, tasks_left
 from reliability.workers import Worker
 
-# Of each kind of call: what it is made with, and whether the session is there before.
+# What each kind of call is made with.
 CALLS: dict[str, dict[str, Any]] = {
     "append": {"sent": ["a"]},
     "batch": {"sent": ["a", "b", "c"]},
@@ -118,10 +118,9 @@ async def test_a_first_call_may_be_cancelled_while_it_connects(style: Style) -> 
 
 @each_call
 async def test_it_is_so_in_memory(kind: str, style: Style) -> None:
-    """A call that waits for its turn behind another one may be cancelled as well."""
+    """In memory, where most calls take a single turn, the same holds."""
     history = History()
-    backend = MemoryBackend(Retention())
-    service = SessionService(backend)
+    service = SessionService(MemoryBackend(Retention()))
     for turns in range(5):
         await attempt(service, history, kind, Cancel(style, turns))
     assert violations(history) == []

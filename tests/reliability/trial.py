@@ -15,6 +15,7 @@ from msgspec import Struct
 from agentsession import SessionService
 from reliability.checker import violations
 from reliability.checks_of_keys import key_violations
+from reliability.checks_of_sessions import who_has_time_gets_an_answer
 from reliability.faults import FAULTS
 from reliability.history import History, Step
 from reliability.ledger import Ledger
@@ -26,6 +27,12 @@ from reliability.workers import Worker
 _TESTS = Path(__file__).parent.parent
 # A service that gives up soon, so that outcomes stay unknown and servers are unavailable.
 _HASTY = 0.3
+# The others have time for any fault to pass.
+_PATIENT = 30.0
+# A run that takes longer than a slow machine needs has come to a stop: seconds, and operations a
+# second.
+_LONGEST = 60.0
+_SLOWEST = 10.0
 _WORKERS_OF_A_SERVICE = 3
 
 
@@ -62,6 +69,10 @@ class Trial(Struct, frozen=True, kw_only=True):
     def operations_of_a_worker(self) -> int:
         return self.operations // (_WORKERS_OF_A_SERVICE * (self.services + self.processes)) + 1
 
+    @property
+    def hasty_team(self) -> str:
+        return f"s{self.services - 1}"
+
 
 class Verdict(Struct, kw_only=True):
     """What came of a run.
@@ -94,7 +105,8 @@ async def run(trial: Trial, binary: str) -> Verdict:
         strangers = (await site.look()).strangers
         async with Terms(limit=trial.limit).open(site.server.url) as service:
             await visit(service, history, "the first", "open")
-        strikes = await _attack(site, trial, history)
+        async with asyncio.timeout(_LONGEST + trial.operations / _SLOWEST):
+            strikes = await _attack(site, trial, history)
         site.proxy.calm()
         left = await site.connections_left()
         async with Terms(limit=trial.limit).open(site.server.url) as service:
@@ -107,6 +119,7 @@ async def run(trial: Trial, binary: str) -> Verdict:
         violations=[
             *violations(history, limit=trial.limit),
             *key_violations(ledger, kept, strangers),
+            *who_has_time_gets_an_answer(ledger, trial.hasty_team),
             *left,
         ],
         outcomes=Counter(operation.outcome for operation in history),
@@ -130,19 +143,18 @@ async def _attack(site: Site, trial: Trial, history: History) -> int:
     async with asyncio.TaskGroup() as group:
         striking = group.create_task(_strike(site, trial, history))
         for number in range(trial.services):
-            orders = _orders(site, trial, f"s{number}", hasty=number == trial.services - 1)
-            group.create_task(work(orders, history.record))
+            group.create_task(work(_orders(site, trial, f"s{number}"), history.record))
         for number in range(trial.processes):
-            orders = _orders(site, trial, f"p{number}", hasty=False)
+            orders = _orders(site, trial, f"p{number}")
             group.create_task(_employ(orders, history, killed=number > 0))
     return striking.result()
 
 
-def _orders(site: Site, trial: Trial, team: str, *, hasty: bool) -> Orders:
-    terms = Terms(limit=trial.limit)
+def _orders(site: Site, trial: Trial, team: str) -> Orders:
+    timeout = _HASTY if team == trial.hasty_team else _PATIENT
     return Orders(
         url=site.proxy.url,
-        terms=msgspec.structs.replace(terms, timeout=_HASTY) if hasty else terms,
+        terms=Terms(limit=trial.limit, timeout=timeout),
         seed=trial.seed,
         workers=[f"{team}w{number}" for number in range(_WORKERS_OF_A_SERVICE)],
         operations=trial.operations_of_a_worker,

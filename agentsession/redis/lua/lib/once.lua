@@ -17,5 +17,7 @@ local function remember(calls, call, life)
   redis.call('ZREMRANGEBYRANK', calls, 0, -1001)
   if life > 0 then
     redis.call('PEXPIRE', calls, life)
+  else
+    redis.call('PERSIST', calls)
   end
 end

@@ -1,0 +1,280 @@
+"""What else servers, networks and redis-py itself do: waited for, or told at once; never raw."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+import servers
+from proxy import Proxy, proxied
+from redis.asyncio.connection import UnixDomainSocketConnection
+
+from agentsession import Event, RedisSessionService, SessionKey
+from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
+
+KEY = SessionKey("app", "user", "session")
+
+
+def say(words: str) -> Event:
+    return Event(author="user", content=words)
+
+
+@pytest.fixture
+def server() -> Iterator[servers.Server]:
+    with servers.running(servers.binaries()["valkey"]) as running:
+        yield running
+
+
+@pytest.fixture
+async def admin(server: servers.Server) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def service(server: servers.Server) -> AsyncIterator[RedisSessionService]:
+    async with RedisSessionService.from_url(server.url) as opened:
+        await opened.create_session(KEY)
+        yield opened
+
+
+@pytest.fixture
+async def hasty(server: servers.Server) -> AsyncIterator[RedisSessionService]:
+    async with RedisSessionService.from_url(server.url, timeout=0.3) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def proxy(server: servers.Server) -> AsyncIterator[Proxy]:
+    async with proxied(server.url) as started:
+        yield started
+
+
+async def contents(service: RedisSessionService) -> list[Any]:
+    return [event.content for event in await service.get_events(KEY, limit=1000)]
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_a_cut_at_any_byte_is_made_good(
+    proxy: Proxy, service: RedisSessionService, direction: str
+) -> None:
+    """Wherever a command or its reply is torn, the event is stored once and the caller is told."""
+    step = 7 if direction == "down" else 41
+    async with RedisSessionService.from_url(proxy.url) as torn:
+        await torn.get_session(KEY)
+        for number in range(50):
+            proxy.cut_after(**{direction: number * step})
+            stored = await torn.append_event(KEY, say(f"{number}"))
+            assert stored.seq == number + 1
+    assert proxy.connections > 10
+    assert await contents(service) == [f"{number}" for number in range(50)]
+
+
+class Raw(UnixDomainSocketConnection):
+    """A connection that lets out what redis-py should not, as often as it is told to."""
+
+    left: dict[str, float]
+    error: Exception
+
+    def maybe_fail(self, method: str) -> None:
+        if self.left.get(method):
+            self.left[method] -= 1
+            raise self.error
+
+    async def connect(self) -> None:
+        self.maybe_fail("connect")
+        await super().connect()
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self.maybe_fail("send")
+        await super().send_packed_command(*args, **options)
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        reply = await super().read_response(*args, **options)
+        self.maybe_fail("read")
+        return reply
+
+
+ERRORS = [
+    TypeError("a bytes-like object is required"),
+    AttributeError("'NoneType' object has no attribute 'read'"),
+    OSError(9, "Bad file descriptor"),
+    asyncio.IncompleteReadError(b"", 7),
+    RuntimeError("read() called while another coroutine is already waiting"),
+]
+each_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+
+
+@asynccontextmanager
+async def on_raw_connections(
+    server: servers.Server, error: Exception
+) -> AsyncIterator[tuple[RedisSessionService, dict[str, float]]]:
+    """A service, and how often its connections are to fail in what."""
+    left: dict[str, float] = {}
+    kind = type("Failing", (Raw,), {"left": left, "error": error})
+    pool = redis.asyncio.ConnectionPool(kind, path=str(server.socket))
+    async with (
+        redis.asyncio.Redis.from_pool(pool) as client,
+        RedisSessionService(client, timeout=30) as service,
+    ):
+        yield service, left
+
+
+@each_error
+@pytest.mark.parametrize("method", ["connect", "send", "read"])
+async def test_raw_errors_of_the_client_are_made_good(
+    server: servers.Server, service: RedisSessionService, method: str, error: Exception
+) -> None:
+    """What redis-py lets out besides its own errors costs a connection and nothing else."""
+    async with on_raw_connections(server, error) as (raw, left):
+        await raw.get_session(KEY)
+        left.update({"send": 1, method: 3})
+        for number in range(5):
+            assert (await raw.append_event(KEY, say(f"{number}"))).seq == number + 1
+        assert not any(left.values())
+    assert await contents(service) == ["0", "1", "2", "3", "4"]
+
+
+@each_error
+async def test_raw_errors_while_connecting_are_unavailable(
+    server: servers.Server, error: Exception
+) -> None:
+    """A first connection that fails in whatever way is told at once, with its cause."""
+    start = time.monotonic()
+    async with on_raw_connections(server, error) as (raw, left):
+        left["connect"] = float("inf")
+        with pytest.raises(BackendUnavailableError, match="nothing was written") as raised:
+            await raw.create_session(KEY)
+    assert raised.value.__cause__ is error
+    assert time.monotonic() - start < 5
+
+
+async def test_a_busy_server_is_waited_for(
+    admin: redis.asyncio.Redis, service: RedisSessionService, hasty: RedisSessionService
+) -> None:
+    """While somebody's script does not end, calls wait; when it is killed they go through."""
+    await admin.config_set("lua-time-limit", 1)
+
+    async def hang() -> None:
+        async with redis.asyncio.Redis(connection_pool=admin.connection_pool) as client:
+            with pytest.raises(redis.ResponseError):
+                await client.eval("while true do end", 0)
+
+    hanging = asyncio.create_task(hang())
+    await refused(admin.ping, "BUSY")
+    with pytest.raises(BackendUnavailableError, match=r"BUSY.*nothing was written"):
+        await hasty.append_event(KEY, say("never"))
+    call = asyncio.create_task(service.append_event(KEY, say("later")))
+    await asyncio.wait([call], timeout=0.05)
+    await admin.script_kill()
+    await hanging
+    assert (await call).seq == 1
+    assert await contents(service) == ["later"]
+
+
+async def refused(call: Callable[[], Any], code: str) -> None:
+    """Wait until the server refuses a call with this code."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await call()
+            except redis.RedisError as exc:
+                if code in str(exc):
+                    return
+            await asyncio.sleep(0.001)
+
+
+async def test_lost_replicas_are_waited_for(
+    admin: redis.asyncio.Redis, service: RedisSessionService, hasty: RedisSessionService
+) -> None:
+    """A server that insists on replicas writes nothing without them, and goes on with them."""
+    await admin.config_set("min-replicas-to-write", 1)
+    with pytest.raises(BackendUnavailableError, match=r"NOREPLICAS.*nothing was written"):
+        await hasty.append_event(KEY, say("never"))
+    call = asyncio.create_task(service.append_event(KEY, say("later")))
+    await asyncio.wait([call], timeout=0.05)
+    assert not await admin.exists("events:{app:user}:session")
+    await admin.config_set("min-replicas-to-write", 0)
+    assert (await call).seq == 1
+
+
+async def test_a_stopped_server_leaves_an_unknown_outcome(
+    server: servers.Server, service: RedisSessionService, hasty: RedisSessionService
+) -> None:
+    """A process that is stopped answers nothing; continued, it has the event once."""
+    await hasty.get_session(KEY)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    event = say("maybe")
+    try:
+        with pytest.raises(OutcomeUnknownError):
+            await hasty.append_event(KEY, event)
+        patient = asyncio.create_task(service.append_event(KEY, event))
+        await asyncio.wait([patient], timeout=0.05)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert (await patient).seq == 1
+    assert await contents(service) == ["maybe"]
+
+
+async def test_a_paused_server_is_waited_for(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """CLIENT PAUSE, as a failover begins with, costs time and nothing else."""
+    await admin.client_pause(200)
+    assert (await service.append_event(KEY, say("later"))).seq == 1
+
+
+async def test_a_pool_without_a_free_connection_is_waited_for(server: servers.Server) -> None:
+    """Where the application's own calls hold all of a pool, ours wait, and fail in time."""
+    pool = redis.asyncio.ConnectionPool.from_url(server.url, max_connections=1)
+    async with redis.asyncio.Redis.from_pool(pool) as client:
+        taken = await pool.get_connection()
+        async with RedisSessionService(client, timeout=0.3) as service:
+            with pytest.raises(BackendUnavailableError):
+                await service.create_session(KEY)
+        async with RedisSessionService(client) as service:
+            call = asyncio.create_task(service.create_session(KEY))
+            await asyncio.wait([call], timeout=0.05)
+            await pool.release(taken)
+            assert (await call).revision == 1
+
+
+async def test_a_server_that_takes_nobody_more_is_unavailable(
+    admin: redis.asyncio.Redis, hasty: RedisSessionService
+) -> None:
+    """The limit of clients ends a first call at once, and later on all is well."""
+    await admin.ping()
+    await admin.config_set("maxclients", 1)
+    with pytest.raises(BackendUnavailableError, match="nothing was written"):
+        await hasty.create_session(KEY)
+    await admin.config_set("maxclients", 100)
+    assert (await hasty.create_session(KEY)).revision == 1
+
+
+@pytest.mark.parametrize("greeting", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*1\r\n$-7\r\n"])
+async def test_something_else_at_the_address_is_unavailable(
+    tmp_path: Path, greeting: bytes
+) -> None:
+    """A port that hangs up, or speaks another protocol, is told at once."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(greeting)
+        writer.close()
+
+    start = time.monotonic()
+    async with (
+        await asyncio.start_unix_server(serve, tmp_path / "s"),
+        RedisSessionService.from_url(f"unix://{tmp_path}/s", timeout=30) as service,
+    ):
+        with pytest.raises(BackendUnavailableError):
+            await service.create_session(KEY)
+    assert time.monotonic() - start < 5
