@@ -39,7 +39,7 @@ _EXAMPLES: Final = {
 }
 _ENCODED: Final = "Percent-encode what means something in a URL: '/' in a password is %2F."
 
-_host_and_port = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:@/?#\s]+)(?::([0-9]{1,5}))?")
+_host_and_port = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%25\w+)?\]|[^\[\]:@\s]+)(?::([0-9]{1,5}))?")
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -157,7 +157,9 @@ def _split(rest: str, kind: str, port: int) -> tuple[str, tuple[Host, ...], str,
 def _read_hosts(text: str, kind: str, default_port: int) -> tuple[Host, ...]:
     found = [_host_and_port.fullmatch(each) for each in text.split(",")]
     hosts = tuple(
-        (each[1].strip("[]"), int(each[2] or default_port)) for each in found if each is not None
+        (unquote(each[1].strip("[]")), int(each[2] or default_port))
+        for each in found
+        if each is not None
     )
     if len(hosts) < len(found) or not all(0 < port < 1 << 16 for _, port in hosts):
         _refuse("its hosts and ports cannot be read", kind)

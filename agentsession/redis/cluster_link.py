@@ -10,7 +10,9 @@ again would not help. It sends ``ASKING`` and the command on two connections of 
 works for some numbers of connections and never for others; and it does not know a node that has no
 slots yet. So after a failure that looks like these, one attempt goes from node to node by hand.
 
-What it costs: a task and a connection for each call under way, and no pipelining.
+What it costs: a task and a connection for each call under way, and no pipelining. Measured beside
+one shared connection on the same machine, 64 callers make a quarter of the appends and one caller
+makes three quarters (4,600/s against 16,600/s, and 4,600/s against 6,400/s; redis-py 8.1.0).
 """
 
 from __future__ import annotations
@@ -99,6 +101,7 @@ class ClusterLink(Link):
         self._tasks: set[asyncio.Task[list[Any]]] = set()
         self._room = asyncio.Semaphore(_MOST_CALLS)
         self._ever_connected = False
+        self._failed_node: str | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -138,6 +141,8 @@ class ClusterLink(Link):
                     await self._connect()
                     return await call.attempt()
                 except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (4287)
+                    # redis-py notes on some exceptions at which node it ended.
+                    self._failed_node = getattr(exc, "last_failed_node_name", self._failed_node)
                     call.judge(exc)
                 if asyncio.get_running_loop().time() >= deadline:
                     break
@@ -147,11 +152,13 @@ class ClusterLink(Link):
     async def _connect(self) -> None:
         """Learn the map of the slots, where it is not known or known to be wrong.
 
+        The node that did not answer last is asked last, since one that hangs would hold up all.
+
         A cluster that was never reached is more likely a wrong address than a failover, and who
         starts a program with a wrong address should not wait for the deadline to learn it.
         """
         try:
-            await self._client.initialize()
+            await self._client.initialize(last_failed_node_name=self._failed_node)
         except Exception as exc:  # noqa: BLE001 - redis-py lets raw errors out (its issue 4287)
             failure = exc
         else:

@@ -147,8 +147,8 @@ def _cluster(address: Address, options: Mapping[str, Any], timeout: float) -> Re
     """Make a cluster's client; which retries its link makes, and waits for, is the link's."""
     settings: dict[str, Any] = {
         "startup_nodes": [ClusterNode(name, port) for name, port in address.hosts],
-        # A node that hangs is found out in time to ask the one that takes its place.
-        "socket_timeout": timeout / 4,
+        # A node that hangs is found out in time to ask the one that takes its place, twice.
+        "socket_timeout": timeout / 5,
         "socket_connect_timeout": min(timeout / 4, 5.0),
         # Each answer MOVED corrects the map of the slots; redis-py's default is to close all
         # connections every fifth time, also those on which others wait.

@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 import anyio.to_thread
 import pytest
 import servers
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from writing import writing
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendError, BackendUnavailableError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
+from agentsession.redis.addresses import read_url
+from agentsession.redis.sentinel import SentinelPool
 
 KEY = SessionKey("app", "user", "session")
 SECRET = "s3cr3t/@:?"
@@ -163,3 +167,15 @@ async def test_a_name_can_stand_for_it(topology: servers.Sentinels) -> None:
             assert await service.get_session(SessionKey("app", "nobody", "s")) is None
     finally:
         unregister_redis_instance("watched")
+
+
+async def test_no_sentinel_is_forgotten(topology: servers.Sentinels) -> None:
+    """Though many ask at once while the first one does not answer, all three stay known."""
+    (nowhere,) = servers.free_ports(1)
+    address = read_url(topology.url.replace("://", f"://127.0.0.1:{nowhere},"))
+    pool = SentinelPool(address, {}, {"retry": Retry(NoBackoff(), 0)})
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(pool._sentinel.discover_master(topology.SERVICE))
+    assert len(set(map(id, pool._sentinel.sentinels))) == 4
+    await pool.aclose()

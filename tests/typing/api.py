@@ -93,6 +93,8 @@ def services(client: redis.asyncio.Redis, cluster: RedisCluster, clock: Clock) -
         RedisSessionService(cluster),
         RedisSessionService(url="redis://localhost", timeout=day),
         RedisSessionService(instance="cache"),
+        RedisSessionService.from_url("redis+sentinel://a:26379,b:26379/mymaster/0"),
+        RedisSessionService(url="rediss+cluster://a:6379,b:6379"),
         RedisSessionService.from_url(
             "redis://localhost",
             key_prefix="prod:",
