@@ -223,7 +223,9 @@ async def test_what_is_not_known_is_said() -> None:
                 await call
             with pytest.raises(BackendUnavailableError, match="nothing was written"):
                 await service.append_event(key, Event(author="a", content="y"))
-        await client.nodes_manager.aclose()  # aclose() does nothing after a failure
+        # aclose() does nothing after a failure.
+        await client.nodes_manager.aclose()
+        await client.nodes_manager.aclose("startup_nodes")
 
 
 async def test_closing_ends_in_time_and_tells_callers(cluster: servers.Cluster) -> None:
@@ -273,7 +275,7 @@ async def test_a_service_owns_the_cluster_client_of_its_url(cluster: servers.Clu
 async def test_a_client_that_decodes_is_as_good(cluster: servers.Cluster) -> None:
     """What a client does to replies elsewhere does nothing to ours."""
     client = RedisCluster(servers.LOOPBACK, cluster.nodes[0].port, decode_responses=True)
-    key = SessionKey("decoding", "user", "s")
+    key = SessionKey("decoded", "user", "s")
     async with RedisSessionService(client) as service:
         session = await service.get_or_create_session(key, {"b": b"\xff"})
         assert session.state == {"b": b"\xff"}
