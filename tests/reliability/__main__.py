@@ -68,7 +68,7 @@ def proofs(seed: int, operations: int, kills: int) -> list[Trial]:
 
 
 def one(trial: Trial, binary: str) -> Verdict:
-    """Run a trial, and say how it went."""
+    """Run a trial, and say what was wrong."""
     verdict = asyncio.run(run(trial, binary))
     if verdict.violations:
         print(f"{len(verdict.violations):,} violations with seed {trial.seed}:")
@@ -78,8 +78,10 @@ def one(trial: Trial, binary: str) -> Verdict:
 
 def prove(options: argparse.Namespace, binary: str) -> bool:
     """Run each large trial once; tell whether all was well."""
-    trials = proofs(options.seed, options.operations, options.kills)
-    verdicts = [one(trial, binary) for trial in trials]
+    verdicts: list[Verdict] = []
+    for trial in proofs(options.seed, options.operations, options.kills):
+        verdicts.append(one(trial, binary))
+        print(f"{trial.name}: {verdicts[-1].outcomes.total():,} operations", flush=True)
     print(table(verdicts))
     return not any(verdict.violations for verdict in verdicts)
 

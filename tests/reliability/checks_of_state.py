@@ -77,15 +77,16 @@ class _Register:
     """A name that one worker sets to ever higher values, without events."""
 
     def __init__(self) -> None:
-        self._acknowledged: dict[int, int] = {}
         self._possible: set[int] = set()
+        self._doubtful: set[int] = set()
         self._moments: list[tuple[int, int]] = []
 
     def note(self, operation: Operation, value: int) -> None:
         if operation.outcome != "failed":
             self._possible.add(value)
+        if operation.outcome == "unknown":
+            self._doubtful.add(value)
         if operation.acknowledged and operation.ended is not None:
-            self._acknowledged.setdefault(value, operation.ended)
             self._moments.append((operation.ended, value))
 
     def problem(self, value: int | None, moment: int) -> str | None:
@@ -96,8 +97,8 @@ class _Register:
         newest = max((written for _, written in earlier), default=-math.inf)
         if value is None:
             return None if newest == -math.inf else f"though {newest} was acknowledged"
-        # One whose outcome is unknown may come late, and then it is the newer one.
-        if value < newest and value in self._acknowledged:
+        # An attempt whose outcome is unknown may come late, and then it is the newer one.
+        if value < newest and value not in self._doubtful:
             return f"though {newest}, which came later, was acknowledged"
         return None
 

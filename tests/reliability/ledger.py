@@ -48,8 +48,10 @@ class Log:
     Attributes:
         ids: Event ids by position, from acknowledgements and from reads.
         seqs: The positions that were reported of each event; more than one is a fault.
-        reads: The reads that succeeded and found the session.
-        final: What the last reader found, who came when all was over.
+        reads: The reads that succeeded and found the session, before anybody deleted it.
+        final: What the last reader of them found, who came when all was over.
+        afterlife: What a reader found after a deletion: the session as a creation made it that came
+            late. Whether there was one, the checks of sessions know; none of its past is in it.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,7 @@ class Log:
         self.seqs: dict[str, set[int]] = defaultdict(set)
         self.reads: list[tuple[Operation, View]] = []
         self.final: View | None = None
+        self.afterlife: View | None = None
         self._acknowledged: list[tuple[float, int]] = []
 
     def place(self, event_id: str, seq: int) -> None:
@@ -91,7 +94,10 @@ class Ledger:
         self.operations = sorted(operations, key=lambda operation: operation.started)
         self.written: dict[str, Written] = {}
         self.logs: dict[SessionKey, Log] = defaultdict(Log)
+        self._deleted: set[SessionKey] = set()
         for operation in self.operations:
+            if operation.step.kind == "delete":
+                self._deleted.add(operation.step.key)
             if operation.step.kind in APPENDS:
                 self._note_append(operation)
             if operation.view is not None and operation.acknowledged:
@@ -108,6 +114,9 @@ class Ledger:
 
     def _note_read(self, operation: Operation, view: View) -> None:
         log = self.logs[operation.step.key]
+        if operation.step.key in self._deleted:
+            log.afterlife = view
+            return
         if operation.step.kind == "page":
             view.last_seq = view.events[-1].seq if view.events else 0
         for seen in view.events:

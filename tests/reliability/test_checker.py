@@ -7,13 +7,13 @@ import asyncio
 import pytest
 import servers
 
-from agentsession import SessionService
+from agentsession import SessionKey, SessionService
 from agentsession.redis import backend
 from agentsession.redis.scripts import Script
 from agentsession.retention import Retention
 from reliability import broken
 from reliability.checker import kind_of, violations
-from reliability.history import History
+from reliability.history import History, Operation, Outcome, Step, View
 from reliability.plan import Planner
 from reliability.trial import Trial, run, visit
 from reliability.workers import Worker
@@ -68,6 +68,32 @@ async def test_a_broken_backend_is_caught(kind: type[broken.Sometimes], expected
     found = await found_in_memory(kept)
     assert kept.broken
     assert expected in {kind_of(each) for each in found}, found
+
+
+def operations(*made: tuple[str, Outcome, View | None]) -> list[Operation]:
+    """Word calls on one session, one after the other."""
+    key = SessionKey("app", "u", "own")
+    return [
+        Operation(
+            worker="w", number=moment, step=Step(kind=kind, key=key), outcome=outcome, view=view,
+            started=2 * moment, ended=2 * moment + 1,
+        )
+        for moment, (kind, outcome, view) in enumerate(made)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["ok", "unknown"])
+def test_a_creation_of_unknown_outcome_may_come_late(first: Outcome) -> None:
+    """It may make a session again that was deleted; one that was acknowledged may not."""
+    empty = View(events=[], state={})
+    history = operations(
+        ("create", first, empty),
+        ("create", "ok", empty),
+        ("delete", "ok", None),
+        ("whole", "ok", empty),
+    )
+    kinds = {kind_of(each) for each in violations(history)}
+    assert kinds == (set() if first == "unknown" else {"ghost"})
 
 
 # What is taken out of which script or put in, and what is found then.
