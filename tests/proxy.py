@@ -36,6 +36,7 @@ class Proxy:
             after the client has come again: what a network does that is slow and not dead.
         late_arrivals: How often it did.
         delay: Seconds that each piece waits at most; how long is chance.
+        hung: This many connections, the oldest, pass nothing on any more, and are not closed.
     """
 
     def __init__(self, url: str, target: str, seed: int = 0) -> None:
@@ -52,6 +53,7 @@ class Proxy:
         self.spoke = False
         self.calmed = False
         self._target = target
+        self.hung = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._left: dict[str, int] = {}
@@ -126,8 +128,9 @@ class Proxy:
         self.spoke = False
         try:
             with suppress(OSError):
+                number = self.connections
                 server = await self._reach_the_server()
-                await _Connection(self, (reader, writer), server).serve()
+                await _Connection(self, number, (reader, writer), server).serve()
         finally:
             with suppress(Exception):
                 writer.close()
@@ -146,10 +149,12 @@ class _Connection:
     def __init__(
         self,
         proxy: Proxy,
+        number: int,
         client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         self._proxy = proxy
+        self._number = number
         self._from_client, self._to_client = client
         self._from_server, self._to_server = server
         self._late = b""
@@ -195,6 +200,8 @@ class _Connection:
 
     async def _passed(self, way: str, data: bytes, writer: asyncio.StreamWriter) -> bool:
         """Pass a piece on; tell whether it was all of it."""
+        if self._number <= self._proxy.hung:
+            await asyncio.Event().wait()
         passing = self._proxy.share(way, data)
         writer.write(passing)
         await writer.drain()

@@ -1,8 +1,9 @@
 """How far a write must have got before it is acknowledged.
 
 A server answers from its memory. ``WAIT`` and ``WAITAOF`` wait for more, on the connection that
-wrote: until replicas have all that was written before, or until it is on disk. They make no
-transaction of it: a write that fell short is there all the same, and may be lost in a failure.
+wrote: until replicas have all that it has written, or until that is on disk. They make no
+transaction of it: a write that fell short is there all the same, and may be lost in a failure. And
+they say nothing of what other connections wrote, so the scripts write when they are repeated, too.
 """
 
 from __future__ import annotations

@@ -13,6 +13,10 @@ each batch that writes (:mod:`agentsession.redis.acknowledgement`): one for all 
 speaks of everything that the connection wrote before. What was answered waits in ``_unconfirmed``
 until the barrier is, and for another one if it fell short.
 
+A connection that owes a reply for a quarter of the deadline is given up while there is time for
+another: a server that hangs, or is cut off by the network, breaks none by itself, and where the
+socket's buffer is full even closing it from here wakes no reader.
+
 When the connection breaks, requests in flight go back to the head of the queue and are sent again:
 only commands that may be repeated belong here. A request ends when its reply comes or its deadline
 passes, then with what is known: not sent, or outcome unknown. One timer watches all deadlines, and
@@ -71,6 +75,9 @@ _WRITE_BYTES: Final = 1 << 20
 # After so many replies the reader lets their callers run, whose next calls the writer then sends:
 # so that the server works on these while the client works on the replies that are left.
 _TURN: Final = 32
+# The share of the deadline for which one request may be the next to be answered. It doubles with each
+# connection that is given up, so that a reply may take its time in the end.
+_PATIENCE: Final = 1 / 4
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.
 _FIRST_DELAY: Final = 0.01
@@ -111,6 +118,8 @@ class MultiplexedLink(Link):
         self._broken = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._stalls = 0
         self._ever_connected = False
         self._failures = 0
         self._closed = False
@@ -225,6 +234,9 @@ class MultiplexedLink(Link):
         try:
             await self._broken.wait()
         finally:
+            if self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
             for task in tasks:
                 task.cancel()
             clean = not self._in_flight and not self._broken.is_set()
@@ -238,6 +250,20 @@ class MultiplexedLink(Link):
                         await connection.disconnect(nowait=True)
                 with suppress(Exception):
                     await self._pool.release(connection)
+
+    def _watch_for_stalls(self, head: Request | None = None) -> None:
+        """Give the connection up if *head* is still the next request to be answered; or go on."""
+        self._watch = None
+        if not self._in_flight:
+            return
+        if head is self._in_flight[0]:
+            self._stalls += 1
+            self._break(TimeoutError("no reply from the server for a while"))
+            return
+        patience = self._timeout * _PATIENCE * 2**self._stalls
+        self._watch = asyncio.get_running_loop().call_later(
+            patience, self._watch_for_stalls, self._in_flight[0]
+        )
 
     def _take_back(self) -> None:
         """Put what has no answer back to the head of the queue, in its order."""
@@ -273,6 +299,8 @@ class MultiplexedLink(Link):
                 if barrier_due and self._acknowledgement:
                     batch.append(self._put_barrier())
                 if batch:
+                    if self._watch is None:
+                        self._watch_for_stalls()
                     await connection.send_packed_command(batch, check_health=False)
         except Exception as exc:  # noqa: BLE001 - as in _own; this connection is not to be used
             self._break(exc)
@@ -290,6 +318,10 @@ class MultiplexedLink(Link):
                     )
                 except (ResponseError, BusyLoadingError) as exc:
                     reply = exc
+                if reply is None:
+                    # What redis-py makes of a timeout of the network, and no answer to a script.
+                    msg = "the network gave the connection up"
+                    raise ConnectionError(msg)
                 self._resolve(reply)
                 if self._broken.is_set():
                     return  # What comes after a refusal is no longer the answer to the head.
@@ -325,15 +357,14 @@ class MultiplexedLink(Link):
                 self._in_flight.appendleft(request)
                 self._break(reply)
                 return
-            if not request.future.done():
-                request.future.set_exception(reply)
+            request.refuse(reply)
         elif not request.future.done():
             if self._acknowledgement and request.script.writes:
                 request.reply = reply
                 self._unconfirmed.append(request)
                 return
             request.future.set_result(reply)
-        self._failures = 0
+        self._failures = self._stalls = 0
         self._done_with(request)
 
     def _confirm(self, reply: Any) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    from redis.exceptions import RedisError
+
     from agentsession.redis.scripts import Script
 
 __all__ = ["Barrier", "Request"]
@@ -85,6 +87,14 @@ class Request:
         """End with the reply that came before."""
         if not self.future.done():
             self.future.set_result(self.reply or [])
+
+    def refuse(self, refusal: RedisError) -> None:
+        """End with the server's refusal; it may say nothing of an attempt before this one."""
+        if self.maybe_run and self.script.writes:
+            self.refusal = refusal
+            self.fail()
+        elif not self.future.done():
+            self.future.set_exception(refusal)
 
     def fail(self) -> None:
         """End without an answer, saying what is known."""

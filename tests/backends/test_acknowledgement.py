@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import redis.asyncio
@@ -139,6 +139,40 @@ async def test_a_connection_lost_while_waiting_repeats_the_write(
         replica.thaw()
         assert (await write).seq == 1
         assert len(await service.get_events(KEY)) == 1
+
+
+WRITES: dict[str, Callable[[RedisSessionService], Awaitable[object]]] = {
+    "append": lambda service: service.append_event(KEY, say("x")),
+    "create": lambda service: service.create_session(SessionKey("app", "user", "new")),
+    "get or create": lambda service: service.get_or_create_session(SessionKey("app", "u", "new")),
+    "update session": lambda service: service.update_session_state(KEY, {"n": 1}),
+    "update user": lambda service: service.update_user_state(KEY.user, {"n": 1}),
+    "update app": lambda service: service.update_app_state("app", {"n": 1}),
+    "delete": lambda service: service.delete_session(KEY),
+    "delete user": lambda service: service.delete_user(KEY.user),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_a_repeat_on_another_connection_is_not_acknowledged_sooner(
+    primary: servers.Node,
+    replica: servers.Node,
+    write: Callable[[RedisSessionService], Awaitable[object]],
+) -> None:
+    """WAIT speaks of what its connection wrote, so that a repeat has to write as well."""
+    async with RedisSessionService.from_url(primary.url, ack_replicas=1, timeout=30) as service:
+        await service.create_session(KEY)
+        replica.freeze()
+        call = asyncio.ensure_future(write(service))
+        for _ in range(3):
+            waited = calls(primary, "wait")
+            async with asyncio.timeout(10):
+                while calls(primary, "wait") < waited + 3:
+                    await asyncio.sleep(0.001)
+            assert not call.done()
+            primary.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        replica.thaw()
+        await call
 
 
 async def test_closing_ends_what_waits(primary: servers.Node, replica: servers.Node) -> None:

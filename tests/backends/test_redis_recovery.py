@@ -156,6 +156,82 @@ async def test_raw_errors_while_connecting_are_unavailable(
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.parametrize("size", [10, 60_000])
+async def test_a_connection_that_hangs_is_left_in_time(proxy: Proxy, size: int) -> None:
+    """Calls go on by a new one well before their deadline, also when nothing more can be sent."""
+    async with RedisSessionService.from_url(proxy.url, timeout=8) as service:
+        await service.create_session(KEY)
+        proxy.hung = proxy.connections
+        started = time.monotonic()
+        words = [f"{n}" + "x" * size for n in range(100)]
+        async with asyncio.TaskGroup() as group:
+            for each in words:
+                group.create_task(service.append_event(KEY, say(each)))
+        assert time.monotonic() - started < 7
+        assert proxy.connections == 2
+        assert await contents(service) == words
+
+
+async def test_a_reply_may_take_its_time(proxy: Proxy) -> None:
+    """One that takes longer than the first connection was given comes by a later one."""
+    async with RedisSessionService.from_url(proxy.url, timeout=4) as service:
+        await service.create_session(KEY)
+        proxy.freeze()
+        call = asyncio.create_task(service.append_event(KEY, say("x")))
+        async with asyncio.timeout(10):
+            while proxy.connections < 2:
+                await asyncio.sleep(0.001)
+        proxy.thaw()
+        assert (await call).seq == 1
+        assert await contents(service) == ["x"]
+
+
+class Silent(UnixDomainSocketConnection):
+    """What redis-py makes of a timeout of the network: no reply, and no error."""
+
+    left = 0
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        reply = await super().read_response(*args, **options)
+        if options.get("timeout") and Silent.left:
+            Silent.left -= 1
+            return None
+        return reply
+
+
+async def test_no_reply_at_all_is_a_lost_connection(server: servers.Server) -> None:
+    """It is not taken for an answer."""
+    pool = redis.asyncio.ConnectionPool(Silent, path=str(server.socket))
+    async with (
+        redis.asyncio.Redis.from_pool(pool) as client,
+        RedisSessionService(client) as service,
+    ):
+        await service.create_session(KEY)
+        Silent.left = 2
+        assert (await service.append_event(KEY, say("x"))).seq == 1
+        assert Silent.left == 0
+        assert await contents(service) == ["x"]
+
+
+async def test_a_refusal_after_a_lost_reply_says_nothing_of_the_first_attempt(
+    proxy: Proxy, admin: redis.asyncio.Redis
+) -> None:
+    """A full server refuses the repeat of a write that it may have carried out."""
+    async with RedisSessionService.from_url(proxy.url) as service:
+        await service.create_session(KEY)
+        proxy.freeze()
+        call = asyncio.create_task(service.append_event(KEY, say("x")))
+        await asyncio.sleep(0)
+        await admin.config_set("maxmemory", 1)
+        proxy.lose_replies = 1
+        proxy.thaw()
+        with pytest.raises(OutcomeUnknownError, match="maxmemory"):
+            await call
+        with pytest.raises(BackendUnavailableError, match="maxmemory"):
+            await service.append_event(KEY, say("y"))
+        await admin.config_set("maxmemory", 0)
+
+
 async def test_a_busy_server_is_waited_for(
     admin: redis.asyncio.Redis, service: RedisSessionService, hasty: RedisSessionService
 ) -> None:

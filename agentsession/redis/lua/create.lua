@@ -34,6 +34,7 @@ if redis.call('EXISTS', session) == 1 then
     return { echo, 'large', count, size }
   end
   if meta[2] == token then
+    redis.call('HSET', session, 'v', 1) -- as a repeat must: see lib/once.lua
     return { echo, 'created', view, {} }
   end
   if ARGV[8] == '1' then
@@ -46,7 +47,7 @@ if redis.call('EXISTS', session) == 1 then
   return { echo, 'found', view, {} }
 end
 
-if ran_before(calls, token) then
+if ran_before(calls, token, lately) then
   return { echo, 'gone' }
 end
 -- These two fail before anything is written if they hold another type of data.

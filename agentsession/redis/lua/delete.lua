@@ -6,7 +6,7 @@
 -- Returns {echo, 'ok'}
 
 local index, calls, this = KEYS[1], KEYS[2], ARGV[2]
-if ran_before(calls, this) then
+if this ~= '' and ran_before(calls, this, lately) then
   return { ARGV[1], 'ok' }
 end
 local deleted = 0
@@ -18,5 +18,9 @@ for i = 3, #ARGV do
 end
 if deleted > 0 and this ~= '' then
   remember(calls, this, lately)
+elseif deleted == 0 then
+  -- What was deleted before, by this call's first attempt perhaps, is acknowledged with a write: see lib/once.lua.
+  redis.call('ZADD', calls, 0, '')
+  redis.call('ZREM', calls, '')
 end
 return { ARGV[1], 'ok' }

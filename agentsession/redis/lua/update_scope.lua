@@ -6,7 +6,7 @@
 -- Returns {echo, 'ok'}
 
 local state, calls, ttl, this = KEYS[1], KEYS[2], tonumber(ARGV[2]), ARGV[3]
-if ran_before(calls, this) then
+if ran_before(calls, this, tonumber(ARGV[4])) then
   return { ARGV[1], 'ok' }
 end
 apply_changes(5, (#ARGV - 4) / 3, state)
