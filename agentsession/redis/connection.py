@@ -75,8 +75,8 @@ _WRITE_BYTES: Final = 1 << 20
 # After so many replies the reader lets their callers run, whose next calls the writer then sends:
 # so that the server works on these while the client works on the replies that are left.
 _TURN: Final = 32
-# The share of the deadline for which one request may be the next to be answered. It doubles with each
-# connection that is given up, so that a reply may take its time in the end.
+# The share of the deadline for which one request may be the next to be answered. It doubles with
+# each connection that is given up, so that a reply may take its time in the end.
 _PATIENCE: Final = 1 / 4
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.
