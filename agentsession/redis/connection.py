@@ -33,6 +33,7 @@ import math
 import random
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -251,19 +252,23 @@ class MultiplexedLink(Link):
                 with suppress(Exception):
                     await self._pool.release(connection)
 
-    def _watch_for_stalls(self, head: Request | None = None) -> None:
-        """Give the connection up if *head* is still the next request to be answered; or go on."""
+    def _watch_for_stalls(self, head: Request | None = None, *, seen: bool = False) -> None:
+        """Give the connection up if *head* is still the next request to be answered; or go on.
+
+        It has to be so twice: after a long step of somebody else's, a timer runs before the reader
+        does, though the reply has come.
+        """
         self._watch = None
         if not self._in_flight:
             return
-        if head is self._in_flight[0]:
+        same = head is self._in_flight[0]
+        if same and seen:
             self._stalls += 1
             self._break(TimeoutError("no reply from the server for a while"))
             return
-        patience = self._timeout * _PATIENCE * 2**self._stalls
-        self._watch = asyncio.get_running_loop().call_later(
-            patience, self._watch_for_stalls, self._in_flight[0]
-        )
+        half = self._timeout * _PATIENCE * 2**self._stalls / 2
+        again = partial(self._watch_for_stalls, self._in_flight[0], seen=same)
+        self._watch = asyncio.get_running_loop().call_later(half, again)
 
     def _take_back(self) -> None:
         """Put what has no answer back to the head of the queue, in its order."""

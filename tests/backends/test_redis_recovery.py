@@ -172,6 +172,29 @@ async def test_a_connection_that_hangs_is_left_in_time(proxy: Proxy, size: int) 
         assert await contents(service) == words
 
 
+async def test_a_blocked_event_loop_costs_no_connection(
+    server: servers.Server, service: RedisSessionService
+) -> None:
+    """A reply that has come is read first, however late it is."""
+
+    def connections() -> int:
+        return int(server.ask("INFO", "stats")["total_connections_received"])
+
+    async with RedisSessionService.from_url(server.url, timeout=2) as quick:
+        await quick.get_session(KEY)
+        before = connections()
+        for number in range(3):
+            async with asyncio.timeout(5):
+                while quick.backend._link._watch is not None:  # type: ignore[attr-defined]
+                    await asyncio.sleep(0.001)
+            call = asyncio.create_task(quick.append_event(KEY, say("x")))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            time.sleep(0.6)  # noqa: ASYNC251 - somebody's long step
+            assert (await call).seq == number + 1
+        assert connections() == before + 1
+
+
 async def test_a_reply_may_take_its_time(proxy: Proxy) -> None:
     """One that takes longer than the first connection was given comes by a later one."""
     async with RedisSessionService.from_url(proxy.url, timeout=4) as service:
