@@ -31,8 +31,10 @@ def topology() -> Iterator[servers.Sentinels]:
         yield running
 
 
-def opener(topology: servers.Sentinels) -> Callable[[], RedisSessionService]:
-    return lambda: RedisSessionService.from_url(topology.url, session_event_limit=None, timeout=10)
+def opener(topology: servers.Sentinels, ack_replicas: int = 0) -> Callable[[], RedisSessionService]:
+    return lambda: RedisSessionService.from_url(
+        topology.url, session_event_limit=None, timeout=10, ack_replicas=ack_replicas
+    )
 
 
 async def in_thread(fact: Callable[[], bool]) -> None:
@@ -66,6 +68,21 @@ async def test_a_lost_primary_is_a_pause(
     record_property("longest call", account.longest)
     record_property("acknowledged and lost", f"{len(missing)} of {len(account.acknowledged)}")
     assert account.longest < 10
+
+
+async def test_what_a_replica_acknowledged_survives(
+    record_property: Callable[[str, object], None],
+) -> None:
+    """With ``ack_replicas`` no acknowledged event is lost with the primary, without any pause."""
+    with servers.sentinels() as topology:
+        async with writing(opener(topology, ack_replicas=1)) as account:
+            await account.go_on()
+            topology.primary().stop()
+            await account.go_on()
+        async with opener(topology)() as service:
+            assert await account.missing(service) == set()
+    record_property("longest call", account.longest)
+    record_property("acknowledged", len(account.acknowledged))
 
 
 async def test_a_failover_on_purpose_is_a_pause(topology: servers.Sentinels) -> None:
