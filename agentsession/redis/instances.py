@@ -141,10 +141,11 @@ class SharedLink(Link):
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         opened = self._instance.opened
         if self._place is None:
-            self._place = asyncio.get_running_loop(), self._options
-            if self._place not in opened:
-                opened[self._place] = _Opened(self._connect())
-            opened[self._place].users += 1
+            place = asyncio.get_running_loop(), self._options
+            if place not in opened:
+                opened[place] = _Opened(self._connect())
+            opened[place].users += 1
+            self._place = place
         return await opened[self._place].link.run(script, keys, args)
 
     def _connect(self) -> Link:
