@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
+import redis.asyncio
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
 from agentsession import RedisSessionService
@@ -148,6 +149,16 @@ async def test_an_unknown_option_is_told_before_anything_connects() -> None:
                     await service.get_app_state("app")
     finally:
         unregister_redis_instance("odd")
+
+
+def test_options_that_nothing_would_use_are_refused() -> None:
+    """A client, and a named instance, are connected as they were made."""
+    client = redis.asyncio.Redis()
+    for subject in ({"client": client}, {"instance": "main"}):
+        with pytest.raises(ValueError, match="client_options go with a url"):
+            RedisSessionService(client_options={"db": 1}, **subject)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="own client_options"):
+        register_redis_instance("x", client=client, client_options={"db": 1})
 
 
 def test_a_name_is_checked_when_it_is_given() -> None:
