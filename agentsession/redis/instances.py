@@ -80,7 +80,7 @@ def register_redis_instance(
     if (url is None) == (client is None):
         msg = f"the Redis instance {name!r} needs either a url or a client"
         raise ValueError(msg)
-    if client is not None and client_options:
+    if url is None and client_options:
         msg = f"the Redis instance {name!r} is a client, which has its own client_options"
         raise ValueError(msg)
     target = client if url is None else read_url(url)
