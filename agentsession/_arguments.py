@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,8 +12,9 @@ import msgspec
 
 from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
+from agentsession.events import Event
 from agentsession.retention import LARGEST, MEBIBYTE, positive
-from agentsession.sessions import SessionKey, UserKey
+from agentsession.sessions import Session, SessionKey, UserKey
 
 # What one call may write. A server serves nobody else while it takes it in, seconds for 128 MiB;
 # and Redis closes a connection that sends a gigabyte at once, Redis 6 one that sends a million
@@ -75,20 +77,43 @@ def check_user(user_key: UserKey) -> None:
     """Check a user's key; a session's is none."""
     if not isinstance(user_key, UserKey):
         kind = type(user_key).__qualname__
-        msg = f"expected a UserKey(app_name, user_id), not {kind}: {user_key!r:.80}"
+        advice = " (its property user is one)" if isinstance(user_key, SessionKey) else ""
+        msg = f"expected a UserKey(app_name, user_id), not {kind}: {user_key!r:.80}{advice}"
         raise TypeError(msg)
 
 
 def check_session(key: SessionKey) -> SessionKey:
     """Check the key of a session that exists."""
     if not isinstance(key, SessionKey):
-        kind = type(key).__qualname__
-        msg = f"expected a SessionKey(app_name, user_id, session_id), not {kind}: {key!r:.80}"
-        raise TypeError(msg)
+        raise TypeError(_no_session_key(key))
     if not key.session_id:
         msg = f"the session_id is empty; only creating a session can do without: {key!r:.200}"
         raise ValueError(msg)
     return key
+
+
+def _no_session_key(found: object) -> str:
+    kind = type(found).__qualname__
+    advice = ""
+    if inspect.isawaitable(found):
+        advice = "; an await is missing"
+    elif isinstance(found, Session):
+        advice = "; pass its key"
+    return (
+        f"expected a SessionKey(app_name, user_id, session_id), not {kind}: {found!r:.80}{advice}"
+    )
+
+
+def check_batch(events: Iterable[Event], most: int) -> list[Event]:
+    """Check that several events were given, and not too many; none of them is looked at."""
+    if isinstance(events, Event):
+        msg = "append_events() takes several events, not one Event; append_event() takes one"
+        raise TypeError(msg)
+    given = list(events)
+    if len(given) > most:
+        msg = f"a batch holds up to {most:,} events, not {len(given):,}; append in pieces"
+        raise ValueError(msg)
+    return given
 
 
 def check_state(state: Mapping[str, Any]) -> None:
@@ -139,5 +164,5 @@ def decode_cursor(cursor: str) -> Position:
             return position
     except (ValueError, TypeError):
         pass
-    msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}"
+    msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}; the first page needs none"
     raise ValueError(msg)

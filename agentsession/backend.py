@@ -10,7 +10,8 @@ Rules for every operation:
 - It takes effect in one step: no reader and no other writer sees half of it, and nor does anyone
   after a cancellation, a lost reply or a crash. Where application state lives on another node than
   the session, and only there, its part of the operation may be a second step, after the first one.
-- It may be repeated: a backend that is not sure about an outcome repeats the operation itself.
+- It may be repeated: a backend that is not sure about an outcome repeats the operation itself, and
+  what the repeat finds done it does not do again, so that it undoes nothing written since.
 - Positions (``seq``) count from 1 without gaps, in the order in which appends took effect.
 - A session, application state and user state each expire when their time to live
   (:class:`Retention`) has passed since the last write to them, as a whole and at once: from that

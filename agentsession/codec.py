@@ -96,23 +96,23 @@ def _check_payload(event: Event) -> None:
         check_json(event.metadata, ("metadata",))
     if type(event.content) is str:
         return
-    if isinstance(event.content, list):
-        for index, part in enumerate(event.content):
-            match part:
-                case ToolCall(arguments=value):
-                    check_json(value, ("content", index, "arguments"))
-                case ToolResult(result=value):
-                    check_json(value, ("content", index, "result"))
-                case Data(data=value):
-                    check_json(value, ("content", index, "data"))
-                case Text():
-                    pass
-                case _:
-                    kind = type(part).__qualname__
-                    msg = (
-                        f"content[{index}] must be a Text, ToolCall, ToolResult or Data, not {kind}"
-                    )
-                    raise TypeError(msg)
+    if not isinstance(event.content, list):
+        kind = type(event.content).__qualname__
+        raise _unstorable(event, f"content must be a str or a list of parts, not {kind}")
+    for index, part in enumerate(event.content):
+        match part:
+            case ToolCall(arguments=value):
+                check_json(value, ("content", index, "arguments"))
+            case ToolResult(result=value):
+                check_json(value, ("content", index, "result"))
+            case Data(data=value):
+                check_json(value, ("content", index, "data"))
+            case Text():
+                pass
+            case _:
+                kind = type(part).__qualname__
+                msg = f"content[{index}] must be a Text, ToolCall, ToolResult or Data, not {kind}"
+                raise TypeError(msg)
 
 
 def encode_event(event: Event) -> bytes:
@@ -190,7 +190,9 @@ def _normalised(event: Event) -> Event:
 def _in_utc(event: Event) -> datetime:
     moment = event.timestamp
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise _unstorable(event, f"timestamp must be an aware datetime, not {moment!r:.80}")
+        raise _unstorable(
+            event, f"timestamp must be aware, as datetime.now(UTC) is: {moment!r:.80}"
+        )
     try:
         return moment.astimezone(UTC)
     except OverflowError as exc:

@@ -213,7 +213,9 @@ class StateValueTooLargeError(StateValueError):
 
     def __init__(self, path: tuple[str | int, ...], size: int, limit: int) -> None:
         super().__init__(
-            path, f"takes {size:,} bytes, over the limit of {limit:,} (max_value_size)"
+            path,
+            f"takes {size:,} bytes, over the limit of {limit:,}; keep large content elsewhere and "
+            "a reference here, or raise max_value_size",
         )
         self.size = size
         self.limit = limit

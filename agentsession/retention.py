@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 DEFAULT_EVENT_LIMIT: Final = 1000
-"""How many events a session keeps unless it is told otherwise, as in tRPC-Agent-Go."""
+"""How many events a session keeps unless a service is told otherwise, as in tRPC-Agent-Go."""
 
 MEBIBYTE: Final = 1 << 20
-"""The largest event and the largest state value unless it is told otherwise, in bytes."""
+"""In bytes; the largest event and the largest state value unless a service is told otherwise."""
 
 DEFAULT_READ_SIZE: Final = 64 * MEBIBYTE
-"""The most events that one read returns unless it is told otherwise, in bytes."""
+"""The most events that one read returns unless a service is told otherwise, in bytes."""
 
 LARGEST: Final = 2**53 - 1
 """The largest number that a store counts to, since a script on Redis counts in doubles."""

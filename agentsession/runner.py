@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import anyio
 import msgspec
@@ -26,11 +26,9 @@ from msgspec import Struct
 from agentsession.errors import AgentSessionError
 from agentsession.events import Content, Event, EventError, new_id
 from agentsession.memory import InMemorySessionService
+from agentsession.service import SessionService
 from agentsession.sessions import Session, SessionKey
 from agentsession.state import DELETE
-
-if TYPE_CHECKING:
-    from agentsession.service import SessionService
 
 __all__ = ["Agent", "AgentContext", "AgentObject", "Run", "Runner", "TrackedState"]
 
@@ -177,7 +175,8 @@ class Runner:
             gone when the runner is closed.
 
     Raises:
-        TypeError: *agent* cannot be run.
+        TypeError: *agent* cannot be run, or *session_service* is no service.
+        ValueError: *app_name* is empty.
     """
 
     def __init__(
@@ -186,6 +185,9 @@ class Runner:
         SessionKey(app_name, "-")  # checks the name
         self._app_name = app_name
         self._agent = _runnable(agent)
+        if session_service is not None and not isinstance(session_service, SessionService):
+            msg = f"session_service must be a SessionService, not {session_service!r:.80}"
+            raise TypeError(msg)
         self._owns_service = session_service is None
         self._service = InMemorySessionService() if session_service is None else session_service
 

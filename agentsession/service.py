@@ -15,6 +15,7 @@ import msgspec
 from agentsession._arguments import (
     at_most,
     check_app,
+    check_batch,
     check_session,
     check_state,
     check_user,
@@ -27,7 +28,7 @@ from agentsession._arguments import (
 )
 from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
 from agentsession._log import ContentType, LogReader, event_filter, read_around
-from agentsession._wording import described_app
+from agentsession._wording import brief, described, described_app
 from agentsession.backend import SMALLEST_EVENT, Backend, Entry, ReadLimit, Window
 from agentsession.clock import from_microseconds, to_microseconds
 from agentsession.codec import prepare_event
@@ -357,10 +358,7 @@ class SessionService:
         """
         session, key = self._target(session_or_key)
         expected = optional_natural("expected_revision", expected_revision)
-        given = list(events)
-        if len(given) > _MAX_BATCH:
-            msg = f"a batch holds up to {_MAX_BATCH:,} events, not {len(given):,}; append in pieces"
-            raise ValueError(msg)
+        given = check_batch(events, _MAX_BATCH)
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
@@ -556,8 +554,12 @@ class SessionService:
         """Check and encode an event, and return with it the event as readers will get it."""
         if event.seq:
             event = msgspec.structs.replace(event, seq=0)
-        changes = self._split(event.state_delta)
-        payload, prepared = prepare_event(event)
+        try:
+            changes = self._split(event.state_delta)
+            payload, prepared = prepare_event(event)
+        except (TypeError, ValueError) as exc:
+            exc.add_note(f"This was event {brief(event.id)} for {described(key)}.")
+            raise
         if len(payload) > self._max_event_size:
             raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
         # A log's times begin after 1970, as the scores of a log on Redis do.

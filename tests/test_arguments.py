@@ -459,3 +459,25 @@ def test_options_are_named() -> None:
         make(1000)
     with pytest.raises(TypeError, match="ttl"):
         make(ttl=5)
+
+
+async def test_what_nearly_is_a_key_gets_advice(service: InMemorySessionService) -> None:
+    """A forgotten await, a session and a session's key in the wrong place are common."""
+    forgotten = service.get_session(KEY)
+    with pytest.raises(TypeError, match="an await is missing"):
+        await service.append_event(forgotten, EVENT)  # type: ignore[arg-type]  # the mistake
+    forgotten.close()
+    session = await service.get_or_create_session(KEY)
+    with pytest.raises(TypeError, match="pass its key"):
+        await service.get_session(session)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(TypeError, match="property user"):
+        await service.list_sessions(KEY)  # type: ignore[arg-type]  # the mistake
+
+
+async def test_a_refused_event_is_named(service: InMemorySessionService) -> None:
+    """Of a batch, one wrong event is told by its id, and its session is named."""
+    wrong = Event(author="agent", id="e2", metadata={"tags": {1}})
+    with pytest.raises(StateValueError, match=r"metadata\['tags'\]: a set") as raised:
+        await service.append_events(KEY, [EVENT, wrong])
+    (note,) = raised.value.__notes__
+    assert note.startswith("This was event 'e2' for session ")

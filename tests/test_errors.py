@@ -63,7 +63,7 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
     (
         StateValueTooLargeError(("cart",), 2000, 1000),
         {"path": ("cart",), "size": 2000, "limit": 1000},
-        "cart: takes 2,000 bytes, over the limit of 1,000 (max_value_size); nothing was stored",
+        "takes 2,000 bytes, over the limit of 1,000; keep large content elsewhere and a reference",
     ),
     (CodecError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
     (CodecError(KEY.user, "why"), {"subject": KEY.user, "reason": "why"}, "why"),

@@ -14,6 +14,7 @@ import pytest
 import redis.asyncio
 
 from agentsession import errors
+from agentsession.redis.keys import Keyspace
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -96,6 +97,13 @@ def test_the_tree_of_errors_is_the_real_one() -> None:
     assert [line.strip() for line in tree[1].splitlines()] == [
         line.strip() for line in errors.__doc__.splitlines() if "Error" in line and "  " in line
     ][: len(tree[1].splitlines())]
+
+
+def test_the_table_of_keys_names_all_that_is_stored() -> None:
+    """Nothing is kept on a server that the README does not list, and the other way round."""
+    listed = re.findall(r"^\| `(\w+):\{", README, re.MULTILINE)
+    kept = [key.partition(":")[0] for key in Keyspace().scratch("")]
+    assert sorted(listed) == sorted(kept)
 
 
 def test_the_commands_are_in_the_noxfile() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
+import redis.asyncio
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
 from agentsession import RedisSessionService
@@ -60,12 +61,14 @@ WRONG = {
     "": "scheme",
     "localhost:6379": "scheme",
     "http://h": "scheme",
-    "sentinel://h/m": "redis.sentinel",
+    "sentinel://h/m": r"redis\+sentinel://.*/mymaster/0",
     "redis://a:1,b:2": r"redis\+cluster://",
     "redis://:s3cr3t/x@h:1/0": "host and port",
     "redis://:s3cr3t@h:99999": "host and port",
     "redis://u:s3cr3t\u2100@h": "host and port",
     "redis://:s3cr3t@h?db=s3cr3t": "'db'",
+    "redis://h/s3cr3t": "must be a number",
+    "redis://:1/s3cr3t@h": "must be a number",
     "redis+sentinel://:s3cr3t@h": r"no service.*mymaster",
     "redis+sentinel://:s3cr3t@h/m/zero": "number",
     "redis+sentinel://:s3cr3t@h:0/m": "hosts and ports",
@@ -132,6 +135,30 @@ def test_no_repr_holds_the_password(url: str) -> None:
         assert "s3cr3t" not in str(raised.value)
     finally:
         unregister_redis_instance("secret")
+
+
+async def test_an_unknown_option_is_told_before_anything_connects() -> None:
+    """In the URL or beside it, for one server; by a name too, which then can still be closed."""
+    with pytest.raises(ValueError, match=r"no such option: see what stands behind the '\?'"):
+        RedisSessionService.from_url("redis://h?colour=red")
+    register_redis_instance("odd", url="redis://h", client_options={"colour": "red"})
+    try:
+        async with RedisSessionService(instance="odd") as service:
+            for _ in range(2):
+                with pytest.raises(ValueError, match=r"no such option.*'colour'"):
+                    await service.get_app_state("app")
+    finally:
+        unregister_redis_instance("odd")
+
+
+def test_options_that_nothing_would_use_are_refused() -> None:
+    """A client, and a named instance, are connected as they were made."""
+    client = redis.asyncio.Redis()
+    for subject in ({"client": client}, {"instance": "main"}):
+        with pytest.raises(ValueError, match="client_options go with a url"):
+            RedisSessionService(client_options={"db": 1}, **subject)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="own client_options"):
+        register_redis_instance("x", client=client, client_options={"db": 1})
 
 
 def test_a_name_is_checked_when_it_is_given() -> None:

@@ -354,6 +354,13 @@ async def test_an_agent_of_the_wrong_form_is_told(agent: object, match: str) -> 
                 pass
 
 
+@pytest.mark.parametrize("service", ["redis://localhost:6379", InMemorySessionService])
+def test_what_is_no_service_is_refused(service: object) -> None:
+    """A URL, or a class instead of an instance, is told at once."""
+    with pytest.raises(TypeError, match="session_service must be a SessionService"):
+        Runner("app", echo, service)  # type: ignore[arg-type]  # the mistake
+
+
 def test_ids_are_checked_before_anything_runs() -> None:
     """An empty app or user is an error where it is made, not where it is used."""
     with pytest.raises(ValueError, match="app_name"):

@@ -384,8 +384,8 @@ def test_the_size_limit_is_exact() -> None:
         error = raised.value
         assert (error.path, error.size, error.limit) == (("name",), size, size - 1)
         assert str(error) == (
-            f"name: takes {size} bytes, over the limit of {size - 1} (max_value_size); "
-            "nothing was stored"
+            f"name: takes {size} bytes, over the limit of {size - 1}; keep large content elsewhere "
+            "and a reference here, or raise max_value_size; nothing was stored"
         )
 
 

@@ -44,8 +44,8 @@ class RedisSessionService(SessionService):
 
     Give exactly one of *client*, *url* and *instance*; where both *url* and *instance* are given,
     the URL wins. Nothing is connected before the first call. All calls share one connection,
-    pipelined; a cancelled caller abandons its reply and nothing else, and a lost connection is
-    replaced.
+    pipelined; a cancelled caller abandons its reply and nothing else, and a connection that is
+    lost, or hangs for a quarter of *timeout*, is replaced.
 
     Args:
         client: A ``redis.asyncio.Redis`` or ``redis.asyncio.RedisCluster`` of yours; it is never
@@ -54,8 +54,8 @@ class RedisSessionService(SessionService):
         instance: A name given to :func:`register_redis_instance`.
         key_prefix: Stands in front of every key, as it is: ``"prod:"``. Deployments with different
             prefixes share a database without meeting.
-        client_options: What redis-py takes for a connection besides the URL, which wins:
-            ``{"ssl_ca_certs": ...}``.
+        client_options: What redis-py takes for a connection besides *url*, which wins:
+            ``{"ssl_ca_certs": ...}``. Not for a *client* or an *instance*, which have their own.
         timeout: Seconds (or a timedelta) that an operation may take, with all retries, before it
             fails.
         connections: How many connections to spread users over, 1 or more; a cluster's client has
@@ -77,7 +77,8 @@ class RedisSessionService(SessionService):
 
     Raises:
         TypeError: An option has the wrong type; *client* is not an asyncio client of redis-py.
-        ValueError: An option is out of its range; no server was named, or more than one.
+        ValueError: An option is out of its range, or none that redis-py takes; the URL is wrong; no
+            server was named, or more than one.
     """
 
     def __init__(
@@ -115,6 +116,9 @@ class RedisSessionService(SessionService):
             raise ValueError(msg)
         if client is not None and (url is not None or instance is not None):
             msg = "give a client, or a url, or an instance; not a client and another"
+            raise ValueError(msg)
+        if client_options and url is None:
+            msg = "client_options go with a url; a client, or an instance, has its own"
             raise ValueError(msg)
         options = LinkOptions(
             timeout=deadline,
@@ -180,7 +184,8 @@ class RedisSessionService(SessionService):
 
         Raises:
             TypeError: An option has the wrong type.
-            ValueError: The URL has none of these forms, or an option is out of its range.
+            ValueError: The URL has none of these forms; an option is out of its range, or none that
+                redis-py takes.
         """
         return cls(
             url=url,

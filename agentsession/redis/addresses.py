@@ -90,9 +90,10 @@ def read_url(url: str) -> Address:
         case "redis+cluster" | "rediss+cluster" as known:
             return _read_cluster(rest, tls=known.startswith("rediss"))
         case _:
+            kind = next((each for each in _EXAMPLES if each in scheme.lower()), "server")
             msg = (
                 "the URL's scheme must be redis, rediss, unix, redis+sentinel, rediss+sentinel, "
-                f"redis+cluster or rediss+cluster: {_EXAMPLES['server']}"
+                f"redis+cluster or rediss+cluster: {_EXAMPLES[kind]}"
             )
             raise ValueError(msg)
 
@@ -103,7 +104,13 @@ def _read_server(url: str) -> Address:
     if problem:
         problem = "its host and port cannot be read; several hosts need redis+cluster:// or redis+sentinel://"
         _refuse(problem, "server")
+    if "path" not in options and "db" not in options and _path(url).strip("/"):
+        _refuse("the database after the host must be a number", "server")  # redis-py takes 0
     return Address(kind="server", options=options)
+
+
+def _path(url: str) -> str:
+    return url.partition("://")[2].partition("?")[0].partition("/")[2]
 
 
 def _read_sentinel(rest: str, *, tls: bool) -> Address:

@@ -32,9 +32,16 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
+from agentsession.redis.arguments import (
+    change_triples,
+    flat,
+    limit_args,
+    scope_triples,
+    window_args,
+)
 from agentsession.redis.diagnosis import diagnosed, scripts_refused
 from agentsession.redis.failures import Subject, translated
-from agentsession.redis.keys import STATE_FIELD, Keyspace
+from agentsession.redis.keys import Keyspace
 from agentsession.redis.link import NoReplyError, NotAcknowledgedError, NotSentError
 from agentsession.redis.replies import (
     check_ours,
@@ -49,7 +56,7 @@ from agentsession.redis.scripts import Script, load
 from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from agentsession.concerns import Concern
     from agentsession.redis.link import Argument, Link
@@ -138,9 +145,9 @@ class RedisBackend(Backend):
                 key.session_id,
                 *self._lives,
                 self._refresh,
-                *_window_args(window),
-                *(_limit_args(window.read_limit, window.last) or ("", "")),
-                *_flat(_triples(changes)),
+                *window_args(window),
+                *(limit_args(window.read_limit, window.last) or ("", "")),
+                *flat(change_triples(changes)),
             ],
         )
         if reply[1] == b"exists":
@@ -162,10 +169,10 @@ class RedisBackend(Backend):
             _GET,
             self._keys(key),
             [
-                *_window_args(window),
+                *window_args(window),
                 self._refresh,
                 *self._lives,
-                *_limit_args(window.read_limit, window.last),
+                *limit_args(window.read_limit, window.last),
             ],
         )
         if reply[1] == b"missing":
@@ -273,21 +280,21 @@ class RedisBackend(Backend):
         args: list[Argument] = [0]
         touched: set[str] = set()
         for entry in entries:
-            triples = _triples(entry.changes)
+            triples = change_triples(entry.changes)
             touched.update(target.lower() for target, _, _ in triples)
             args += (entry.event_id, entry.time, entry.payload, len(triples))
-            args += _flat(triples)
+            args += flat(triples)
         return await self._write(key, expected_revision, touched, args)
 
     async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        return await self._update(key, _triples(changes))
+        return await self._update(key, change_triples(changes))
 
     async def _update(self, key: SessionKey, triples: list[tuple[str, str, bytes]]) -> Receipt:
         touched = {target.lower() for target, _, _ in triples}
         if not triples:
             return await self._write(key, None, touched, [0])
         calls = self._keyspace.session(key).calls
-        args = [len(triples), new_id(), *_flat(triples)]
+        args = [len(triples), new_id(), *flat(triples)]
         return await self._write(key, None, touched, args, calls)
 
     async def _write(
@@ -349,7 +356,7 @@ class RedisBackend(Backend):
                 "1" if newest_first else "",
                 self._refresh,
                 self.retention.session_ttl,
-                *_limit_args(read_limit, limit),
+                *limit_args(read_limit, limit),
             ],
         )
         if reply[1] == b"missing":
@@ -395,7 +402,7 @@ class RedisBackend(Backend):
         remembered: int = _LATELY,
     ) -> None:
         """Change a scope, unless a call of this name has; one without a name gets its own."""
-        args = [ttl, call or new_id(), remembered, *_flat(_scope_triples("s", "", changes))]
+        args = [ttl, call or new_id(), remembered, *flat(scope_triples("s", "", changes))]
         await self._run(subject, _UPDATE_SCOPE, keys, args)
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:
@@ -455,40 +462,3 @@ class RedisBackend(Backend):
     def _app_keys(self, app_name: str) -> list[str]:
         """Return the key of the application's state, as far as a session's script may touch it."""
         return [self._keyspace.app(app_name)]
-
-
-def _window_args(window: Window) -> list[Argument]:
-    return [
-        window.after_seq,
-        "" if window.since is None else window.since,
-        "" if window.last is None else window.last,
-    ]
-
-
-def _limit_args(limit: ReadLimit | None, asked: int | None) -> tuple[int, ...]:
-    """Word a limit as lib/events.lua takes it; none if so few events are asked for."""
-    if limit is None or (asked is not None and asked <= limit.harmless):
-        return ()
-    return limit.size, limit.harmless
-
-
-def _triples(changes: Changes) -> list[tuple[str, str, bytes]]:
-    """Word changes as lib/changes.lua takes them."""
-    if not changes:
-        return []
-    return [
-        *_scope_triples("s", STATE_FIELD.decode(), changes.session),
-        *_scope_triples("u", "", changes.user),
-        *_scope_triples("a", "", changes.app),
-    ]
-
-
-def _flat(triples: list[tuple[str, str, bytes]]) -> Iterator[Argument]:
-    return itertools.chain.from_iterable(triples)
-
-
-def _scope_triples(target: str, prefix: str, changes: ScopeChanges) -> list[tuple[str, str, bytes]]:
-    return [
-        (target.upper(), prefix + name, b"") if value is None else (target, prefix + name, value)
-        for name, value in changes.items()
-    ]

@@ -55,12 +55,15 @@ def translated(
     why = exc if exc.__cause__ is None else exc.__cause__
     match exc:
         case NotSentError():
-            reason = f"the server cannot be reached or cannot serve ({why}); nothing was written"
+            reason = (
+                f"the server cannot be reached or cannot serve ({_worded(why)}); nothing was "
+                "written. See whether it runs and its URL is right, or repeat the call"
+            )
             error: AgentSessionError = BackendUnavailableError(subject, reason)
         case NoReplyError():
             error = _unanswered(subject, why, writes=writes)
         case NotAcknowledgedError():
-            reason = f"written, and not acknowledged as asked: {why}. It may yet be lost; repeat it"
+            reason = f"written, and not acknowledged as asked: {_worded(why)}. {_remedy(str(why))}"
             error = OutcomeUnknownError(subject, reason)
         case _:
             why = exc
@@ -69,10 +72,26 @@ def translated(
     return error
 
 
+def _worded(why: BaseException) -> str:
+    """Word a driver's error as a part of a sentence."""
+    return str(why).rstrip(". ")
+
+
+def _remedy(why: str) -> str:
+    """Say what to do about a write that was not acknowledged, which may yet be lost."""
+    if "appendonly is disabled" in why:
+        return "Set appendonly yes on the server, or leave ack_fsync out"
+    if "unknown command" in why:
+        return "ack_fsync needs Redis 7.2 or Valkey"
+    return "It may yet be lost; repeat it"
+
+
 def _unanswered(subject: Subject, why: BaseException, *, writes: bool) -> BackendError:
     if not writes:
-        return BackendUnavailableError(subject, f"no answer from the server ({why})")
-    reason = f"no answer from the server ({why}): it was written whole or not at all; repeat it"
+        return BackendUnavailableError(subject, f"no answer from the server ({_worded(why)})")
+    reason = (
+        f"no answer from the server ({_worded(why)}): it was written whole or not at all; repeat it"
+    )
     return OutcomeUnknownError(subject, reason)
 
 

@@ -67,18 +67,21 @@ def register_redis_instance(
         name: Not empty.
         url: The server or servers, in any form that ``RedisSessionService.from_url`` takes.
         client: Or a ``redis.asyncio.Redis`` or ``RedisCluster``, which stays open.
-        client_options: What redis-py's connection pool takes besides the URL.
+        client_options: What redis-py takes for a connection besides *url*, which wins.
 
     Raises:
         TypeError: *client* is not an asyncio client of redis-py.
-        ValueError: The name is empty or stands for something else already; the URL is wrong; or not
-            exactly one of *url* and *client* was given.
+        ValueError: The name is empty or stands for something else already; the URL is wrong; not
+            exactly one of *url* and *client* was given; or a *client* with *client_options*.
     """
     if not name:
         msg = "a Redis instance needs a name"
         raise ValueError(msg)
     if (url is None) == (client is None):
         msg = f"the Redis instance {name!r} needs either a url or a client"
+        raise ValueError(msg)
+    if url is None and client_options:
+        msg = f"the Redis instance {name!r} is a client, which has its own client_options"
         raise ValueError(msg)
     target = client if url is None else read_url(url)
     if target is client:
@@ -141,10 +144,11 @@ class SharedLink(Link):
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         opened = self._instance.opened
         if self._place is None:
-            self._place = asyncio.get_running_loop(), self._options
-            if self._place not in opened:
-                opened[self._place] = _Opened(self._connect())
-            opened[self._place].users += 1
+            place = asyncio.get_running_loop(), self._options
+            if place not in opened:
+                opened[place] = _Opened(self._connect())
+            opened[place].users += 1
+            self._place = place
         return await opened[self._place].link.run(script, keys, args)
 
     def _connect(self) -> Link:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from agentsession.redis.acknowledgement import SERVER_MEMORY, Acknowledgement
@@ -122,7 +123,27 @@ def _defaults() -> dict[str, Any]:
 
 def _server(address: Address, options: Mapping[str, Any], timeout: float) -> Pool:
     settings: dict[str, Any] = {"socket_connect_timeout": min(timeout, 5.0), **options}
-    return redis.asyncio.ConnectionPool(**(_defaults() | settings | address.options))
+    pool = redis.asyncio.ConnectionPool(**(_defaults() | settings | address.options))
+    _check_options(pool, options)
+    return pool
+
+
+def _check_options(pool: redis.asyncio.ConnectionPool, options: Mapping[str, Any]) -> None:
+    """Refuse what no connection takes; the first call would tell of an unreachable server.
+
+    Of the URL nothing is quoted: what looks like an option's name may be a part of a password. Nor
+    would an error raised below ``except`` do, which keeps the one that it was raised in.
+    """
+    problem = ""
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError, RedisError) as exc:
+        problem = str(exc)
+    if problem:
+        quoted = any(f"'{name}'" in problem for name in options)
+        where = problem if quoted else "see what stands behind the '?' of the URL"
+        msg = f"redis-py's connections take no such option: {where}"
+        raise ValueError(msg)
 
 
 def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> SentinelPool:

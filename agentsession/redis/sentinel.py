@@ -14,7 +14,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
-from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -79,6 +85,7 @@ class SentinelPool:
             redis.exceptions.BusyLoadingError: The sentinels know the service and its primary does
                 not answer: they will replace it, or it is back soon.
             redis.exceptions.ConnectionError: No sentinel answers, or none knows the service.
+            redis.exceptions.ResponseError: A sentinel refuses.
         """
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(), name="agentsession-sentinel")
@@ -88,6 +95,11 @@ class SentinelPool:
             raise
         except MasterNotFoundError as exc:
             raise await self._why_there_is_none() from exc
+        except ResponseError as exc:
+            if "unknown command" not in str(exc):
+                raise
+            msg = f"what answers at {self._where} is no sentinel ({exc})"
+            raise ResponseError(msg) from exc
         except (RedisConnectionError, RedisTimeoutError) as exc:
             msg = f"the primary that the sentinels name does not answer: {exc}"
             raise BusyLoadingError(msg) from exc

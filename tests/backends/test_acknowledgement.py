@@ -106,6 +106,13 @@ async def test_what_replicas_do_not_get_is_told(
         assert [each.content for each in await service.get_events(KEY)] == ["once"]
 
 
+async def test_a_server_without_an_append_only_file_is_told(valkey_url: str) -> None:
+    """No repeat helps there, so the advice is another one."""
+    async with RedisSessionService.from_url(valkey_url, ack_fsync=True) as service:
+        with pytest.raises(OutcomeUnknownError, match="Set appendonly yes on the server, or leave"):
+            await service.create_session(KEY)
+
+
 async def test_concurrent_writes_share_a_barrier(primary: servers.Node) -> None:
     """What was sent together is waited for together, and reads ask for nothing."""
     async with RedisSessionService.from_url(primary.url, ack_fsync=True) as service:
