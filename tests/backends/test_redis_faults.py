@@ -402,6 +402,22 @@ async def test_an_evicted_part_leaves_no_ghosts(
     assert [event.content for event in await service.get_events(KEY)] == ["new"]
 
 
+async def test_a_repeat_whose_id_was_evicted_takes_nothing_out(
+    service: RedisSessionService, admin: redis.asyncio.Redis
+) -> None:
+    """Without the ids a repeat cannot be told from a new event: an error, and the log stays."""
+    first, second, new = say("1"), say("2"), say("3")
+    await service.create_session(KEY)
+    await service.append_events(KEY, [first, second])
+    await admin.delete("eventids:{app:user}:session")
+    before = await service.get_session(KEY)
+    for events in ([first], [second], [new, first]):
+        with pytest.raises(CodecError, match="damaged"):
+            await service.append_events(KEY, events)
+    assert await service.get_session(KEY) == before
+    assert not await admin.exists("eventids:{app:user}:session")
+
+
 async def test_cancelled_calls_leave_nothing_behind(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
