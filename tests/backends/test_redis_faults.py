@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import redis.asyncio
 import servers
 from proxy import Proxy, proxied
+from redis.exceptions import MaxConnectionsError
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import (
@@ -23,6 +25,8 @@ from agentsession.errors import (
 from agentsession.redis import connection
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.connection import MultiplexedLink
+from agentsession.redis.link import NotSentError
+from agentsession.redis.scripts import load
 
 KEY = SessionKey("app", "user", "session")
 
@@ -530,6 +534,53 @@ async def test_callers_wait_when_too_much_is_under_way(
         kinds = [type(call.exception()) for call in calls]
         assert kinds == [OutcomeUnknownError] * 5 + [BackendUnavailableError] * 15
         proxy.thaw()
+
+
+class NoConnections:
+    """A pool that has none to give just now."""
+
+    async def get_connection(self) -> NoReturn:
+        raise MaxConnectionsError
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def unserved(link: MultiplexedLink) -> float:
+    """Make a call that ends at its deadline, and return how long it took."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(NotSentError):
+        await link.run(load("get", writes=False), ["key"], [])
+    return loop.time() - start
+
+
+async def test_who_waited_for_room_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if others, whose time is up later, came first when there was room again."""
+    monkeypatch.setattr(connection, "_MOST_REQUESTS", 2)
+    link = MultiplexedLink(NoConnections(), owned=True, timeout=1)  # type: ignore[arg-type]  # all that is used
+
+    async def twice() -> None:
+        await unserved(link)
+        await unserved(link)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(twice())
+        await asyncio.sleep(0.5)
+        waiting = group.create_task(unserved(link))
+    assert waiting.result() < 1.3
+    await link.aclose()
+
+
+async def test_closing_waits_no_longer_than_for_the_last_call() -> None:
+    """When the last call has ended at its deadline, nothing is left to wait for."""
+    link = MultiplexedLink(NoConnections(), owned=True, timeout=1)  # type: ignore[arg-type]  # all that is used
+    call = asyncio.create_task(unserved(link))
+    await asyncio.sleep(0.5)
+    async with asyncio.timeout(0.8):
+        await link.aclose()
+    assert await call >= 1
 
 
 async def test_an_answer_to_another_call_is_an_error(server: servers.Server) -> None:
