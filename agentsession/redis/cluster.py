@@ -86,7 +86,13 @@ class ClusterBackend(RedisBackend):
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
     ) -> Receipt:
-        changing = [entry for entry in entries if entry.changes.app]
+        # Of entries with one id the first is stored, and the others are repeats of it.
+        first_of_each = {entry.event_id: entry for entry in reversed(entries)}
+        changing = [
+            entry
+            for entry in entries
+            if entry.changes.app and first_of_each[entry.event_id] is entry
+        ]
         first = super().append(
             key,
             [

@@ -95,6 +95,19 @@ async def test_a_cancelled_call_leaves_the_client_whole(subject: ClusterSubject)
     assert await subject.client.ping()
 
 
+async def test_a_repeat_within_a_batch_changes_no_state(subject: ClusterSubject) -> None:
+    """What an event that is stored changes is changed, in the second step as in the first."""
+    service = subject.service()
+    key = SessionKey("app", "user", "s")
+    await service.create_session(key)
+    stored = Event(author="a", id="one", state_delta={"n": 1})
+    repeat = Event(author="a", id="one", state_delta={"n": 2, "app:n": 2})
+    await service.append_events(key, [stored, repeat])
+    session = await service.get_session(key)
+    assert session is not None
+    assert session.state == {"n": 1}
+
+
 async def test_a_failure_between_the_steps_is_told(
     subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
