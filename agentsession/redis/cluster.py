@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from agentsession._wording import described_app
-from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
+from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis.backend import RedisBackend
 
@@ -157,7 +157,9 @@ def _after_the_first(key: SessionKey) -> Generator[None]:
     """Tell a failure between the steps from one in which nothing was written."""
     try:
         yield
-    except BackendUnavailableError as exc:
+    except OutcomeUnknownError:
+        raise
+    except BackendError as exc:
         reason = f"the session was written, what follows failed ({exc.reason}); repeat it"
         raise OutcomeUnknownError(key, reason) from exc
 

@@ -108,8 +108,9 @@ async def test_a_repeat_within_a_batch_changes_no_state(subject: ClusterSubject)
     assert session.state == {"n": 1}
 
 
+@pytest.mark.parametrize("kind", [BackendUnavailableError, BackendError])
 async def test_a_failure_between_the_steps_is_told(
-    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch
+    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch, kind: type[BackendError]
 ) -> None:
     """If the session was written and its second step fails, the error does not claim otherwise."""
     service = subject.service()
@@ -119,7 +120,7 @@ async def test_a_failure_between_the_steps_is_told(
     with monkeypatch.context() as patch:
 
         async def fail(*_: object) -> None:
-            raise BackendUnavailableError(key, "cut")
+            raise kind(key, "cut")
 
         patch.setattr(service.backend, "_second_step", fail)
         with pytest.raises(OutcomeUnknownError, match="repeat it"):
