@@ -365,6 +365,8 @@ class MultiplexedLink(Link):
                 self._break(reply)
                 return
             request.refuse(reply)
+        elif request.lost_its_subject(reply):
+            request.fail()
         elif not request.future.done():
             if self._acknowledgement and request.script.writes:
                 request.reply = reply
