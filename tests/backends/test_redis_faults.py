@@ -469,6 +469,24 @@ async def test_closing_waits_for_answers(server: servers.Server) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
 
 
+async def test_closing_one_of_several_connections_leaves_the_others(proxy: Proxy) -> None:
+    """A reply that is under way on one comes, though the others have nothing to wait for."""
+    service = RedisSessionService.from_url(proxy.url, connections=4)
+    for n in range(20):
+        await service.create_session(SessionKey("app", f"user {n}", "s"))
+    before = proxy.connections
+    proxy.freeze()
+    call = asyncio.create_task(service.append_event(SessionKey("app", "user 0", "s"), say("x")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(service.aclose())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    proxy.thaw()
+    await closing
+    assert (await call).seq == 1
+    assert proxy.connections == before
+
+
 async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
     """With a hung server, closing ends in bounded time, and so do the callers."""
     service = RedisSessionService.from_url(proxy.url, timeout=1)
