@@ -28,7 +28,7 @@ from agentsession.events import Content, Event, EventError, new_id
 from agentsession.memory import InMemorySessionService
 from agentsession.service import SessionService
 from agentsession.sessions import Session, SessionKey
-from agentsession.state import DELETE
+from agentsession.state import DELETE, is_temporary
 
 __all__ = ["Agent", "AgentContext", "AgentObject", "Run", "Runner", "TrackedState"]
 
@@ -50,25 +50,30 @@ class TrackedState(MutableMapping[str, Any]):
     def __init__(self, session: Session) -> None:
         self._session = session
         self._changed: dict[str, Any] = {}
-        self._read: dict[str, bytes] = {}
+        # Lists and dicts that the agent may hold, each as it was when it was last looked at.
+        self._held: dict[str, tuple[Any, bytes | None]] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._session.state!r})"
 
     def __getitem__(self, name: str) -> Any:
         value = self._session.state[name]
-        if type(value) in (list, dict) and name not in self._read:
-            self._read[name] = msgspec.json.encode(value)
+        held, before = self._held.get(name, (value, None))
+        if held is not value and _encoded(held) != before:
+            # Changed since its last change was stored, which put a copy into its place.
+            self._session.state[name] = value = held
+        elif name not in self._held or held is not value:
+            self._hold(name, value)
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._session.state[name] = self._changed[name] = value
-        self._read.pop(name, None)
+        self._held.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
         del self._session.state[name]
         self._changed[name] = DELETE
-        self._read.pop(name, None)
+        self._held.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._session.state)
@@ -79,16 +84,26 @@ class TrackedState(MutableMapping[str, Any]):
     def take_changes(self) -> dict[str, Any]:
         """Return what changed since the last call, as a state delta, and begin anew."""
         state = self._session.state
-        for name, before in self._read.items():
-            if (
-                name in state
-                and name not in self._changed
-                and msgspec.json.encode(state[name]) != before
-            ):
-                self._changed[name] = state[name]
-        self._read.clear()
+        for name, (value, before) in self._held.items():
+            if name in state and name not in self._changed and _encoded(value) != before:
+                state[name] = self._changed[name] = value
         changes, self._changed = self._changed, {}
+        for name, value in changes.items():
+            self._hold(name, value)
         return changes
+
+    def _hold(self, name: str, value: Any) -> None:
+        """Notice what is changed inside a value; what is temporary is never stored."""
+        if type(value) in (list, dict) and not is_temporary(str(name)):
+            self._held[name] = value, _encoded(value)
+
+
+def _encoded(value: Any) -> bytes | None:
+    """Encode a value to compare it; what cannot be is refused when it is stored."""
+    try:
+        return msgspec.json.encode(value)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return None
 
 
 class AgentContext(Struct, frozen=True, kw_only=True):

@@ -208,6 +208,41 @@ async def test_changed_state_is_stored_with_the_next_event(subject: Subject) -> 
     }
 
 
+async def test_what_an_agent_holds_is_noticed_after_each_event(subject: Subject) -> None:
+    """A list that was read or set once may be changed again and again, by whatever name it has."""
+    service = subject.service()
+    await service.create_session(subject.key, {"read": [0], "late": [0], "theirs": [0]})
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        state = context.state
+        read, late, own = state["read"], state["late"], [0]
+        state["own"] = own
+        state["temp:any"] = [object()]
+        for n in (1, 2):
+            read.append(n)
+            own.append(n)
+            yield say(str(n))
+        late.append(3)
+        assert state["late"] == [0, 3]
+        assert state["theirs"] == [0]
+        await service.update_session_state(subject.key, {"theirs": [9]})
+        yield say("3")
+        assert state["theirs"] == [9]
+        read.append(4)
+        assert (state["read"], len(state["temp:any"])) == ([0, 1, 2, 4], 1)
+
+    async for _ in Runner("app", agent, service).run("user", "session", "hi"):
+        pass
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {
+        "read": [0, 1, 2, 4],
+        "late": [0, 3],
+        "own": [0, 1, 2],
+        "theirs": [9],
+    }
+
+
 def test_tracked_state_reads_like_a_dict() -> None:
     """It shows the session's state, and says what it is."""
     session = Session(key=SessionKey("a", "u", "s"), created_at=None, updated_at=None, revision=1)  # type: ignore[arg-type]  # not used

@@ -202,7 +202,8 @@ class MemoryBackend(Backend):
         events = log.between(first, last)
         if read_limit is not None:
             read_limit.check(key, events)
-        self._refresh(session, now)
+        if self.retention.refresh_on_read:
+            session.touch(now, self.retention.session_ttl)  # Its scopes were not read.
         return EventSlice(first, events)
 
     async def locate(self, key: SessionKey, event_id: str) -> int | None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from agentsession._wording import described_app
-from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
+from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis.backend import RedisBackend
 
@@ -86,7 +86,13 @@ class ClusterBackend(RedisBackend):
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
     ) -> Receipt:
-        changing = [entry for entry in entries if entry.changes.app]
+        # Of entries with one id the first is stored, and the others are repeats of it.
+        first_of_each = {entry.event_id: entry for entry in reversed(entries)}
+        changing = [
+            entry
+            for entry in entries
+            if entry.changes.app and first_of_each[entry.event_id] is entry
+        ]
         first = super().append(
             key,
             [
@@ -151,7 +157,9 @@ def _after_the_first(key: SessionKey) -> Generator[None]:
     """Tell a failure between the steps from one in which nothing was written."""
     try:
         yield
-    except BackendUnavailableError as exc:
+    except OutcomeUnknownError:
+        raise
+    except BackendError as exc:
         reason = f"the session was written, what follows failed ({exc.reason}); repeat it"
         raise OutcomeUnknownError(key, reason) from exc
 

@@ -46,6 +46,7 @@ from agentsession.redis.link import (
     NoReplyError,
     NotAcknowledgedError,
     NotSentError,
+    is_missing,
     is_not_now,
 )
 
@@ -233,7 +234,12 @@ class _Call:
         self._under_way = True
         lost = type(self.failure) is ClusterError or isinstance(self.failure, AttributeError)
         by_hand = lost or self._acknowledgement
-        return await (self._by_hand(node) if by_hand else self._by_client(node))
+        before = self._maybe_run and self._script.writes
+        reply = await (self._by_hand(node) if by_hand else self._by_client(node))
+        if before and is_missing(reply):
+            msg = "gone after a lost reply"
+            raise NoReplyError(msg) from self.failure
+        return reply
 
     async def _by_client(self, node: ClusterNode) -> list[Any]:
         # With its target named, redis-py does not try again by itself.
@@ -299,7 +305,7 @@ class _Call:
 
     def judge(self, exc: Exception) -> None:
         """Note what a failed attempt means, or raise what no attempt can change."""
-        if isinstance(exc, (NotSentError, NotAcknowledgedError)):
+        if isinstance(exc, (NotSentError, NoReplyError, NotAcknowledgedError)):
             raise exc
         if _was_not_run(exc):
             self.failure, self._under_way = exc, False

@@ -145,8 +145,9 @@ class MultiplexedLink(Link):
         self._admission.enter(request.size)
         self._queue.append(request)
         self._wake.set()
-        if self._timer is None:
-            self._timer = loop.call_at(request.deadline, self._check_deadlines)
+        if self._timer is None or self._timer.when() > request.deadline:
+            # The latter if it has waited for room, and others came before it.
+            self._watch_deadlines(request.deadline)
         return await request.future
 
     def _done_with(self, request: Request) -> None:
@@ -155,33 +156,39 @@ class MultiplexedLink(Link):
         if not self._queue and not self._in_flight and not self._unconfirmed:
             self._idle.set()
 
+    def _watch_deadlines(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(deadline, self._check_deadlines)
+
     def _check_deadlines(self) -> None:
         """End the requests whose time is up; a connection that owes one a reply is given up."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        self._timer = None
+        now = asyncio.get_running_loop().time()
         for request in self._in_flight:
             if request.deadline <= now:
                 # Also if its caller was cancelled: the next one should find a better connection.
                 request.maybe_run = True
                 request.fail()
                 self._broken.set()
-        self._queue = self._without_late(self._queue, now)
-        self._unconfirmed = self._without_late(self._unconfirmed, now)
+        self._end_late(self._queue, now)
+        self._end_late(self._unconfirmed, now)
         open_ones = (*self._in_flight, *self._unconfirmed, *self._queue)
         deadlines = [request.deadline for request in open_ones if request.deadline > now]
-        self._timer = loop.call_at(min(deadlines), self._check_deadlines) if deadlines else None
+        if deadlines:
+            self._watch_deadlines(min(deadlines))
 
-    def _without_late(self, requests: deque[Request], now: float) -> deque[Request]:
+    def _end_late(self, requests: deque[Request], now: float) -> None:
         """End what is late among requests that the connection owes nothing."""
-        kept: deque[Request] = deque()
-        for request in requests:
+        for _ in range(len(requests)):
+            request = requests.popleft()
             if request.deadline <= now:
                 request.fail()
             if request.future.done():
                 self._done_with(request)
             else:
-                kept.append(request)
-        return kept
+                requests.append(request)
 
     # -- the owner's side
 
@@ -363,6 +370,8 @@ class MultiplexedLink(Link):
                 self._break(reply)
                 return
             request.refuse(reply)
+        elif request.lost_its_subject(reply):
+            request.fail()
         elif not request.future.done():
             if self._acknowledgement and request.script.writes:
                 request.reply = reply

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from msgspec import Struct
 
 from agentsession.redis.addresses import read_url
-from agentsession.redis.link import Argument, Link
+from agentsession.redis.link import Argument, Link, NotSentError
 from agentsession.redis.links import LinkOptions, Target, check_client, link_to
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class SharedLink(Link):
         self._instance = instance
         self._options = options
         self._place: _Place | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         opened = self._instance.opened.get(self._place) if self._place is not None else None
@@ -143,6 +144,10 @@ class SharedLink(Link):
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
         opened = self._instance.opened
+        if self._closed:
+            # The next step of a call that was under way; a link opened now would never be closed.
+            msg = "the connection is closed"
+            raise NotSentError(msg)
         if self._place is None:
             place = asyncio.get_running_loop(), self._options
             if place not in opened:
@@ -155,6 +160,7 @@ class SharedLink(Link):
         return link_to(self._instance.target, self._instance.client_options, self._options)
 
     async def aclose(self) -> None:
+        self._closed = True
         place, self._place = self._place, None
         if place is None:
             return

@@ -26,6 +26,7 @@ __all__ = [
     "NoReplyError",
     "NotAcknowledgedError",
     "NotSentError",
+    "is_missing",
     "is_not_now",
 ]
 
@@ -52,6 +53,11 @@ def is_not_now(exc: Exception) -> bool:
     return isinstance(exc, NOT_NOW) or (
         isinstance(exc, ResponseError) and str(exc).startswith(_NOT_NOW_CODES)
     )
+
+
+def is_missing(reply: Sequence[Any]) -> bool:
+    """Tell whether a script answers that what it was to write to is not there."""
+    return bool(reply[1] == b"missing")
 
 
 class NotSentError(Exception):

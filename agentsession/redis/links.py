@@ -87,11 +87,14 @@ def link_to(target: Target, settings: Mapping[str, Any], options: LinkOptions) -
     source = _source(target, settings, timeout)
     if isinstance(source, RedisCluster):
         return ClusterLink(source, owned=owned, timeout=timeout, acknowledgement=acknowledgement)
+    alone = options.connections == 1
     links = [
-        MultiplexedLink(source, owned=owned, timeout=timeout, acknowledgement=acknowledgement)
+        MultiplexedLink(
+            source, owned=owned and alone, timeout=timeout, acknowledgement=acknowledgement
+        )
         for _ in range(options.connections)
     ]
-    return links[0] if len(links) == 1 else SpreadLink(links)
+    return links[0] if alone else SpreadLink(links, source if owned else None)
 
 
 def _source(target: Target, settings: Mapping[str, Any], timeout: float) -> Pool | RedisCluster:

@@ -11,6 +11,7 @@ from agentsession.redis.link import (
     NoReplyError,
     NotAcknowledgedError,
     NotSentError,
+    is_missing,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +88,10 @@ class Request:
         """End with the reply that came before."""
         if not self.future.done():
             self.future.set_result(self.reply or [])
+
+    def lost_its_subject(self, reply: list[Any]) -> bool:
+        """Tell whether what is missing may have been there for an attempt before this one."""
+        return self.maybe_run and self.script.writes and is_missing(reply)
 
     def refuse(self, refusal: RedisError) -> None:
         """End with the server's refusal; it may say nothing of an attempt before this one."""

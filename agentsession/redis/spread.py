@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentsession.redis.scripts import Script
+    from agentsession.redis.wire import Pool
 
 __all__ = ["SpreadLink"]
 
@@ -25,10 +26,13 @@ class SpreadLink(Link):
 
     Args:
         links: At least one; closed with this one.
+        pool: What the links share, if it is to be closed in the end: not before the last of them,
+            on which replies may be under way.
     """
 
-    def __init__(self, links: Sequence[Link]) -> None:
+    def __init__(self, links: Sequence[Link], pool: Pool | None = None) -> None:
         self._links = list(links)
+        self._pool = pool
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._links!r}>"
@@ -40,6 +44,11 @@ class SpreadLink(Link):
         return await link.run(script, keys, args)
 
     async def aclose(self) -> None:
-        async with anyio.create_task_group() as group:
-            for link in self._links:
-                group.start_soon(link.aclose)
+        try:
+            async with anyio.create_task_group() as group:
+                for link in self._links:
+                    group.start_soon(link.aclose)
+        finally:
+            if self._pool is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._pool.aclose()

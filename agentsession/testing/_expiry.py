@@ -89,6 +89,11 @@ async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
         assert session.state == {"a": 1, "user:b": 2, "app:c": 3}
     await subject.advance(8)
     assert said(await service.get_events(subject.key)) == ["x"]
+    await service.get_app_state("app")
+    await subject.advance(8)
+    assert await service.get_user_state(subject.user) == {}
+    await service.update_user_state(subject.user, {"b": 2})
+    assert said(await service.get_events(subject.key)) == ["x"]
     await service.get_user_state(subject.user)
     await service.get_app_state("app")
     await subject.advance(8)

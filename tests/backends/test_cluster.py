@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import anyio.to_thread
 import pytest
+import redis
 import servers
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
@@ -22,6 +24,7 @@ from agentsession.errors import (
     BackendUnavailableError,
     ClosedError,
     OutcomeUnknownError,
+    SessionNotFoundError,
 )
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis.cluster import ClusterBackend
@@ -95,8 +98,22 @@ async def test_a_cancelled_call_leaves_the_client_whole(subject: ClusterSubject)
     assert await subject.client.ping()
 
 
+async def test_a_repeat_within_a_batch_changes_no_state(subject: ClusterSubject) -> None:
+    """What an event that is stored changes is changed, in the second step as in the first."""
+    service = subject.service()
+    key = SessionKey("app", "user", "s")
+    await service.create_session(key)
+    stored = Event(author="a", id="one", state_delta={"n": 1})
+    repeat = Event(author="a", id="one", state_delta={"n": 2, "app:n": 2})
+    await service.append_events(key, [stored, repeat])
+    session = await service.get_session(key)
+    assert session is not None
+    assert session.state == {"n": 1}
+
+
+@pytest.mark.parametrize("kind", [BackendUnavailableError, BackendError])
 async def test_a_failure_between_the_steps_is_told(
-    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch
+    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch, kind: type[BackendError]
 ) -> None:
     """If the session was written and its second step fails, the error does not claim otherwise."""
     service = subject.service()
@@ -106,7 +123,7 @@ async def test_a_failure_between_the_steps_is_told(
     with monkeypatch.context() as patch:
 
         async def fail(*_: object) -> None:
-            raise BackendUnavailableError(key, "cut")
+            raise kind(key, "cut")
 
         patch.setattr(service.backend, "_second_step", fail)
         with pytest.raises(OutcomeUnknownError, match="repeat it"):
@@ -200,6 +217,31 @@ async def test_a_node_that_takes_a_slot_over_can_be_asked(
     finally:
         move.end()
     assert (await service.append_event(key, Event(author="a", content="z"))).seq == 3
+
+
+async def test_a_session_gone_after_a_lost_reply_leaves_an_unknown_outcome(
+    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write was carried out before somebody deleted the session, and the user's state shows."""
+    service = subject.service()
+    key = SessionKey("app", "user", "s")
+    await service.create_session(key)
+    await service.append_event(key, Event(author="a", content="x"))
+    execute = subject.client.execute_command
+
+    async def lose(*words: Any, **options: Any) -> Any:
+        monkeypatch.setattr(subject.client, "execute_command", execute)
+        await execute(*words, **options)
+        await service.delete_session(key)
+        raise redis.ConnectionError
+
+    monkeypatch.setattr(subject.client, "execute_command", lose)
+    event = Event(author="a", state_delta={"user:n": 1})
+    with pytest.raises(OutcomeUnknownError, match="repeat it"):
+        await service.append_event(key, event)
+    assert await service.get_user_state(key.user) == {"n": 1}
+    with pytest.raises(SessionNotFoundError):
+        await service.append_event(key, event)
 
 
 async def test_what_is_not_known_is_said() -> None:

@@ -11,7 +11,7 @@ import redis
 import redis.asyncio
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
-from agentsession.errors import EventLoopError, ReadTooLargeError
+from agentsession.errors import BackendUnavailableError, EventLoopError, ReadTooLargeError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis.keys import Keyspace
 
@@ -201,6 +201,28 @@ async def test_a_named_instance_is_one_connection(
                 await asyncio.sleep(0.001)
         async with RedisSessionService(instance="shared", key_prefix=prefix) as again:
             assert await again.get_session(KEY) is not None
+    finally:
+        unregister_redis_instance("shared")
+
+
+async def test_closing_a_named_instance_in_the_middle_of_a_call_opens_nothing_anew(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """A call of several steps ends with the service, and leaves no connection behind."""
+    register_redis_instance("shared", url=redis_url)
+    try:
+        await client.ping()
+        before = len(await client.client_list())
+        service = RedisSessionService(instance="shared", key_prefix=prefix)
+        await service.create_session(KEY)
+        erasing = asyncio.create_task(service.delete_user(KEY.user))
+        await asyncio.sleep(0)
+        await service.aclose()
+        with pytest.raises(BackendUnavailableError, match="closed"):
+            await erasing
+        async with asyncio.timeout(5):
+            while len(await client.client_list()) > before:
+                await asyncio.sleep(0.001)
     finally:
         unregister_redis_instance("shared")
 

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import redis.asyncio
 import servers
 from proxy import Proxy, proxied
+from redis.exceptions import MaxConnectionsError
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import (
@@ -23,6 +25,8 @@ from agentsession.errors import (
 from agentsession.redis import connection
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.connection import MultiplexedLink
+from agentsession.redis.link import NotSentError
+from agentsession.redis.scripts import load
 
 KEY = SessionKey("app", "user", "session")
 
@@ -402,6 +406,22 @@ async def test_an_evicted_part_leaves_no_ghosts(
     assert [event.content for event in await service.get_events(KEY)] == ["new"]
 
 
+async def test_a_repeat_whose_id_was_evicted_takes_nothing_out(
+    service: RedisSessionService, admin: redis.asyncio.Redis
+) -> None:
+    """Without the ids a repeat cannot be told from a new event: an error, and the log stays."""
+    first, second, new = say("1"), say("2"), say("3")
+    await service.create_session(KEY)
+    await service.append_events(KEY, [first, second])
+    await admin.delete("eventids:{app:user}:session")
+    before = await service.get_session(KEY)
+    for events in ([first], [second], [new, first]):
+        with pytest.raises(CodecError, match="damaged"):
+            await service.append_events(KEY, events)
+    assert await service.get_session(KEY) == before
+    assert not await admin.exists("eventids:{app:user}:session")
+
+
 async def test_cancelled_calls_leave_nothing_behind(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
@@ -447,6 +467,24 @@ async def test_closing_waits_for_answers(server: servers.Server) -> None:
     await service.aclose()
     assert sorted([(await call).seq for call in calls]) == list(range(1, 51))
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
+
+
+async def test_closing_one_of_several_connections_leaves_the_others(proxy: Proxy) -> None:
+    """A reply that is under way on one comes, though the others have nothing to wait for."""
+    service = RedisSessionService.from_url(proxy.url, connections=4)
+    for n in range(20):
+        await service.create_session(SessionKey("app", f"user {n}", "s"))
+    before = proxy.connections
+    proxy.freeze()
+    call = asyncio.create_task(service.append_event(SessionKey("app", "user 0", "s"), say("x")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(service.aclose())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    proxy.thaw()
+    await closing
+    assert (await call).seq == 1
+    assert proxy.connections == before
 
 
 async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
@@ -514,6 +552,53 @@ async def test_callers_wait_when_too_much_is_under_way(
         kinds = [type(call.exception()) for call in calls]
         assert kinds == [OutcomeUnknownError] * 5 + [BackendUnavailableError] * 15
         proxy.thaw()
+
+
+class NoConnections:
+    """A pool that has none to give just now."""
+
+    async def get_connection(self) -> NoReturn:
+        raise MaxConnectionsError
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def unserved(link: MultiplexedLink) -> float:
+    """Make a call that ends at its deadline, and return how long it took."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(NotSentError):
+        await link.run(load("get", writes=False), ["key"], [])
+    return loop.time() - start
+
+
+async def test_who_waited_for_room_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if others, whose time is up later, came first when there was room again."""
+    monkeypatch.setattr(connection, "_MOST_REQUESTS", 2)
+    link = MultiplexedLink(NoConnections(), owned=True, timeout=1)  # type: ignore[arg-type]  # all that is used
+
+    async def twice() -> None:
+        await unserved(link)
+        await unserved(link)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(twice())
+        await asyncio.sleep(0.5)
+        waiting = group.create_task(unserved(link))
+    assert waiting.result() < 1.3
+    await link.aclose()
+
+
+async def test_closing_waits_no_longer_than_for_the_last_call() -> None:
+    """When the last call has ended at its deadline, nothing is left to wait for."""
+    link = MultiplexedLink(NoConnections(), owned=True, timeout=1)  # type: ignore[arg-type]  # all that is used
+    call = asyncio.create_task(unserved(link))
+    await asyncio.sleep(0.5)
+    async with asyncio.timeout(0.8):
+        await link.aclose()
+    assert await call >= 1
 
 
 async def test_an_answer_to_another_call_is_an_error(server: servers.Server) -> None:

@@ -17,7 +17,7 @@ from proxy import Proxy, proxied
 from redis.asyncio.connection import UnixDomainSocketConnection
 
 from agentsession import Event, RedisSessionService, SessionKey
-from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
+from agentsession.errors import BackendUnavailableError, OutcomeUnknownError, SessionNotFoundError
 
 KEY = SessionKey("app", "user", "session")
 
@@ -234,6 +234,27 @@ async def test_no_reply_at_all_is_a_lost_connection(server: servers.Server) -> N
         assert (await service.append_event(KEY, say("x"))).seq == 1
         assert Silent.left == 0
         assert await contents(service) == ["x"]
+
+
+async def test_a_session_gone_after_a_lost_reply_leaves_an_unknown_outcome(
+    proxy: Proxy, service: RedisSessionService
+) -> None:
+    """The write was carried out before somebody deleted the session, and the user's state shows."""
+    async with RedisSessionService.from_url(proxy.url) as losing:
+        await losing.append_event(KEY, say("x"))
+        proxy.lose_replies = 1
+        event = Event(author="user", state_delta={"user:n": 1})
+        call = asyncio.create_task(losing.append_event(KEY, event))
+        while not proxy.lost_replies:
+            await asyncio.sleep(0)
+        proxy.freeze()
+        await service.delete_session(KEY)
+        proxy.thaw()
+        with pytest.raises(OutcomeUnknownError, match="repeat it"):
+            await call
+        assert await service.get_user_state(KEY.user) == {"n": 1}
+        with pytest.raises(SessionNotFoundError):
+            await losing.append_event(KEY, event)
 
 
 async def test_a_refusal_after_a_lost_reply_says_nothing_of_the_first_attempt(

@@ -64,7 +64,7 @@ local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local count, position, moment = before, meta[3], meta[4]
 local reply = { echo, 'ok', revision, before, updated, created }
-local size, changing, failure = 6, loose > 0, false
+local size, changing, failure, kept = 6, loose > 0, false, 0
 
 if loose > 0 then
   --! uses once
@@ -87,9 +87,10 @@ while at <= argc do
     end
     count, position, last, moment = count + 1, next_position, score, format('%d', score)
     reply[size] = count
-    local added = redis.pcall('ZADD', events, moment, ARGV[at + 2])
+    local added = redis.pcall('ZADD', events, 'NX', moment, ARGV[at + 2])
     if added ~= 1 then
-      failure = added
+      -- Not added means: it is in the log, and its id is lost. It is not this call's to take out.
+      failure, kept = added == 0 and { echo, 'damaged' } or added, count
       break
     end
     changing = changing or ARGV[at + 3] ~= '0'
@@ -123,7 +124,9 @@ if failure or changing then
       stored = stored + 1
       if failure then
         redis.pcall('ZREM', ids, ARGV[at])
-        redis.pcall('ZREM', events, ARGV[at + 2])
+        if stored ~= kept then
+          redis.pcall('ZREM', events, ARGV[at + 2])
+        end
       else
         apply_changes(at + 4, ARGV[at + 3] + 0, session, user, app)
       end
