@@ -392,6 +392,18 @@ async def test_nothing_is_appended_to_a_damaged_session(
         assert {key: await admin.dump(key) for key in await admin.keys("*")} == before
 
 
+async def test_a_foreign_index_fails_a_deletion_before_it_deletes(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """What cannot be taken out of the list of sessions is not deleted either."""
+    await service.create_session(KEY)
+    await admin.delete("sessions:{app:user}")
+    await admin.set("sessions:{app:user}", "not ours")
+    with pytest.raises(CodecError, match="not ours"):
+        await service.delete_session(KEY)
+    assert await service.get_session(KEY) is not None
+
+
 async def test_an_evicted_part_leaves_no_ghosts(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:

@@ -9,6 +9,7 @@ local index, calls, this = KEYS[1], KEYS[2], ARGV[2]
 if this ~= '' and ran_before(calls, this, lately) then
   return { ARGV[1], 'ok' }
 end
+redis.call('ZCARD', index) -- fails before anything is deleted if it holds another type of data
 local deleted = 0
 for i = 3, #KEYS do
   deleted = deleted + redis.call('UNLINK', KEYS[i])
