@@ -162,7 +162,7 @@ def decode_cursor(cursor: str) -> Position:
         position = msgspec.json.decode(raw, type=Position)
         if encode_cursor(position) == cursor and 0 <= position.updated <= LARGEST:
             return position
-    except (ValueError, TypeError):
+    except (msgspec.MsgspecError, ValueError, TypeError):
         pass
     msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}; the first page needs none"
     raise ValueError(msg)

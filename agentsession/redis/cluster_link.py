@@ -296,7 +296,8 @@ class _Call:
         while self._lacking:
             await connection.send_command(*self._acknowledgement.words)
             try:
-                reply = await connection.read_response()
+                # redis-py's annotation leaves out what it is, too.
+                reply = await connection.read_response()  # pyright: ignore[reportUnknownVariableType]
             except ResponseError as exc:
                 if is_not_now(exc):
                     raise

@@ -58,17 +58,17 @@ class Request:
         future: asyncio.Future[list[Any]],
         deadline: float,
     ) -> None:
-        self.script = script
-        self.keys = keys
-        self.args = args
-        self.future = future
-        self.deadline = deadline
-        self.maybe_run = False
-        self.refused = False
+        self.script: Script = script
+        self.keys: Sequence[str] = keys
+        self.args: Sequence[Argument] = args
+        self.future: asyncio.Future[list[Any]] = future
+        self.deadline: float = deadline
+        self.maybe_run: bool = False
+        self.refused: bool = False
         self.refusal: BaseException | None = None
         self.reply: list[Any] | None = None
-        self.packed = self._pack("EVALSHA", script.sha)
-        self.size = len(self.packed)
+        self.packed: bytes = self._pack("EVALSHA", script.sha)
+        self.size: int = len(self.packed)
 
     def send_text(self) -> None:
         """Send the script itself next time: the server does not know it, or not any more."""
@@ -130,6 +130,7 @@ class Barrier(Request):
         self.future = future
         self.deadline = deadline
         self.packed = packed
-        self.size = len(packed)
+        self.size: int = len(packed)
         self.maybe_run = self.refused = False
-        self.refusal = self.reply = None
+        self.refusal: BaseException | None = None
+        self.reply: list[Any] | None = None
