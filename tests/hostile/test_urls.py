@@ -77,6 +77,8 @@ OPTIONS = st.lists(st.tuples(NAMES, VALUES), max_size=3).map(
 )
 
 
+# redis-py warns of options that it will give up.
+@pytest.mark.filterwarnings("ignore:Call to .* with deprecated usage:DeprecationWarning")
 @settings(
     derandomize=True,
     max_examples=120,
