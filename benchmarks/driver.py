@@ -226,7 +226,7 @@ def _replay(contestant: Contestant, file: Path, prefix: str) -> Call:
             last = session
         await contestant.turn(session, messages)
 
-    turns = list(read_turns(file))
+    turns = read_turns(file)
     replay = endless()
     last = ""
     return next_turn

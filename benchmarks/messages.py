@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,12 +59,20 @@ TURN = (
 )
 
 
-def read_turns(file: Path) -> Iterator[tuple[int, list[Message]]]:
+@cache
+def read_turns(file: Path) -> Sequence[tuple[int, list[Message]]]:
     """Read conversations in the OpenAI chat format, one a line.
 
-    Yields:
-        The conversation's number and a turn: a user's message and what follows it.
+    Once for all callers: a copy for each would be a hundred thousand objects, which Python's
+    collector walks through while a contestant is timed.
+
+    Returns:
+        Turns, each with its conversation's number: a user's message and what follows it.
     """
+    return list(_turns(file))
+
+
+def _turns(file: Path) -> Iterator[tuple[int, list[Message]]]:
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             turn: list[Message] = []
