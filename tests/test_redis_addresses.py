@@ -83,7 +83,7 @@ WRONG = {
     "redis+cluster://:s3cr3t@h?db=1": "no database but 0",
     "redis+cluster://:s3cr3t@h:port": "hosts and ports",
     "redis+cluster://:s3cr3t@": "hosts and ports",
-    "redis+cluster://:s3cr3t@h?colour=red": "'colour'",
+    "redis+cluster://:s3cr3t@h?colour=red": "no such option",
 }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import redis.asyncio
 from msgspec import Struct
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from agentsession.redis.acknowledgement import SERVER_MEMORY, Acknowledgement
@@ -20,12 +19,14 @@ from agentsession.redis.sentinel import SentinelPool
 from agentsession.redis.spread import SpreadLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agentsession.redis.link import Link
     from agentsession.redis.wire import Pool
 
 __all__ = ["Client", "LinkOptions", "Target", "check_client", "is_cluster", "link_to"]
+
+_T = TypeVar("_T")
 
 Client: TypeAlias = redis.asyncio.Redis | RedisCluster
 """A client that a user made, and closes."""
@@ -126,27 +127,28 @@ def _defaults() -> dict[str, Any]:
 
 def _server(address: Address, options: Mapping[str, Any], timeout: float) -> Pool:
     settings: dict[str, Any] = {"socket_connect_timeout": min(timeout, 5.0), **options}
-    pool = redis.asyncio.ConnectionPool(**(_defaults() | settings | address.options))
-    _check_options(pool, options)
+    pool = _taken(
+        lambda: redis.asyncio.ConnectionPool(**(_defaults() | settings | address.options)), options
+    )
+    # The pool looks at nothing; the first call would tell of an unreachable server.
+    _taken(lambda: pool.connection_class(**pool.connection_kwargs), options)
     return pool
 
 
-def _check_options(pool: redis.asyncio.ConnectionPool, options: Mapping[str, Any]) -> None:
-    """Refuse what no connection takes; the first call would tell of an unreachable server.
+def _taken(make: Callable[[], _T], options: Mapping[str, Any]) -> _T:
+    """Make something of redis-py's, and refuse what it does not take.
 
     Of the URL nothing is quoted: what looks like an option's name may be a part of a password. Nor
     would an error raised below ``except`` do, which keeps the one that it was raised in.
     """
-    problem = ""
     try:
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, RedisError) as exc:
-        problem = str(exc)
-    if problem:
-        quoted = any(f"'{name}'" in problem for name in options)
-        where = problem if quoted else "see what stands behind the '?' of the URL"
-        msg = f"redis-py's connections take no such option: {where}"
-        raise ValueError(msg)
+        return make()
+    except Exception as exc:  # noqa: BLE001 - a string where redis-py wants an object raises anything
+        problem = str(exc) or repr(exc)
+    quoted = any(f"'{name}'" in problem for name in options)
+    where = problem if quoted else "see what stands behind the '?' of the URL"
+    msg = f"redis-py's connections take no such option: {where}"
+    raise ValueError(msg)
 
 
 def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> SentinelPool:
@@ -181,8 +183,4 @@ def _cluster(address: Address, options: Mapping[str, Any], timeout: float) -> Re
         **address.options,
         **({"ssl": True} if address.tls else {}),
     }
-    try:
-        return RedisCluster(**(_defaults() | settings))
-    except TypeError as exc:
-        msg = f"redis-py's cluster client takes no such option: {exc}"
-        raise ValueError(msg) from exc
+    return _taken(lambda: RedisCluster(**(_defaults() | settings)), options)

@@ -86,6 +86,7 @@ OPTIONS = st.lists(st.tuples(NAMES, VALUES), max_size=3).map(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.booleans(), OPTIONS)
+@example(there=False, options="retry=0")
 @example(there=True, options="db=99999999999999999999")
 @example(there=True, options="encoding=x&db=1")
 @example(there=True, options="max_connections=0")
