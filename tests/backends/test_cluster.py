@@ -259,7 +259,7 @@ async def test_what_is_not_known_is_said() -> None:
             owner = cluster.owner("{app:user 0}")
             owner.freeze()
             call = asyncio.create_task(service.append_event(key, Event(author="a", content="x")))
-            await asyncio.sleep(0.1)  # it is sent; nothing tells when
+            await asyncio.sleep(0.4)  # sent by then; nothing here tells when
             owner.stop()
             with pytest.raises(OutcomeUnknownError):
                 await call
