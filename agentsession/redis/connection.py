@@ -20,7 +20,7 @@ socket's buffer is full even closing it from here wakes no reader.
 When the connection breaks, requests in flight go back to the head of the queue and are sent again:
 only commands that may be repeated belong here. A request ends when its reply comes or its deadline
 passes, then with what is known: not sent, or outcome unknown. One timer watches all deadlines, and
-is set anew only when it fires: a timer for each request would cost more than the request.
+is set anew when it fires, and rarely else: one for each request would cost more than the request.
 
 redis-py connects, so TLS, passwords, database numbers, sockets and Sentinel are its job. Only its
 public methods are used.

@@ -75,8 +75,9 @@ class NotAcknowledgedError(Exception):
 class Link(ABC):
     """Runs scripts on a server, or on the right node of a cluster.
 
-    Calls may be made concurrently and are run in the order in which they were made, except that a
-    call may be repeated when its reply was lost: only calls that may be repeated belong here.
+    Calls may be made concurrently and are run in the order in which they were made, except that one
+    whose script the server has forgotten is sent again behind the others, and that a call may be
+    repeated when its reply was lost: only calls that may be repeated belong here.
     Cancelling a caller abandons the reply and nothing else.
     """
 
