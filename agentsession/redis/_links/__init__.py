@@ -1,0 +1,1 @@
+"""Links: how scripts reach a server, whatever becomes of connections."""

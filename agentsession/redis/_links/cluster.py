@@ -1,0 +1,266 @@
+"""A cluster: one shared connection to each node, and the map of slots that says to which.
+
+Everything about a call but its way is the business of
+:class:`~agentsession.redis._links.server.ServerLink`, one a node. What a node says belongs
+elsewhere (``MOVED``, ``ASK``) was not run there and goes on to the node that it names; ``MOVED``
+also has the whole map read anew. While a slot moves key by key, a call whose keys are partly here
+and partly there is answered ``TRYAGAIN`` by both nodes: nothing was run, and it is sent again until
+the move has ended, or its time is up.
+
+When a node cannot be reached, others are asked for the map until it names another owner, and what
+waits for the one that is lost goes there: that is a failover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._links.backlog import Backlog
+from agentsession.redis._links.link import Link, NotSentError, ServerError
+from agentsession.redis._links.request import Command, Request
+from agentsession.redis._links.server import ServerLink
+from agentsession.redis._links.slots import SlotMap, redirection, slot_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from agentsession.redis._links.endpoint import Endpoint
+    from agentsession.redis._scripts import Argument, Script
+    from agentsession.redis.addresses import Host
+
+__all__ = ["ClusterLink"]
+
+# Between two reads of the map, while a node is not to be reached, in seconds.
+_PAUSE: Final = 0.1
+# A node that hangs must not hold up the question for long; others are asked then.
+_PATIENCE: Final = 1 / 10
+
+
+class ClusterLink(Link):
+    """A :class:`~agentsession.redis._links.link.Link` to a cluster.
+
+    Args:
+        endpoint: Opens connections; each node has an address of its own.
+        hosts: Nodes by which the others are found.
+        timeout: Seconds that a call may take, retries included.
+        acknowledgement: How far a write must have got before its call returns.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        hosts: Sequence[Host],
+        *,
+        timeout: float,
+        acknowledgement: Acknowledgement = SERVER_MEMORY,
+    ) -> None:
+        self._endpoint = endpoint
+        self._known = list(hosts)
+        self._timeout = timeout
+        self._acknowledgement = acknowledgement
+        self._backlog = Backlog()
+        self._slots = SlotMap()
+        self._nodes: dict[Host, ServerLink] = {}
+        # What nobody is known to own the slot of.
+        self._homeless: dict[Command, int] = {}
+        self._reading: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        deadline: float | None = None,
+    ) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        if deadline is None:
+            deadline = loop.time() + self._timeout
+            if not self._backlog.free:
+                async with self._backlog.place(deadline):
+                    return await self._run(script, keys, args, deadline)
+        return await self._run(script, keys, args, deadline)
+
+    async def _run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument], deadline: float
+    ) -> list[Any]:
+        if self._closed:
+            msg = "the connection is closed"
+            raise NotSentError(msg)
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        request = Request(script, keys, args, future, deadline)
+        self._backlog.enter(request.size)
+        self._route(request, slot_of(keys[0]))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                self._backlog.shrink(request.size)
+                request.forget()
+            raise
+
+    @property
+    def crowded(self) -> bool:
+        return not self._backlog.free
+
+    @asynccontextmanager
+    async def room(self) -> AsyncGenerator[float]:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        async with self._backlog.place(deadline):
+            yield deadline
+
+    # -- the way of a call
+
+    def _route(self, command: Command, slot: int) -> None:
+        """Hand a command to the node that owns its slot, or wait for the map."""
+        owner = self._slots.owner(slot)
+        if owner is None:
+            self._homeless[command] = slot
+            self._read_the_map()
+        else:
+            self._node(owner).take(command)
+
+    def _node(self, host: Host) -> ServerLink:
+        node = self._nodes.get(host)
+        if node is None:
+            node = self._nodes[host] = ServerLink(
+                self._endpoint.at(host),
+                timeout=self._timeout,
+                acknowledgement=self._acknowledgement,
+                backlog=self._backlog,
+                patient=True,
+                redirect=partial(self._redirect, host),
+                troubled=self._read_the_map,
+            )
+        return node
+
+    def _redirect(self, asked: Host, command: Command, error: ServerError) -> None:
+        """Send on what belongs elsewhere; it was not run here."""
+        slot, host = redirection(str(error), asked)
+        command.refusal = error
+        if error.code == "ASK":
+            command.asking = True
+        else:
+            self._slots.move(slot, host)
+            self._read_the_map()
+        self._node(host).take(command)
+
+    # -- the map
+
+    def _read_the_map(self) -> None:
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_until_all_is_well())
+
+    async def _read_until_all_is_well(self) -> None:
+        """Read the map, and again as long as a node is wanted that cannot be reached."""
+        try:
+            while True:
+                failure = await self._read_once()
+                if failure is None:
+                    self._move_what_waits()
+                elif not self._slots.hosts:
+                    # Never reached: more likely a wrong address than a failover.
+                    self._fail_the_homeless(failure)
+                if not self._homeless and not any(node.at_a_loss for node in self._nodes.values()):
+                    return
+                await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                self._end_late_ones()
+        finally:
+            self._reading = None
+
+    async def _read_once(self) -> BaseException | None:
+        """Ask one node after the other, those that answer first; return why none did."""
+        failure: BaseException | None = None
+        hosts = dict.fromkeys([*self._slots.hosts, *self._known])
+        for host in sorted(hosts, key=self._is_at_a_loss):
+            loop = asyncio.get_running_loop()
+            asked: asyncio.Future[Any] = loop.create_future()
+            question = Command(("CLUSTER", "SLOTS"), asked, loop.time() + self._timeout * _PATIENCE)
+            # A node that nothing else goes to is asked by a link of its own, which says soon that
+            # it cannot be reached.
+            node = self._nodes.get(host) or ServerLink(
+                self._endpoint.at(host), timeout=self._timeout
+            )
+            try:
+                node.submit(question)
+                self._slots.read(await asked, host)
+            except Exception as exc:  # noqa: BLE001 - the next node may know
+                failure = exc
+            else:
+                failure = None
+            finally:
+                if self._nodes.get(host) is not node:
+                    with anyio.CancelScope(shield=True):
+                        await node.aclose()
+            if failure is None:
+                return None
+        return failure
+
+    def _is_at_a_loss(self, host: Host) -> bool:
+        node = self._nodes.get(host)
+        return node is not None and node.at_a_loss
+
+    def _move_what_waits(self) -> None:
+        """Hand what waits for a node that does not own its slot to the one that does."""
+        homeless, self._homeless = self._homeless, {}
+        for command, slot in homeless.items():
+            self._route(command, slot)
+        for node in list(self._nodes.values()):
+            if node.at_a_loss:
+                for command in node.withdraw():
+                    if isinstance(command, Request):
+                        self._route(command, slot_of(command.keys[0]))
+                    else:
+                        node.take(command)
+
+    def _fail_the_homeless(self, failure: BaseException) -> None:
+        homeless, self._homeless = self._homeless, {}
+        for command in homeless:
+            command.refusal = failure.__cause__ or failure
+            command.fail()
+            self._backlog.leave(command.size)
+
+    def _end_late_ones(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for command in list(self._homeless):
+            if command.deadline <= now or command.future.done():
+                del self._homeless[command]
+                command.fail()
+                self._backlog.leave(command.size)
+
+    # -- the end
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._backlog.close()
+        try:
+            with anyio.move_on_after(self._timeout):
+                while self._homeless and self._reading is not None:
+                    await asyncio.wait([self._reading])
+        finally:
+            # Also if the one who closes is cancelled while waiting; the nodes wait for a time.
+            with anyio.CancelScope(shield=True):
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        reading = self._reading
+        if reading is not None:
+            reading.cancel()
+            await asyncio.wait([reading])
+        self._fail_the_homeless(NotSentError("the connection is closed"))
+        async with anyio.create_task_group() as group:
+            for node in self._nodes.values():
+                group.start_soon(node.aclose)

@@ -1,0 +1,150 @@
+"""One socket: bytes out, replies in. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import hiredis
+
+from agentsession.redis._links.link import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentsession.redis._scripts import Argument
+
+__all__ = ["Connection"]
+
+# After so many replies their callers run, whose next calls are then sent: so that the server works
+# on these while the client works on the replies that are left.
+_REPLIES_AT_ONCE: Final = 32
+# No more than this waits in the transport, beyond one piece; what is not sent yet is not packed.
+_MOST_UNSENT: Final = 1 << 18
+
+
+class Connection(asyncio.Protocol):
+    """A connection to a server, made by :class:`~agentsession.redis._links.endpoint.Endpoint`.
+
+    Attributes:
+        on_reply: Called with each reply; an error of the server's is a ``ServerError``.
+        on_replies_read: Called when those that have come so far are read.
+        on_writable: Called when more can be sent again.
+        on_lost: Called once, with the reason.
+    """
+
+    def __init__(self) -> None:
+        self.on_reply: Callable[[Any], None] = _ignore
+        self.on_replies_read: Callable[[], None] = _nothing
+        self.on_writable: Callable[[], None] = _nothing
+        self.on_lost: Callable[[Exception], None] = _ignore
+        self.writable = True
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=ServerError, notEnoughData=_NOT_YET)
+        self._transport: asyncio.Transport
+        self._received = 0
+        self._sent = 0
+        self._behind = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'closed' if self._closed else 'open'}>"
+
+    # -- what the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_MOST_UNSENT)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        try:
+            self._reader.feed(data)
+        except Exception as exc:  # noqa: BLE001 - whatever the parser says, this is no server
+            self.close(exc)
+            return
+        if not self._behind:
+            self._read()
+
+    def _read(self) -> None:
+        """Hand on the replies that have come, some of them at a time."""
+        self._behind = False
+        try:
+            for _ in range(_REPLIES_AT_ONCE):
+                reply = self._reader.gets()
+                if reply is _NOT_YET:
+                    break
+                self.on_reply(reply)
+                if self._closed:
+                    return
+            else:
+                self._behind = True
+                self._loop.call_soon(self._read)
+        except hiredis.ProtocolError as exc:
+            self.close(exc)
+            return
+        self.on_replies_read()
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close(exc or ConnectionError("the server closed the connection"))
+
+    # -- what its owner calls
+
+    def send(self, data: bytes) -> None:
+        """Send bytes; may be called beyond :attr:`writable`, which costs memory."""
+        self._sent += len(data)
+        self._transport.write(data)
+
+    @property
+    def progress(self) -> int:
+        """Counts the bytes that have come in or left: what flows is not hung."""
+        return self._received + self._sent - self._transport.get_write_buffer_size()
+
+    def close(self, exc: Exception) -> None:
+        """Give the socket up at once, whatever has not left yet; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self._transport.abort()
+            self.on_lost(exc)
+
+    async def ask(self, *commands: Sequence[Argument]) -> list[Any]:
+        """Send commands and wait for all their replies, errors among them.
+
+        Raises:
+            OSError: The connection was lost.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        replies: list[Any] = []
+
+        def take(reply: Any) -> None:
+            replies.append(reply)
+            if len(replies) == len(commands) and not done.done():
+                done.set_result(None)
+
+        def fail(exc: Exception) -> None:
+            if not done.done():
+                done.set_exception(exc)
+
+        self.on_reply, self.on_lost = take, fail
+        self.send(b"".join(hiredis.pack_command(tuple(words)) for words in commands))  # type: ignore[arg-type]  # typed for one word
+        await done
+        return replies
+
+
+_NOT_YET: Final = object()
+
+
+def _ignore(_: Any) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass

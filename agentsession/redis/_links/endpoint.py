@@ -1,0 +1,152 @@
+"""Where a server is, and how to introduce oneself to it.
+
+redis-py reads the settings: URLs, credentials, TLS, and what a client that was handed in has. The
+socket is opened here, since it takes a protocol of one's own to see that bytes flow, to have large
+ones leave in pieces, and to spend no task on it. What of redis-py is used for that is public: the
+attributes of a connection object that is never connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from redis.asyncio.connection import (
+    AbstractConnection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.connection import Connection as TcpConnection
+
+from agentsession.redis._links.connection import Connection
+from agentsession.redis._links.link import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from agentsession.redis._scripts import Argument
+    from agentsession.redis.addresses import Host
+
+__all__ = ["Endpoint", "Find", "PrimaryAbsentError"]
+
+Find: TypeAlias = "Callable[[], Awaitable[Host]]"
+"""Looks up which server it is now."""
+
+# Between the server's seconds and microseconds.
+_MILLION: Final = 1_000_000
+# What a server may refuse to a connection without harm.
+_OPTIONAL: Final = frozenset({"CLIENT", "TIME"})
+
+
+class PrimaryAbsentError(ConnectionError):
+    """Whoever knows the address says that there is none just now, and will be."""
+
+
+class Endpoint:
+    """Opens connections to one server.
+
+    Args:
+        settings: A connection of redis-py's, which stays unconnected.
+        find: Looks up the address at each attempt; without it that of *settings* is used.
+
+    Raises:
+        TypeError: *settings* is of a kind that is not redis-py's, or has hooks of its own.
+    """
+
+    def __init__(self, settings: AbstractConnection, find: Find | None = None) -> None:
+        kind = type(settings)
+        if kind.__module__.partition(".")[0] != "redis":
+            msg = (
+                f"connections are opened by agentsession, so a connection_class of your own "
+                f"({kind.__module__}.{kind.__qualname__}) would do nothing; pass a client without"
+            )
+            raise TypeError(msg)
+        if settings.redis_connect_func is not None:
+            msg = "redis_connect_func would not be called; use a credential_provider"
+            raise TypeError(msg)
+        self._settings = settings
+        self._find = find
+
+    def __repr__(self) -> str:
+        settings = self._settings
+        if isinstance(settings, UnixDomainSocketConnection):
+            return str(settings.path)
+        return "found by lookup" if self._find else f"{settings.host}:{settings.port}"  # type: ignore[attr-defined]  # a TCP connection
+
+    def at(self, host: Host) -> Endpoint:
+        """Return an endpoint with the same settings at another address."""
+
+        async def find() -> Host:
+            return host
+
+        return Endpoint(self._settings, find)
+
+    async def open(self, patience: float) -> tuple[Connection, int | None]:
+        """Connect and introduce oneself; return the connection, and the server's time if it tells.
+
+        Args:
+            patience: Seconds that it may take; less if redis-py's settings say less.
+
+        Raises:
+            OSError: The server cannot be reached.
+            ServerError: It refuses the credentials or the database.
+        """
+        limit = self._settings.socket_connect_timeout
+        async with asyncio.timeout(patience if limit is None else min(patience, limit)):
+            connection = await self._connected()
+        try:
+            async with asyncio.timeout(patience):
+                return connection, await self._introduce(connection)
+        except BaseException:
+            connection.on_lost = lambda _: None
+            connection.close(ConnectionError("not wanted"))
+            raise
+
+    async def _connected(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        settings = self._settings
+        if isinstance(settings, UnixDomainSocketConnection):
+            _, connection = await loop.create_unix_connection(Connection, settings.path)
+            return connection
+        assert isinstance(settings, TcpConnection)  # noqa: S101 - there are no others
+        host, port = await self._find() if self._find else (settings.host, settings.port)
+        tls: Any = settings.ssl_context.get() if isinstance(settings, SSLConnection) else None
+        transport, connection = await loop.create_connection(
+            Connection, host, port, ssl=tls, family=settings.socket_type
+        )
+        if settings.socket_keepalive:
+            sock = transport.get_extra_info("socket")
+            # Options that the platform lacks are no reason to do without the connection.
+            with suppress(OSError, TypeError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for name, value in settings.socket_keepalive_options.items():
+                    sock.setsockopt(socket.IPPROTO_TCP, name, value)
+        return connection
+
+    async def _introduce(self, connection: Connection) -> int | None:
+        commands = [*await self._credentials(), ("TIME",)]
+        if self._settings.client_name:
+            commands.append(("CLIENT", "SETNAME", self._settings.client_name))
+        commands.append(("CLIENT", "SETINFO", "LIB-NAME", "agentsession"))
+        if self._settings.db:
+            commands.append(("SELECT", str(self._settings.db)))
+        replies = await connection.ask(*commands)
+        told: int | None = None
+        for words, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ServerError) and words[0] not in _OPTIONAL:
+                raise reply
+            if words[0] == "TIME" and isinstance(reply, list):
+                told = int(reply[0]) * _MILLION + int(reply[1])
+        return told
+
+    async def _credentials(self) -> list[Sequence[Argument]]:
+        settings = self._settings
+        if settings.credential_provider is not None:
+            given = await settings.credential_provider.get_credentials_async()
+            return [("AUTH", *given)]
+        if settings.password:
+            user = (settings.username,) if settings.username else ()
+            return [("AUTH", *user, settings.password)]
+        return []

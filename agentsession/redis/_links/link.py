@@ -1,0 +1,94 @@
+"""How scripts reach a server: the interface, and how a call can fail."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from agentsession.redis._scripts import Argument, Script
+
+__all__ = ["Link", "NoReplyError", "NotAcknowledgedError", "NotSentError", "ServerError"]
+
+
+class ServerError(ResponseError):
+    """A server's answer is an error.
+
+    Attributes:
+        code: Its first word, such as ``NOSCRIPT``.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = text.partition(" ")[0]
+
+
+class NotSentError(Exception):
+    """The call was not run: the server was not reached, or refused before it did anything."""
+
+
+class NoReplyError(Exception):
+    """The call was sent and no answer came in time: it ran, or it did not."""
+
+
+class NotAcknowledgedError(Exception):
+    """The call was run, and did not get as far as it must to be acknowledged."""
+
+
+class Link(ABC):
+    """Runs scripts on a server, or on the right node of a cluster.
+
+    Calls may be made concurrently and are run in the order in which they were made, except that one
+    that a server could not run yet is sent again behind the others, and that a call may be sent
+    again when its reply was lost: only scripts that know their repeats belong here. No copy of a
+    call that writes does anything after its caller was answered, or its deadline has passed.
+    Cancelling a caller abandons the reply and nothing else; what was not sent yet is not sent.
+    """
+
+    @abstractmethod
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        deadline: float | None = None,
+    ) -> list[Any]:
+        """Run a script and return its reply: a list of bytes, integers and such lists.
+
+        Args:
+            script: The script.
+            keys: Its keys.
+            args: What follows the echo and the times, which are the link's: header and the rest.
+            deadline: The loop's time until which it may take, of a caller that :meth:`room` has let
+                in; ``None`` for the link's own timeout from now on, waiting for room included.
+
+        Raises:
+            NotSentError: It was not run.
+            NoReplyError: Whether it ran is not known.
+            NotAcknowledgedError: It ran, on the server that answered alone.
+            ServerError: The server's answer is an error.
+        """
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is under way that a caller has to wait for room."""
+        return False
+
+    @asynccontextmanager
+    async def room(self) -> AsyncGenerator[float | None]:
+        """Wait for room for one call, before what it takes is in memory; gives its deadline.
+
+        Raises:
+            NotSentError: There was none in time.
+        """
+        yield None
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Wait a bounded time for replies under way, and let go of connections."""

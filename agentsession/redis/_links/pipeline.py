@@ -1,0 +1,378 @@
+"""What a pipelined connection decides, without any I/O.
+
+All callers share one connection, and a server answers in order: so whose reply this is follows from
+the order in which commands were sent, and nothing that a caller does can leave the connection
+dirty, or give it another's reply. A command is *waiting* until it is sent, then *in flight* until
+it is answered; what a server cannot run just now is *put off* and sent again later. When the
+connection is lost, whatever is in flight waits again, at the head: only commands that know their
+repeats belong here.
+
+Where the server's memory is not enough of an acknowledgement, a *barrier* follows each batch that
+writes (:mod:`agentsession.redis._links.acknowledgement`): one for all of them, since it speaks of
+everything that the connection wrote before. What was answered is *unconfirmed* until the barrier
+is, and waits for another one if that fell short.
+
+No copy of a call that writes may do anything once the call is over. Each carries the time until
+which it may be run, on the server's clock, which is learned from replies: a copy that comes later
+is refused by the script. The refusal tells the time, so that a clock that was wrong costs one more
+round trip.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._links.link import NotAcknowledgedError, ServerError
+from agentsession.redis._links.request import LARGE, Command, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentsession.redis._links.clock import ServerClock
+
+__all__ = ["NOT_NOW", "Pipeline"]
+
+NOT_NOW: Final = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+)
+"""Answers of a server that ran nothing and may do so later: it is loading, was demoted, somebody's
+script is running, the replicas that it insists on are lost, or slots are being rearranged."""
+
+# Of these, those that another server would not give: the address is to be looked up anew.
+_ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
+_REDIRECTED: Final = frozenset({"ASK", "MOVED"})
+
+# A command that was put off waits this long in seconds, doubling up to the second figure, each time
+# less up to a half by chance.
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.5
+# As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
+_MARGIN: Final = 60_000_000
+
+# What a script answers if what it was to write to is not there.
+_GONE: Final = frozenset({b"missing", b"replaced"})
+
+
+class _Barrier(Command):
+    """Asks how far the writes before it have got; nobody's own."""
+
+    __slots__ = ()
+
+
+class _Asking(Command):
+    """Lets a node serve a slot that it is about to own; nobody's own."""
+
+    __slots__ = ()
+
+
+class _Nobody:
+    """A future that nobody waits for."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Any, /) -> None:
+        """Drop it."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Drop it."""
+
+
+_NOBODY: Final = _Nobody()
+
+
+class Pipeline:
+    """The commands of one connection after the other, and what becomes of each.
+
+    Whoever moves the bytes calls :meth:`next_bytes` when they can leave, :meth:`received` with each
+    reply, :meth:`lost` when the connection is, and looks at :attr:`broken`: if it is set, the
+    connection is not to be used any more.
+
+    Args:
+        clock: The server's.
+        done: Called with each command that has ended.
+        acknowledgement: How far a write must have got before it is answered.
+        redirect: Takes what a node of a cluster says belongs elsewhere, with its answer; without
+            it that is an error.
+    """
+
+    def __init__(
+        self,
+        clock: ServerClock,
+        done: Callable[[Command], None],
+        acknowledgement: Acknowledgement = SERVER_MEMORY,
+        redirect: Callable[[Command, ServerError], None] | None = None,
+    ) -> None:
+        self.broken: Exception | None = None
+        self._clock = clock
+        self._done = done
+        self._acknowledgement = acknowledgement
+        self._redirect = redirect
+        self._waiting: deque[Command] = deque()
+        self._in_flight: deque[Command] = deque()
+        self._unconfirmed: deque[Request] = deque()
+        self._put_off: list[tuple[float, Command]] = []
+        self._barrier_due = False
+        self._pieces: deque[bytes] = deque()
+        self._echoes = itertools.count(1)
+        # Replies since the connection was made: one that gave some is worth keeping.
+        self.answered = 0
+
+    def __repr__(self) -> str:
+        waiting = len(self._waiting) + len(self._put_off)
+        return f"waiting={waiting} in_flight={len(self._in_flight) + len(self._unconfirmed)}"
+
+    @property
+    def has_something_to_send(self) -> bool:
+        """Whether :meth:`next_bytes` would return any."""
+        return bool(self._waiting or self._barrier_due or self._pieces)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not (self._waiting or self._in_flight or self._unconfirmed or self._put_off)
+
+    @property
+    def next_put_off(self) -> float | None:
+        """When the first of those that were put off is due."""
+        return min((due for due, _ in self._put_off), default=None)
+
+    @property
+    def head(self) -> Command | None:
+        """What is to be answered next."""
+        return self._in_flight[0] if self._in_flight else None
+
+    def submit(self, command: Command) -> None:
+        """Take a command, to be sent behind the others."""
+        self._waiting.append(command)
+
+    # -- what is sent
+
+    def next_bytes(self, now: float) -> bytes:
+        """Return the next bytes to send, some hundred kilobytes at most or one large word."""
+        if self._pieces:
+            return self._pieces.popleft()
+        batch: list[bytes] = []
+        size = 0
+        barrier_due, self._barrier_due = self._barrier_due, False
+        while self._waiting and size < LARGE:
+            command = self._waiting[0]
+            if command.future.done():
+                self._waiting.popleft()
+                self._done(command)
+                continue
+            if command.size > LARGE and batch:
+                break
+            self._waiting.popleft()
+            if command.asking:
+                batch.append(self._own(_Asking(("ASKING",), _NOBODY, command.deadline)))
+            if isinstance(command, Request):
+                command.prepare(b"%d" % next(self._echoes), self._clock, now)
+            self._in_flight.append(command)
+            barrier_due = barrier_due or command.writes
+            if command.size > LARGE:
+                self._pieces = command.pieces()
+                # What follows it has to wait for its last piece.
+                self._barrier_due = barrier_due and bool(self._acknowledgement)
+                batch.append(self._pieces.popleft())
+                return b"".join(batch)
+            packed = command.packed()
+            batch.append(packed)
+            size += len(packed)
+        if barrier_due and self._acknowledgement:
+            last = self._in_flight or self._unconfirmed
+            deadline = last[-1].deadline if last else now
+            batch.append(self._own(_Barrier(self._acknowledgement.words, _NOBODY, deadline)))
+        return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def _own(self, command: Command) -> bytes:
+        self._in_flight.append(command)
+        return command.packed()
+
+    # -- what is received
+
+    def received(self, reply: Any, now: float) -> None:
+        """Hand a reply to whom it belongs."""
+        if not self._in_flight:
+            self.broken = ConnectionError("the server answered what nobody asked")
+            return
+        command = self._in_flight.popleft()
+        if isinstance(reply, ServerError):
+            self._refused(command, reply, now)
+        elif isinstance(command, Request):
+            self._answered(command, reply, now)
+        elif isinstance(command, _Barrier):
+            self._confirm(self._acknowledgement.shortfall(reply))
+        else:
+            self._end(command, reply)
+
+    def _end(self, command: Command, reply: Any) -> None:
+        self.answered += 1
+        command.take(reply)
+        self._done(command)
+
+    def _refused(self, command: Command, error: ServerError, now: float) -> None:
+        """Decide what a server's error means."""
+        if isinstance(command, _Asking):
+            return  # What it stands before will be refused as well.
+        if error.code in NOT_NOW:
+            self._postpone(command, error, now)
+        elif isinstance(command, _Barrier):
+            self._confirm(str(error), for_good=True)
+        elif error.code == "NOSCRIPT" and isinstance(command, Request):
+            command.by_text = True
+            self._waiting.append(command)
+        elif error.code in _REDIRECTED and self._redirect is not None:
+            command.asking = False
+            command.renew()
+            self._redirect(command, error)
+        else:
+            command.refuse(error)
+            self._end(command, None)
+
+    def _postpone(self, command: Command, error: ServerError, now: float) -> None:
+        """Note that nothing was run, and that it may be later."""
+        command.refusal = error
+        if isinstance(command, _Barrier):
+            self.broken = error
+        elif error.code in _ELSEWHERE:
+            self._waiting.appendleft(command)
+            self.broken = error
+        else:
+            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(command.attempts, 10))
+            command.attempts += 1
+            due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            self._put_off.append((due, command))
+
+    def _answered(self, request: Request, reply: Any, now: float) -> None:
+        """Decide what a script's answer means for a call that may have been run before."""
+        if type(reply) is not list or reply[0] != request.echo:
+            self._in_flight.appendleft(request)
+            self.broken = ConnectionError(
+                "a reply answers another call; see what stands before the server"
+            )
+            return
+        if not request.writes:
+            self._end(request, reply)
+            return
+        self._clock.learn(reply[2], now)
+        word = reply[1]
+        if word == b"ok":
+            pass
+        elif word == b"late":
+            if request.maybe_run and reply[2] - (request.expires or 0) > _MARGIN:
+                request.fail()  # Nobody knows any more whether it was run.
+            request.expires = None
+            self._waiting.append(request)
+            return
+        elif word == b"early":
+            if request.maybe_run:
+                request.fail()  # A copy was run in an earlier life of the session, or was not.
+            request.issued = int(reply[3])
+            self._waiting.append(request)
+            return
+        elif word in _GONE and request.maybe_run:
+            request.fail()  # A copy may have found it there.
+        if self._acknowledgement and not request.future.done():
+            request.reply = reply
+            self._unconfirmed.append(request)
+            return
+        self._end(request, reply)
+
+    def _confirm(self, lacking: str, *, for_good: bool = False) -> None:
+        """End what was waiting for a barrier, or ask for another one if it fell short."""
+        self.answered += 1
+        for request in self._unconfirmed:
+            request.refusal = NotAcknowledgedError(lacking)
+        if lacking and not for_good:
+            self._barrier_due = bool(self._unconfirmed)
+            return
+        answered, self._unconfirmed = self._unconfirmed, deque()
+        for request in answered:
+            if for_good:
+                request.fail()
+            self._end(request, request.reply)
+
+    # -- what is lost, late, or due again
+
+    def lost(self, exc: BaseException) -> None:
+        """Take back what has no answer, to be sent again before all others."""
+        taken = [*self._unconfirmed, *self._in_flight]
+        # The last one has not left whole, and what is not whole is not run.
+        cut_off = taken[-1] if self._pieces else None
+        self._unconfirmed.clear()
+        self._in_flight.clear()
+        self._pieces.clear()
+        self._barrier_due = False
+        self.broken = None
+        self.answered = 0
+        for command in reversed(taken):
+            if isinstance(command, (_Barrier, _Asking)):
+                continue
+            command.refusal = exc
+            command.reply = None
+            command.maybe_run = command.maybe_run or command is not cut_off
+            if command.future.done():
+                self._done(command)
+            else:
+                self._waiting.appendleft(command)
+
+    def unreachable(self, exc: BaseException) -> None:
+        """Note why what waits cannot be sent."""
+        for command in self._waiting:
+            command.refusal = exc
+
+    def expire(self, now: float) -> bool:
+        """End the commands whose time is up; tell whether the connection owed one a reply."""
+        owing = False
+        for command in self._in_flight:
+            if command.deadline <= now:
+                owing = True
+                command.maybe_run = True
+                command.fail()
+        for queue in (self._waiting, self._unconfirmed):
+            late = [command for command in queue if command.deadline <= now]
+            for command in late:
+                queue.remove(command)  # type: ignore[arg-type]  # it comes from there
+                command.fail()
+                self._done(command)
+        put_off, self._put_off = self._put_off, []
+        for due, command in put_off:
+            if command.deadline <= now:
+                command.fail()
+                self._done(command)
+            elif due <= now or command.future.done():
+                self._waiting.append(command)
+            else:
+                self._put_off.append((due, command))
+        return owing
+
+    def next_moment(self, now: float) -> float | None:
+        """Return when :meth:`expire` is to be called next, at the latest."""
+        moments = [due for due, _ in self._put_off]
+        for queue in (self._in_flight, self._waiting, self._unconfirmed):
+            moments += [command.deadline for command in queue if command.deadline > now]
+        return min(moments, default=None)
+
+    def withdraw(self) -> list[Command]:
+        """Give up what is not in flight, for another connection."""
+        taken = [*self._waiting, *(command for _, command in self._put_off)]
+        self._waiting.clear()
+        self._put_off.clear()
+        for command in taken:
+            command.renew()
+        return taken
+
+    def fail_all(self) -> None:
+        """End everything without an answer."""
+        for command in (*self._unconfirmed, *self._in_flight, *self.withdraw()):
+            command.maybe_run = command.maybe_run or command in self._in_flight
+            command.fail()
+            self._done(command)
+        self._unconfirmed.clear()
+        self._in_flight.clear()
+        self._pieces.clear()

@@ -1,0 +1,183 @@
+"""A call on its way to a server, and what is known of it. Pure; no I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import hiredis
+
+from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, NotSentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentsession.redis._links.clock import ServerClock
+    from agentsession.redis._scripts import Argument, Script
+
+__all__ = ["LARGE", "Command", "Request"]
+
+LARGE: Final = 1 << 18
+"""In bytes: a larger command is not packed in one go, but word by word as there is room for it."""
+
+# Arrays, bulk strings and what separates them, beside the words themselves.
+_OVERHEAD: Final = 200
+
+
+class Future(Protocol):
+    """What is used of the future that a caller waits for."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+class Command:
+    """A command of the connection's own, whose reply goes to whoever waits for it.
+
+    Args:
+        words: The command.
+        future: Takes the reply.
+        deadline: The loop's time at which it ends, with a reply or without.
+
+    Attributes:
+        size: How many bytes it takes, about.
+        asking: Whether it goes to a node that is about to own its slot.
+        maybe_run: Whether it was sent on a connection that was lost, so that it ran or will run,
+            or not.
+        refusal: The last error that was met on its way.
+        reply: An answer that waits for an acknowledgement.
+        attempts: How often a server could not run it just now.
+    """
+
+    __slots__ = (
+        "asking", "attempts", "deadline", "future", "maybe_run", "refusal", "reply", "size", "words",
+    )  # fmt: skip
+
+    writes = False
+
+    def __init__(self, words: Sequence[Argument], future: Future, deadline: float) -> None:
+        self.words = words
+        self.future = future
+        self.deadline = deadline
+        self.size = sum(map(len, words)) + _OVERHEAD
+        self.asking = False
+        self.maybe_run = False
+        self.refusal: BaseException | None = None
+        self.reply: list[Any] | None = None
+        self.attempts = 0
+
+    def packed(self) -> bytes:
+        """Return the bytes that are sent."""
+        return bytes(hiredis.pack_command(tuple(self.sent())))  # type: ignore[arg-type]  # typed for one word
+
+    def pieces(self) -> deque[bytes]:
+        """Return the bytes that are sent, in pieces, of which the large words are no copies."""
+        words = [word.encode() if isinstance(word, str) else word for word in self.sent()]
+        pieces: deque[bytes] = deque()
+        gathered = [b"*%d" % len(words)]
+        for word in words:
+            gathered.append(b"\r\n$%d\r\n" % len(word))
+            if len(word) > LARGE // 4:
+                pieces += (b"".join(gathered), word)
+                gathered.clear()
+            else:
+                gathered.append(word)
+        pieces.append(b"".join((*gathered, b"\r\n")))
+        return pieces
+
+    def sent(self) -> Sequence[Argument]:
+        """Return the words that are sent."""
+        return self.words
+
+    def take(self, reply: Any) -> None:
+        """End with a reply."""
+        if not self.future.done():
+            self.future.set_result(reply)
+
+    def refuse(self, refusal: Exception) -> None:
+        """End with the server's refusal; it says nothing of an attempt before this one."""
+        if self.maybe_run and self.writes:
+            self.refusal = refusal
+            self.fail()
+        elif not self.future.done():
+            self.future.set_exception(refusal)
+
+    def fail(self) -> None:
+        """End without an answer, saying what is known."""
+        if not self.future.done():
+            error: Exception
+            if self.reply is not None:
+                error = NotAcknowledgedError("not acknowledged in time")
+            elif self.maybe_run:
+                error = NoReplyError("no reply in time")
+            else:
+                error = NotSentError("not sent in time")
+            error.__cause__ = self.refusal
+            self.future.set_exception(error)
+
+    def renew(self) -> None:
+        """Begin anew, at another server; nothing to do for what says no time."""
+
+    def forget(self) -> None:
+        """Let go of the words, which are not sent again."""
+        self.words = ()
+        self.size = 0
+
+
+class Request(Command):
+    """A script on its way.
+
+    Args:
+        script: What to run.
+        keys: Its keys.
+        args: Its header and what follows.
+        future: Its caller waits for it.
+        deadline: The loop's time at which it ends, with a reply or without.
+
+    Attributes:
+        echo: Stands first in the reply to this very call.
+        by_text: Whether the script itself is sent, since the server does not know it.
+        issued: When the first copy was sent, on the server's clock; a later one has the same.
+        expires: Until when the server may run it, on its clock; ``None`` before it is sent.
+    """
+
+    __slots__ = ("by_text", "echo", "expires", "issued", "keys", "script", "writes")
+
+    def __init__(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        future: Future,
+        deadline: float,
+    ) -> None:
+        super().__init__(args, future, deadline)
+        self.script = script
+        self.keys = keys
+        self.writes: bool = script.writes
+        self.echo = b""
+        self.by_text = False
+        self.issued = 0
+        self.expires: int | None = None
+
+    def prepare(self, echo: bytes, clock: ServerClock, now: float) -> None:
+        """Give it an echo, and its times when it is sent for the first time."""
+        self.echo = echo
+        if self.writes and self.expires is None:
+            self.issued = self.issued or clock.at(now)
+            self.expires = clock.at(self.deadline)
+
+    def renew(self) -> None:
+        """Take the times from another server's clock, unless a copy with these may be run."""
+        if not self.maybe_run:
+            self.issued, self.expires = 0, None
+
+    def sent(self) -> Sequence[Argument]:
+        """Return the words that are sent, once it is prepared."""
+        script = self.script
+        beginning = ("EVAL", script.text) if self.by_text else ("EVALSHA", script.sha)
+        times = (b"%d" % self.issued, b"%d" % (self.expires or 0)) if self.writes else ()
+        count = str(len(self.keys))
+        return tuple(chain(beginning, (count,), self.keys, (self.echo,), times, self.words))

@@ -1,0 +1,367 @@
+"""One connection to one server, shared by all callers.
+
+A call is written by its caller where nothing is under way, and together with those of the same turn
+of the loop where something is; replies resolve the callers' futures as they are read. There is no
+task between a caller and the socket: one runs only while a connection is being made. What is to be
+sent, and what replies mean, :class:`~agentsession.redis._links.pipeline.Pipeline` decides.
+
+A connection on which nothing flows while it owes a reply is given up after a share of the deadline,
+while there is time for another: a server that hangs, or is cut off by the network, breaks none by
+itself. Bytes that come in, or leave, are life. One timer watches all deadlines, and is set anew
+when it fires, and rarely else: one for each call would cost more than the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from redis.exceptions import AuthenticationError, AuthorizationError
+
+from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._links.backlog import Backlog
+from agentsession.redis._links.clock import ServerClock
+from agentsession.redis._links.endpoint import PrimaryAbsentError
+from agentsession.redis._links.link import Link, NotSentError, ServerError
+from agentsession.redis._links.pipeline import NOT_NOW, Pipeline
+from agentsession.redis._links.request import Command, Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from agentsession.redis._links.connection import Connection
+    from agentsession.redis._links.endpoint import Endpoint
+    from agentsession.redis._scripts import Argument, Script
+
+__all__ = ["ServerLink"]
+
+# The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
+# with each connection that is given up, so that a reply may take its time in the end.
+_PATIENCE: Final = 1 / 4
+# Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
+# half by chance, so that the clients of a restarted server do not all come at once.
+_FIRST_DELAY: Final = 0.01
+_LONGEST_DELAY: Final = 1.0
+
+
+def _is_for_good(exc: Exception, *, ever_connected: bool) -> bool:
+    """Tell whether there is no use in trying to connect again.
+
+    A server that was never reached is more likely a wrong address than a failover, and who starts a
+    program with a wrong address should not wait for the deadline to learn it.
+    """
+    if isinstance(exc, ServerError):
+        return exc.code not in NOT_NOW
+    if isinstance(exc, (AuthenticationError, AuthorizationError)):
+        return True
+    return not ever_connected and not isinstance(exc, PrimaryAbsentError)
+
+
+class ServerLink(Link):
+    """A :class:`~agentsession.redis._links.link.Link` to one server. See this module's docstring.
+
+    Args:
+        endpoint: Opens connections.
+        timeout: Seconds that a call may take, retries included.
+        acknowledgement: How far a write must have got before its call returns.
+        backlog: Counts what is under way, also for others that share it.
+        patient: Whether to try again, though the server was never reached.
+        redirect: Takes what a node of a cluster says belongs elsewhere.
+        troubled: Called when the connection is lost, or cannot be made.
+        closed: Awaited when the link has let go of its connection.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float,
+        acknowledgement: Acknowledgement = SERVER_MEMORY,
+        backlog: Backlog | None = None,
+        patient: bool = False,
+        redirect: Callable[[Command, ServerError], None] | None = None,
+        troubled: Callable[[], None] = lambda: None,
+        closed: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._when_closed = closed
+        self._timeout = timeout
+        self._backlog = Backlog() if backlog is None else backlog
+        self._troubled = troubled
+        self._clock = ServerClock()
+        self._pipeline = Pipeline(self._clock, self._done_with, acknowledgement, redirect)
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._flush_due = False
+        self._deadlines: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._seen: tuple[Command | None, int] = (None, 0)
+        self._stalls = 0
+        self._failures = 0
+        self._ever_connected = patient
+        self._idle = asyncio.Event()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "unused" if self._connection is None else "open"
+        return f"<{type(self).__name__} {self._endpoint!r} {state} {self._pipeline!r}>"
+
+    # -- the callers' side
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        deadline: float | None = None,
+    ) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        if deadline is None:
+            deadline = loop.time() + self._timeout
+            if not self._backlog.free:
+                async with self._backlog.place(deadline):
+                    return await self._run(script, keys, args, deadline)
+        return await self._run(script, keys, args, deadline)
+
+    async def _run(
+        self, script: Script, keys: Sequence[str], args: Sequence[Argument], deadline: float
+    ) -> list[Any]:
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        request = Request(script, keys, args, future, deadline)
+        self.submit(request)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                # It will not be sent again; what it holds is given up now, its turn when it comes.
+                self._backlog.shrink(request.size)
+                request.forget()
+            raise
+
+    @property
+    def crowded(self) -> bool:
+        return not self._backlog.free
+
+    @asynccontextmanager
+    async def room(self) -> AsyncGenerator[float]:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        async with self._backlog.place(deadline):
+            yield deadline
+
+    def submit(self, command: Command) -> None:
+        """Take a command that is new.
+
+        Raises:
+            NotSentError: The link is closed.
+        """
+        if self._closed:
+            msg = "the connection is closed"
+            raise NotSentError(msg)
+        self._backlog.enter(command.size)
+        self.take(command)
+
+    def take(self, command: Command) -> None:
+        """Take a command that is counted already, from another link."""
+        lone = self._connection is not None and self._pipeline.idle
+        self._pipeline.submit(command)
+        if lone:
+            self._flush()
+        else:
+            self._schedule_flush()
+        if self._deadlines is None or self._deadlines.when() > command.deadline:
+            # The latter if it has waited for room, and others came before it.
+            self._look_at_deadlines_at(command.deadline)
+
+    def _done_with(self, command: Command) -> None:
+        """Count a command out, and let others in."""
+        self._backlog.leave(command.size)
+        if self._pipeline.idle:
+            self._idle.set()
+
+    # -- what is sent, and received
+
+    def _schedule_flush(self) -> None:
+        if self._connection is None:
+            if self._connecting is None and not self._closed:
+                self._connecting = asyncio.create_task(self._connect(), name="agentsession-redis")
+        elif not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what waits, as far as it can leave."""
+        self._flush_due = False
+        connection, pipeline = self._connection, self._pipeline
+        if connection is None:
+            return
+        now = asyncio.get_running_loop().time()
+        while connection.writable and pipeline.has_something_to_send:
+            data = pipeline.next_bytes(now)
+            if data:
+                connection.send(data)
+        if self._watch is None and pipeline.head is not None:
+            self._look_for_life()
+
+    def _received(self, reply: Any) -> None:
+        self._pipeline.received(reply, asyncio.get_running_loop().time())
+        if self._pipeline.broken is not None:
+            self._failures += 1
+            self._give_up(self._pipeline.broken)
+
+    def _replies_read(self) -> None:
+        """See what the replies have left to do."""
+        if self._pipeline.answered:
+            self._failures = self._stalls = 0
+        if self._pipeline.has_something_to_send:
+            self._schedule_flush()
+        due = self._pipeline.next_put_off
+        if due is not None and (self._deadlines is None or self._deadlines.when() > due):
+            self._look_at_deadlines_at(due)
+
+    # -- connecting
+
+    async def _connect(self) -> None:
+        """Come to a connection, while there is something to send."""
+        try:
+            while self._pipeline.has_something_to_send:
+                if self._failures:
+                    longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures, 10))
+                    await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+                try:
+                    connection, told = await self._endpoint.open(self._timeout)
+                except Exception as exc:  # noqa: BLE001 - finding an address may raise anything
+                    self._not_connected(exc)
+                else:
+                    self._use(connection, told)
+                    return
+        finally:
+            self._connecting = None
+
+    def _use(self, connection: Connection, told: int | None) -> None:
+        connection.on_reply = self._received
+        connection.on_replies_read = self._replies_read
+        connection.on_writable = self._flush
+        connection.on_lost = self._lost
+        self._ever_connected = True
+        if told is not None:
+            self._clock.learn(told, asyncio.get_running_loop().time())
+        self._connection = connection
+        self._flush()
+
+    def _not_connected(self, exc: Exception) -> None:
+        self._failures += 1
+        self._pipeline.unreachable(exc)
+        if _is_for_good(exc, ever_connected=self._ever_connected):
+            self._failures = 0
+            for command in self._pipeline.withdraw():
+                command.fail()
+                self._done_with(command)
+        self._troubled()
+
+    def _lost(self, exc: Exception) -> None:
+        """Go on by another connection, if there is something to send."""
+        self._connection = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._pipeline.lost(exc)
+        if self._pipeline.has_something_to_send:
+            self._schedule_flush()
+            self._troubled()
+
+    def _give_up(self, exc: Exception) -> None:
+        if self._connection is not None:
+            self._connection.close(exc)
+
+    def reconnect(self) -> None:
+        """Give the connection up: the server has another address now."""
+        self._give_up(ConnectionError("the server has another address now"))
+
+    @property
+    def at_a_loss(self) -> bool:
+        """Whether there is something to send and no connection."""
+        return self._connection is None and self._pipeline.has_something_to_send
+
+    def withdraw(self) -> list[Command]:
+        """Give up what is not in flight, for another link to take."""
+        return self._pipeline.withdraw()
+
+    # -- time
+
+    def _look_at_deadlines_at(self, moment: float) -> None:
+        if self._deadlines is not None:
+            self._deadlines.cancel()
+        self._deadlines = asyncio.get_running_loop().call_at(moment, self._look_at_deadlines)
+
+    def _look_at_deadlines(self) -> None:
+        """End what is late, and send again what was put off."""
+        self._deadlines = None
+        now = asyncio.get_running_loop().time()
+        if self._pipeline.expire(now) and not self._has_flowed():
+            # Also if its caller was cancelled: the next one should find a better connection.
+            self._give_up(TimeoutError("no reply in time"))
+        if self._pipeline.has_something_to_send:
+            self._schedule_flush()
+        moment = self._pipeline.next_moment(now)
+        if moment is not None:
+            self._look_at_deadlines_at(moment)
+
+    def _has_flowed(self) -> bool:
+        """Tell whether anything flowed since it was last looked for."""
+        return self._connection is not None and self._connection.progress != self._seen[1]
+
+    def _look_for_life(self) -> None:
+        """Give the connection up if nothing has flowed, and it owes a reply still; or go on.
+
+        It has to be so twice: after a long step of somebody else's, a timer runs before what has
+        come is read.
+        """
+        self._watch = None
+        connection, head = self._connection, self._pipeline.head
+        if connection is None or head is None:
+            self._seen = (None, 0)
+            return
+        seen = (head, connection.progress)
+        if seen == self._seen:
+            self._stalls += 1
+            self._seen = (None, 0)
+            self._give_up(TimeoutError("no reply from the server for a while"))
+            return
+        self._seen = seen
+        half = self._timeout * _PATIENCE * 2**self._stalls / 2
+        self._watch = asyncio.get_running_loop().call_later(half, self._look_for_life)
+
+    # -- the end
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._backlog.close()
+        try:
+            if not self._pipeline.idle:
+                self._idle.clear()
+                with anyio.move_on_after(self._timeout):
+                    await self._idle.wait()
+        finally:
+            # Also if the one who closes is cancelled while waiting.
+            with anyio.CancelScope(shield=True):
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        """End what is still waiting, and the connection."""
+        connecting = self._connecting
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
+        self._pipeline.fail_all()
+        self._give_up(ConnectionError("closed"))
+        if self._deadlines is not None:
+            self._deadlines.cancel()
+            self._deadlines = None
+        if self._when_closed is not None:
+            await self._when_closed()

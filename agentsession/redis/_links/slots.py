@@ -1,0 +1,60 @@
+"""Which node of a cluster owns which slot. Pure; no I/O."""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentsession.redis.addresses import Host
+
+__all__ = ["SlotMap", "redirection", "slot_of"]
+
+_SLOTS: Final = 16_384
+
+
+def slot_of(key: str) -> int:
+    """Return the slot of one of our keys, all of which have a hash tag: what is in the braces."""
+    tag = key[key.index("{") + 1 : key.index("}")]
+    return crc_hqx(tag.encode(), 0) % _SLOTS
+
+
+class SlotMap:
+    """The owners of slots, as far as they are known."""
+
+    def __init__(self) -> None:
+        self._owners: list[Host | None] = [None] * _SLOTS
+        self.hosts: set[Host] = set()
+
+    def owner(self, slot: int) -> Host | None:
+        """Return the node to ask; ``None`` if nobody is known to own the slot."""
+        return self._owners[slot]
+
+    def move(self, slot: int, host: Host) -> None:
+        """Note what a node said of one slot."""
+        self._owners[slot] = host
+        self.hosts.add(host)
+
+    def read(self, reply: Sequence[Any], asked: Host) -> None:
+        """Take over the answer of ``CLUSTER SLOTS``, in which a node may leave out its own name."""
+        owners: list[Host | None] = [None] * _SLOTS
+        hosts: set[Host] = set()
+        for first, last, primary, *replicas in reply:
+            owner = _host(primary, asked)
+            hosts.update((owner, *(_host(replica, asked) for replica in replicas)))
+            owners[first : last + 1] = [owner] * (last + 1 - first)
+        self._owners, self.hosts = owners, hosts
+
+
+def _host(node: Sequence[Any], asked: Host) -> Host:
+    name = (node[0] or b"").decode()
+    return (asked[0] if name in {"", "?"} else name), int(node[1])
+
+
+def redirection(text: str, asked: Host) -> tuple[int, Host]:
+    """Read ``MOVED`` or ``ASK``: the slot, and the node that it names."""
+    _, slot, where = text.split(" ")[:3]
+    name, _, port = where.rpartition(":")
+    return int(slot), (name.strip("[]") or asked[0], int(port))

@@ -1,0 +1,166 @@
+--! keys: session, events, ids, index
+--! write: incarnation, revision, session_id, scopes, keep_events, keep_ids, session_ttl, user_ttl, app_ttl
+-- Adds events to the end of a session's log with their changes to state, or does nothing at all.
+--
+-- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
+-- ARGV   `incarnation` and `revision` are what is expected, or ''; `keep_events` and `keep_ids` the last rank to trim, counted
+--        from the end, or '' without a limit; then for each event: id, time in microseconds, payload, number of changes,
+--        these changes (lib/changes.lua)
+-- Returns {echo, 'ok', now, revision, last position, updated, incarnation, for each event its position, or, if it was stored
+--        before, its position and its payload or false}, {echo, 'late', now}, {echo, 'early', now, when it may be issued},
+--        {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'conflict', now, revision}, {echo, 'foreign', now, version or ''}
+--        or {echo, 'damaged', now}
+--
+-- No copy of a call may do anything once the call is over. A copy that comes after its deadline is late. One of an append
+-- that was carried out is known by the ids of its events, as long as the session lives and remembers them. One that was
+-- issued before the `horizon`, which is when the session was made or the oldest id that it remembers was stored, could be of
+-- another life of the session or of a forgotten event: it is too early, and only whoever sent no copy before asks again.
+--
+-- Redis keeps what a script wrote before an error, so whatever could fail (a key of another type, no memory, no rights) is
+-- touched before the first write, or undone. An out-of-memory error comes at the first write or never.
+--
+-- This script is most of what a busy server does, so it avoids what costs as much as a command: numbers go to commands as
+-- text made once by string.format (Redis would print them with 17 digits), and functions are made only where needed.
+
+local call, format = redis.call, string.format
+
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+if now > deadline then
+  return { echo, 'late', now }
+end
+local user, app
+if scopes ~= '' then
+  if scopes ~= 'a' then
+    user = KEYS[5]
+    call('HLEN', user)
+  end
+  if scopes ~= 'u' then
+    app = KEYS[#KEYS]
+    call('HLEN', app)
+  end
+end
+
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl')
+if meta[1] ~= '1' then
+  if not meta[1] and call('EXISTS', session) == 0 then
+    return { echo, 'missing', now }
+  end
+  return { echo, 'foreign', now, meta[1] or '' }
+end
+if incarnation ~= '' and incarnation ~= meta[2] then
+  return { echo, 'replaced', now }
+end
+local current, before, last = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[5])
+local updated, horizon = tonumber(meta[6]), tonumber(meta[7])
+-- What is no number at all, not a whole one, or negative, was not written by us.
+if not (meta[2] and current and before and last and updated and horizon) or before % 1 ~= 0 or last % 1 ~= 0 or before < 0 then
+  return { echo, 'damaged', now }
+end
+if issued < horizon then
+  return { echo, 'early', now, meta[7] }
+end
+
+local argc = #ARGV
+-- A repeat is answered as the first time was, whatever the revision is by now.
+if revision ~= '' and revision ~= meta[3] then
+  local at = first
+  while at <= argc do
+    if not call('ZSCORE', ids, ARGV[at]) then
+      if tonumber(revision) > current then
+        -- The session may come to this revision, and a copy of this call after it.
+        call('HSET', session, 'horizon', format('%d', now + 1))
+      end
+      return { echo, 'conflict', now, current }
+    end
+    at = at + 4 + 3 * ARGV[at + 3]
+  end
+end
+local top = call('ZREVRANGE', index, '0', '0', 'WITHSCORES')
+
+-- The store's time of a session never stands still or goes back, whatever its clock does.
+local stamp = now
+if stamp <= updated then
+  stamp = updated + 1
+end
+local count, moment, number = before, meta[5], 7
+local reply = { echo, 'ok', now, current, before, updated, meta[2] }
+local new, changing, failure = {}, false, false
+local at = first
+while at <= argc do
+  number = number + 1
+  if call('ZADD', ids, 'NX', format('%d', stamp + #new), ARGV[at]) == 1 then
+    local score = ARGV[at + 1] + 0
+    if score > now then
+      score = now
+    end
+    if score <= last then
+      score = last + 1
+    end
+    new[#new + 1] = at
+    count, last, moment = count + 1, score, format('%d', score)
+    reply[number] = count
+    local added = redis.pcall('ZADD', events, 'NX', moment, ARGV[at + 2])
+    if added ~= 1 then
+      -- Not added means: it is in the log, and its id is lost. It is not this call's to take out.
+      failure = added == 0 and { echo, 'damaged', now } or added
+      redis.pcall('ZREM', ids, ARGV[at])
+      new[#new] = nil
+      break
+    end
+    changing = changing or ARGV[at + 3] ~= '0'
+  else
+    --! uses position
+    local position, rank = position_of(ARGV[at], count, events, ids)
+    reply[number] = { position, rank >= 0 and call('ZRANGE', events, rank, rank)[1] or false }
+  end
+  at = at + 4 + 3 * ARGV[at + 3]
+end
+if failure then
+  for i = 1, #new do
+    redis.pcall('ZREM', ids, ARGV[new[i]])
+    redis.pcall('ZREM', events, ARGV[new[i] + 2])
+  end
+  return failure
+end
+if count == before then
+  if number > 7 then
+    -- A repeat writes too, though nothing new: see lib/once.lua.
+    call('HSET', session, 'v', '1')
+  end
+  return reply
+end
+
+if top[1] ~= session_id then
+  --! uses activity
+  move_to_the_top(index, session_id, now, top)
+end
+if changing then
+  --! uses changes, scope_expiry
+  for i = 1, #new do
+    apply_changes(new[i] + 4, ARGV[new[i] + 3] + 0, session, user, app)
+  end
+  if user then
+    move_scope_expiry(user, tonumber(user_ttl))
+  end
+  if app then
+    move_scope_expiry(app, tonumber(app_ttl))
+  end
+end
+
+reply[4], reply[5], reply[6] = current + 1, count, stamp + #new - 1
+call('HSET', session, 'revision', format('%d', reply[4]), 'count', format('%d', count), 'last', moment,
+  'updated', format('%d', reply[6]))
+
+if keep_events ~= '' and count >= -keep_events then
+  call('ZREMRANGEBYRANK', events, '0', keep_events)
+  -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
+  if count >= -keep_ids and (count % 64 == 0 or #new > 1) and call('ZREMRANGEBYRANK', ids, '0', keep_ids) > 0 then
+    call('HSET', session, 'horizon', call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2])
+  end
+end
+if session_ttl ~= '0' or meta[8] then
+  --! uses session_expiry
+  move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8])
+end
+return reply

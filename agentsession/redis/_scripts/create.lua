@@ -1,0 +1,101 @@
+--! keys: session, events, ids, index, user, calls
+--! write: id, session_id, take, session_ttl, user_ttl, app_ttl, refresh, after, since, last, most, harmless
+--! uses once, activity, session_expiry, scope_expiry, changes, events, snapshot
+-- Makes a session, or takes one that is there.
+--
+-- KEYS   then app state (absent where it lives on another node)
+-- ARGV   `id` is the call's, and the incarnation of a session that it makes; `take` is '1' to take a session that is there,
+--        `refresh` is '1' to move expiry when one is taken; `after` to `harmless` are the window of its events
+--        (lib/snapshot.lua, lib/events.lua); then the changes
+-- Returns {echo, 'created', now, snapshot, oldest ids of the index or none} also if this call made it before,
+--        {echo, 'found', now, snapshot}, {echo, 'exists', now}, {echo, 'gone', now} if this call made it, or took it, and
+--        somebody has deleted it since, {echo, 'late', now}, {echo, 'large', now, number of events, bytes or more} or
+--        {echo, 'foreign', now, version or ''}
+--
+-- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
+-- have expired (prune.lua): so that the index of a user who never lists stays as small as it should.
+
+local call, app = redis.call, KEYS[7]
+local ttl = tonumber(session_ttl)
+
+local function read()
+  return snapshot(session, events, user, app, tonumber(after), since, last, tonumber(most), tonumber(harmless))
+end
+
+local known, now = standing(calls, id, deadline)
+if known == 'late' then
+  return { echo, 'late', now }
+elseif known == 'refused' and take ~= '1' then
+  return { echo, 'exists', now }
+end
+
+if call('EXISTS', session) == 1 then
+  local meta = call('HMGET', session, 'v', 'incarnation', 'ttl')
+  if meta[1] ~= '1' then
+    return { echo, 'foreign', now, meta[1] or '' }
+  end
+  local own = meta[2] == id
+  if not own and known == 'ran' then
+    return { echo, 'gone', now }
+  elseif not own and not known then
+    remember_refused(calls, id, deadline, now)
+  end
+  if not own and take ~= '1' then
+    return { echo, 'exists', now }
+  end
+  local view, count, size = read()
+  if not view then
+    return { echo, 'large', now, count, size }
+  end
+  if not own and refresh == '1' then
+    move_session_expiry(session, events, ids, index, ttl, meta[3])
+    move_scope_expiry(user, tonumber(user_ttl))
+    if app then
+      move_scope_expiry(app, tonumber(app_ttl))
+    end
+  end
+  return { echo, own and 'created' or 'found', now, view, {} }
+end
+if known then
+  return { echo, 'gone', now }
+end
+
+-- These fail before anything is written if they hold another type of data.
+local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+call('HLEN', user)
+if app then
+  call('HLEN', app)
+end
+remember(calls, id, deadline, now)
+move_to_the_top(index, session_id, now, top)
+-- Left over if the server evicted the session's hash alone; a new session must not inherit them.
+call('UNLINK', events, ids)
+local present = string.format('%d', now)
+call('HSET', session, 'v', 1, 'incarnation', id, 'created', present, 'updated', present, 'horizon', present,
+  'revision', 1, 'count', 0, 'last', 0)
+
+local changed_user, changed_app = false, false
+for i = first, #ARGV, 3 do
+  local scope = string.lower(ARGV[i])
+  changed_user = changed_user or scope == 'u'
+  changed_app = changed_app or scope == 'a'
+end
+apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
+if changed_user then
+  move_scope_expiry(user, tonumber(user_ttl))
+end
+if changed_app then
+  move_scope_expiry(app, tonumber(app_ttl))
+end
+
+local oldest = {}
+if ttl > 0 then
+  move_session_expiry(session, events, ids, index, ttl, false)
+  if call('ZCARD', index) % 64 == 0 then
+    oldest = call('ZRANGE', index, 0, 127)
+  end
+else
+  -- This session lives for ever, so the index does, whatever another configuration had set.
+  call('PERSIST', index)
+end
+return { echo, 'created', now, read(), oldest }

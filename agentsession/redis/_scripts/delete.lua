@@ -1,0 +1,29 @@
+--! keys: index, calls
+--! write: id, incarnation
+--! uses once, index_expiry
+-- Deletes sessions, each with all that belongs to it. An index without entries is gone by itself.
+--
+-- KEYS   then all keys to delete; the first of them is the session if an incarnation is expected
+-- ARGV   `incarnation` is that of the session to delete, or ''; then the ids to take out of the index
+-- Returns {echo, 'ok', now} or {echo, 'late', now}
+
+local call = redis.call
+local known, now = standing(calls, id, deadline)
+if known then
+  return { echo, known == 'late' and 'late' or 'ok', now }
+end
+call('ZCARD', index) -- fails before anything is deleted if it holds another type of data
+call('ZREM', calls, id) -- a first write that needs no memory: a full server must delete, so that it can be freed
+if incarnation == '' or call('HGET', KEYS[3], 'incarnation') == incarnation then
+  for i = 3, #KEYS do
+    call('UNLINK', KEYS[i])
+  end
+  for i = first, #ARGV do
+    call('ZREM', index, ARGV[i])
+  end
+  if #ARGV >= first then
+    move_index_expiry(index, KEYS[3], 0)
+  end
+end
+remember(calls, id, deadline, now)
+return { echo, 'ok', now }

@@ -1,0 +1,68 @@
+--! keys: session, events, ids, index, calls
+--! write: id, incarnation, session_id, scopes, session_ttl, user_ttl, app_ttl
+--! uses once, activity, changes, scope_expiry, session_expiry
+-- Changes the state of a session, and of its user and its application, without an event.
+--
+-- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
+-- ARGV   then the changes (lib/changes.lua)
+--        nothing is written if there are none
+-- Returns {echo, 'ok', now, revision, last position, updated, incarnation}, {echo, 'late', now}, {echo, 'missing', now},
+--        {echo, 'replaced', now}, {echo, 'foreign', now, version or ''} or {echo, 'damaged', now}
+
+local call, format = redis.call, string.format
+local known, now = standing(calls, id, deadline)
+if known == 'late' then
+  return { echo, 'late', now }
+elseif known == 'refused' then
+  return { echo, 'missing', now }
+end
+local user, app
+if string.find(scopes, 'u') then
+  user = KEYS[6]
+  call('HLEN', user)
+end
+if string.find(scopes, 'a') then
+  app = KEYS[#KEYS]
+  call('HLEN', app)
+end
+
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'created', 'ttl')
+local refusal
+if meta[1] ~= '1' then
+  if meta[1] or call('EXISTS', session) == 1 then
+    return { echo, 'foreign', now, meta[1] or '' }
+  end
+  refusal = 'missing'
+elseif incarnation ~= '' and incarnation ~= meta[2] then
+  refusal = 'replaced'
+end
+if refusal then
+  if not known then
+    remember_refused(calls, id, deadline, now)
+  end
+  return { echo, refusal, now }
+end
+local revision, count, updated = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[6])
+if not (meta[2] and revision and count and tonumber(meta[5]) and updated and tonumber(meta[7])) or count % 1 ~= 0 or count < 0 then
+  return { echo, 'damaged', now }
+end
+if known == 'ran' or #ARGV < first then
+  return { echo, 'ok', now, revision, count, updated, meta[2] }
+end
+
+local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+remember(calls, id, deadline, now)
+if top[1] ~= session_id then
+  move_to_the_top(index, session_id, now, top)
+end
+apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
+if user then
+  move_scope_expiry(user, tonumber(user_ttl))
+end
+if app then
+  move_scope_expiry(app, tonumber(app_ttl))
+end
+updated = math.max(now, updated + 1)
+call('HSET', session, 'revision', format('%d', revision + 1), 'updated', format('%d', updated))
+move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8])
+return { echo, 'ok', now, revision + 1, count, updated, meta[2] }
