@@ -18,8 +18,8 @@ Rules for every operation:
   moment no operation finds them.
 - A session that is deleted, or expires, and is made anew under its id is another session: another
   *incarnation*. An operation that expects one incarnation does nothing to any other.
-- Points in time are microseconds since the epoch on the backend's own clock. They tell neither
-  sessions nor events apart, and order neither: clocks stand still and go back.
+- Points in time are microseconds since the epoch on the backend's own clock. They tell no two
+  sessions apart, since clocks stand still and go back.
 
 ``agentsession.testing`` has a check for each sentence; a backend that passes them is a backend.
 """

@@ -73,8 +73,8 @@ class SessionNotFoundError(AgentSessionError, LookupError):
     def __str__(self) -> str:
         if self.replaced:
             return (
-                f"{described(self.key)}: deleted, or expired, and made anew since it was read; nothing of "
-                "the new session was read or changed. Load it again with get_session()"
+                f"{described(self.key)}: it was deleted, or has expired, and was made anew since "
+                "it was read; nothing of the new one was read or changed. Load it again"
             )
         return (
             f"{described(self.key)}: not found; it was never created, was deleted or has expired. "
