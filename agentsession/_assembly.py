@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentsession._log import decode_events
+import msgspec
+
+from agentsession._log import decode_event, decode_events
 from agentsession.clock import from_microseconds
 from agentsession.sessions import Session, SessionKey
 from agentsession.state import (
@@ -21,7 +23,7 @@ from agentsession.state import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentsession.backend import Receipt, Snapshot
+    from agentsession.backend import Entry, Receipt, Snapshot
     from agentsession.events import Event
 
 
@@ -43,6 +45,7 @@ def assemble(key: SessionKey, snapshot: Snapshot) -> Session:
         updated_at=from_microseconds(snapshot.updated),
         revision=snapshot.revision,
         last_seq=snapshot.last_seq,
+        incarnation=snapshot.incarnation,
     )
 
 
@@ -56,39 +59,66 @@ def apply_temporary(session: Session, state: Mapping[str, Any]) -> None:
                 session.state[name] = value
 
 
+def as_stored(
+    key: SessionKey, receipt: Receipt, entries: Sequence[Entry], events: Sequence[Event]
+) -> list[Event]:
+    """Give appended events their positions, and in place of a repeat the event that is stored.
+
+    A repeat of what the log does not hold any more stays as it was given.
+
+    Raises:
+        CodecError: What is stored under a repeated id is unreadable.
+    """
+    stored = [
+        msgspec.structs.replace(event, seq=seq)
+        for event, seq in zip(events, receipt.seqs, strict=True)
+    ]
+    for index, payload in receipt.repeats.items():
+        if payload and payload != entries[index].payload:
+            stored[index] = decode_event(key, payload, receipt.seqs[index])
+    return stored
+
+
+def stands(receipt: Receipt, index: int, entry: Entry) -> bool:
+    """Tell whether an entry is stored as it was given, be it by an earlier call."""
+    return receipt.repeats.get(index, entry.payload) == entry.payload
+
+
 def apply_appended(
-    session: Session, receipt: Receipt, stored: Sequence[Event], changes: Sequence[Changes]
+    session: Session, receipt: Receipt, entries: Sequence[Entry], stored: Sequence[Event]
 ) -> bool:
     """Apply one's own append to a session that one holds; tell whether that is all it lacks.
 
-    It is not if others have written since, which the revision and the positions show, or if the
-    session that one holds was deleted and made anew.
+    It is not if others have written since, which the revision and the positions show.
     """
-    if session.created_at != from_microseconds(receipt.created):
-        return False
-    new = [event for event in stored if event.seq > session.last_seq]
-    if not new and receipt.revision <= session.revision:
+    if receipt.revision <= session.revision:
         return True
     if (
         receipt.revision != session.revision + 1
-        or receipt.last_seq != session.last_seq + len(new)
-        or len(new) != len(changes)
+        or receipt.last_seq != session.last_seq + len(stored)
+        or (receipt.repeats and not _is_retry(session, receipt, entries))
     ):
         return False
-    session.events.extend(new)
-    for change in changes:
-        _fold(session.state, change)
+    session.events.extend(stored)
+    for entry in entries:
+        _fold(session.state, entry.changes)
     session.revision, session.last_seq = receipt.revision, receipt.last_seq
     session.updated_at = from_microseconds(receipt.updated)
     return True
 
 
+def _is_retry(session: Session, receipt: Receipt, entries: Sequence[Entry]) -> bool:
+    """Tell whether the last write was this very append, repeated since its answer was lost."""
+    return list(receipt.seqs) == list(range(session.last_seq + 1, receipt.last_seq + 1)) and all(
+        stands(receipt, index, entry) for index, entry in enumerate(entries)
+    )
+
+
 def apply_fresh(session: Session, fresh: Session) -> None:
     """Bring a session that one holds to the state of one read later, with the events it lacks."""
-    if fresh.created_at != session.created_at:
-        session.events.clear()
-        session.created_at, session.revision, session.last_seq = fresh.created_at, 0, 0
-    if fresh.revision <= session.revision:
+    if session.incarnation not in ("", fresh.incarnation):
+        return  # Deleted and made anew while this was read: the next write will say so.
+    if fresh.revision < session.revision:
         return  # Another task brought the same object further while this one was reading.
     session.events.extend(event for event in fresh.events if event.seq > session.last_seq)
     temporary = {name: value for name, value in session.state.items() if is_temporary(name)}

@@ -12,7 +12,7 @@ from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeErro
 from agentsession.events import Event
 
 if TYPE_CHECKING:
-    from agentsession.backend import Backend, EventSlice, ReadLimit
+    from agentsession.backend import Backend, EventSlice, Expected, ReadLimit
     from agentsession.sessions import SessionKey
 
 # How many events one read of a filtered page looks at: enough that a sparse filter needs few reads,
@@ -77,10 +77,15 @@ def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) ->
         return codec.decode_events(payloads, first_seq)
     except ValueError:
         # One by one, which tells which it is; or none, if only their run was nested too deep.
-        return [_decoded(key, payload, seq) for seq, payload in enumerate(payloads, first_seq)]
+        return [decode_event(key, payload, seq) for seq, payload in enumerate(payloads, first_seq)]
 
 
-def _decoded(key: SessionKey, payload: bytes, seq: int) -> Event:
+def decode_event(key: SessionKey, payload: bytes, seq: int) -> Event:
+    """Decode one event of a log.
+
+    Raises:
+        CodecError: It is unreadable; the error names the session and the position.
+    """
     try:
         return codec.decode_event(payload, seq)
     except ValueError as exc:
@@ -95,15 +100,22 @@ class LogReader:
         key: The session.
         wanted: The filter; ``None`` if every event passes.
         read_limit: How much the whole may return.
+        expected: Which session it must be.
     """
 
     def __init__(
-        self, backend: Backend, key: SessionKey, wanted: Filter | None, read_limit: ReadLimit | None
+        self,
+        backend: Backend,
+        key: SessionKey,
+        wanted: Filter | None,
+        read_limit: ReadLimit | None,
+        expected: Expected,
     ) -> None:
         self._backend = backend
         self._key = key
         self._wanted = wanted
         self._read_limit = read_limit
+        self._expected = expected
         self._taken: list[bytes] = []
 
     async def page(
@@ -126,6 +138,7 @@ class LogReader:
                     limit=stride,
                     newest_first=newest_first,
                     read_limit=self._read_limit,
+                    expected=self._expected,
                 )
             except ReadTooLargeError:
                 if self._wanted is None or stride == 1:
@@ -143,12 +156,30 @@ class LogReader:
             else:
                 after_seq = found.first_seq + stride - 1
 
-    async def around(self, seq: int, *, limit: int) -> list[Event]:
+    async def around(self, anchor: int | str, *, limit: int) -> list[Event]:
         """Read up to *limit* events around one, which is there whether it passes or not.
 
+        Args:
+            anchor: Its position, or its id.
+            limit: The most events to return.
+
         Returns:
-            The events in the order of the log; none if the log does not hold the one at *seq*.
+            The events in the order of the log.
+
+        Raises:
+            EventNotFoundError: The log does not hold that event.
         """
+        if isinstance(anchor, str):
+            seq = await self._backend.locate(self._key, anchor, expected=self._expected) or 0
+        else:
+            seq = anchor = natural("around", anchor)
+        events = await self._around(seq, limit) if seq else []
+        if not any(event.seq == seq and anchor in (seq, event.id) for event in events):
+            raise EventNotFoundError(self._key, anchor)
+        return events
+
+    async def _around(self, seq: int, limit: int) -> list[Event]:
+        """Read the events around a position; none if the log does not hold the one at it."""
         alone = await self._backend.read(
             self._key,
             after_seq=seq - 1,
@@ -156,6 +187,7 @@ class LogReader:
             limit=1,
             newest_first=False,
             read_limit=self._read_limit,
+            expected=self._expected,
         )
         anchor = decode_events(self._key, alone.events, alone.first_seq)
         if not anchor:
@@ -186,21 +218,3 @@ class LogReader:
         if self._read_limit is not None:
             self._taken += taken
             self._read_limit.check(self._key, self._taken)
-
-
-async def read_around(
-    backend: Backend, key: SessionKey, around: int | str, limit: int, reader: LogReader
-) -> list[Event]:
-    """Read a window of events around one that is named by its position or its id.
-
-    Raises:
-        EventNotFoundError: The log does not hold the event.
-    """
-    if isinstance(around, str):
-        seq = await backend.locate(key, around) or 0
-    else:
-        seq = around = natural("around", around)
-    events = await reader.around(seq, limit=limit) if seq else []
-    if not any(event.seq == seq and around in (seq, event.id) for event in events):
-        raise EventNotFoundError(key, around)
-    return events

@@ -16,7 +16,10 @@ Rules for every operation:
 - A session, application state and user state each expire when their time to live
   (:class:`Retention`) has passed since the last write to them, as a whole and at once: from that
   moment no operation finds them.
-- Points in time are microseconds since the epoch on the backend's own clock.
+- A session that is deleted, or expires, and is made anew under its id is another session: another
+  *incarnation*. An operation that expects one incarnation does nothing to any other.
+- Points in time are microseconds since the epoch on the backend's own clock. They tell no two
+  sessions apart, since clocks stand still and go back.
 
 ``agentsession.testing`` has a check for each sentence; a backend that passes them is a backend.
 """
@@ -24,7 +27,8 @@ Rules for every operation:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -39,12 +43,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_EVENTS",
+    "ANYTHING",
     "NO_EVENTS",
+    "NO_REPEATS",
     "REMEMBERED_IDS",
     "SMALLEST_EVENT",
     "Backend",
     "Entry",
     "EventSlice",
+    "Expected",
     "Position",
     "ReadLimit",
     "Receipt",
@@ -84,6 +91,24 @@ class Entry(Struct, frozen=True):
     time: int
     payload: bytes
     changes: Changes = NO_CHANGES
+
+
+class Expected(Struct, frozen=True):
+    """What a caller takes for granted of a session; where it is not so, an operation does nothing.
+
+    Attributes:
+        incarnation: The session is this one, by its :attr:`Snapshot.incarnation`, and not a later
+            one of its id; ``""`` for any.
+        revision: Nobody has written to it since this revision; ``None`` for any. Only appends look
+            at it.
+    """
+
+    incarnation: str = ""
+    revision: int | None = None
+
+
+ANYTHING: Final = Expected()
+"""Whatever session has the id, however far it is."""
 
 
 class ReadLimit(Struct, frozen=True):
@@ -141,6 +166,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     Attributes:
         session_id: The session's id.
+        incarnation: Tells the session from every other one that ever had its id; not empty. The
+            backend gives it when the session is made, from random bits, and it never changes.
         created: When it was created.
         updated: When it was last written to.
         revision: Counts the writes to it, from 1 for its creation.
@@ -153,6 +180,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """
 
     session_id: str
+    incarnation: str
     created: int
     updated: int
     revision: int
@@ -164,6 +192,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     first_seq: int = 0
 
 
+NO_REPEATS: Final[Mapping[int, bytes]] = MappingProxyType({})
+"""What nearly every write repeats: nothing."""
+
+
 class Receipt(Struct, frozen=True):
     """What a write to a session did.
 
@@ -172,14 +204,18 @@ class Receipt(Struct, frozen=True):
         revision: The session's revision now.
         last_seq: The position of its newest event now.
         updated: When it was last written to.
-        created: When it was created; tells it from a later session of the same id.
+        incarnation: Which session was written to; see :class:`Snapshot`.
+        repeats: The index of each entry that had been stored before, by an earlier call or earlier
+            in this one, and the payload that was stored then; ``b""`` if the limit had trimmed that
+            event before this call, and only its id was remembered.
     """
 
     seqs: Sequence[int]
     revision: int
     last_seq: int
     updated: int
-    created: int
+    incarnation: str
+    repeats: Mapping[int, bytes] = NO_REPEATS
 
 
 class EventSlice(Struct, frozen=True):
@@ -235,8 +271,8 @@ class Backend(ABC):
         Args:
             key: The session, with an id.
             changes: The first state, and changes to the other scopes.
-            token: Unique to this call. A repeat with the same token finds its own session, and
-                succeeds.
+            token: Unique to this call, from random bits, so that it may serve as the session's
+                incarnation. A repeat with the same token finds its own session, and succeeds.
 
         Raises:
             SessionExistsError: The session exists; nothing was changed in any scope.
@@ -278,8 +314,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def delete(self, key: SessionKey) -> None:
-        """Delete the session, its log and its place in the list; an absent one is no error."""
+    async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
+        """Delete the session, its log and its place in the list; an absent one is no error.
+
+        Nor is another incarnation than the expected one, which is left alone: what the caller
+        meant is gone.
+        """
 
     @abstractmethod
     async def delete_user(self, user: UserKey) -> None:
@@ -287,18 +327,21 @@ class Backend(ABC):
 
     @abstractmethod
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
         """Add entries to the end of the log and apply their changes to state; all of it or nothing.
 
         An entry whose id is in the log, or among the last :data:`REMEMBERED_IDS` trimmed from it,
-        was stored before: it adds nothing and changes nothing. If all were stored before, nothing
-        changes at all, whatever *expected_revision* says. Otherwise the revision grows by one,
-        every expiry of the session moves, and the oldest events beyond ``event_limit`` leave.
+        was stored before, and so was one whose id came earlier in *entries*: whatever its content,
+        it adds nothing and changes nothing, and the receipt tells what is stored. If all were
+        stored before, nothing changes at all, whatever revision is expected. Otherwise the revision
+        grows by one, every expiry of the session moves, and the oldest events beyond
+        ``event_limit`` leave.
 
         Raises:
-            SessionNotFoundError: The session does not exist; nothing was written.
-            RevisionConflictError: Its revision is not *expected_revision*; nothing was written.
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one; nothing was written.
+            RevisionConflictError: Its revision is not the expected one; nothing was written.
         """
 
     @abstractmethod
@@ -311,6 +354,7 @@ class Backend(ABC):
         limit: int,
         newest_first: bool,
         read_limit: ReadLimit | None = None,
+        expected: Expected = ANYTHING,
     ) -> EventSlice:
         """Return up to *limit* events between two positions, both exclusive.
 
@@ -318,29 +362,36 @@ class Backend(ABC):
         in the log's order. The cost grows with *limit*, not with the log.
 
         Raises:
-            SessionNotFoundError: The session does not exist.
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one; nothing was returned, and nothing changed.
             ReadTooLargeError: The events are more than *read_limit*; nothing was returned.
         """
 
     @abstractmethod
-    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+    async def locate(
+        self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
+    ) -> int | None:
         """Return the position of a stored event, or ``None`` if the log does not hold it now.
 
         Never counts as a read for ``refresh_on_read``; reading the event does.
 
         Raises:
-            SessionNotFoundError: The session does not exist.
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one.
         """
 
     @abstractmethod
-    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
+    async def update_state(
+        self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
+    ) -> Receipt:
         """Apply changes to state without an event.
 
         The revision grows by one and every expiry of the session moves; without any changes
         nothing happens.
 
         Raises:
-            SessionNotFoundError: The session does not exist; no scope was changed.
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one; no scope was changed.
         """
 
     @abstractmethod

@@ -3,7 +3,7 @@
 ::
 
     AgentSessionError
-    ├── SessionNotFoundError (LookupError)   no such session: never made, deleted, or expired
+    ├── SessionNotFoundError (LookupError)   no such session: never made, deleted, expired, replaced
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
     ├── RevisionConflictError                another writer came first; nothing was stored
@@ -61,13 +61,21 @@ class SessionNotFoundError(AgentSessionError, LookupError):
 
     Attributes:
         key: The session that was asked for.
+        replaced: Whether another session has its id now: the one that was meant was deleted, or
+            has expired, and was made anew since it was read.
     """
 
-    def __init__(self, key: SessionKey) -> None:
-        super().__init__(key)
+    def __init__(self, key: SessionKey, replaced: bool = False) -> None:  # noqa: FBT001, FBT002 - errors are pickled by their positional arguments
+        super().__init__(key, replaced)
         self.key = key
+        self.replaced = replaced
 
     def __str__(self) -> str:
+        if self.replaced:
+            return (
+                f"{described(self.key)}: it was deleted, or has expired, and was made anew since "
+                "it was read; nothing of the new one was read or changed. Load it again"
+            )
         return (
             f"{described(self.key)}: not found; it was never created, was deleted or has expired. "
             "get_or_create_session() makes it"

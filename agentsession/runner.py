@@ -288,7 +288,7 @@ class Runner:
             raise
         changes = state.take_changes()
         if changes:
-            await self._service.update_session_state(key, changes)
+            await self._service.update_session_state(session, changes)
 
     async def _keep(self, context: AgentContext, event: Event) -> Event:
         """Append a whole event, with the turn's id and the state that the agent changed."""

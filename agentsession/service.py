@@ -26,11 +26,26 @@ from agentsession._arguments import (
     optional_natural,
     window,
 )
-from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
-from agentsession._log import ContentType, LogReader, event_filter, read_around
+from agentsession._assembly import (
+    apply_appended,
+    apply_fresh,
+    apply_temporary,
+    as_stored,
+    assemble,
+    stands,
+)
+from agentsession._log import ContentType, LogReader, event_filter
 from agentsession._wording import brief, described, described_app
-from agentsession.backend import SMALLEST_EVENT, Backend, Entry, ReadLimit, Window
-from agentsession.clock import from_microseconds, to_microseconds
+from agentsession.backend import (
+    ANYTHING,
+    SMALLEST_EVENT,
+    Backend,
+    Entry,
+    Expected,
+    ReadLimit,
+    Window,
+)
+from agentsession.clock import to_microseconds
 from agentsession.codec import prepare_event
 from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
@@ -275,12 +290,15 @@ class SessionService:
             next_cursor=None if found.next is None else encode_cursor(found.next),
         )
 
-    async def delete_session(self, key: SessionKey) -> None:
+    async def delete_session(self, session_or_key: Session | SessionKey) -> None:
         """Delete a session with its events and its state; an absent one is no error.
 
-        The state of the application and of the user stays.
+        The state of the application and of the user stays. Of a :class:`~agentsession.Session` the
+        very session is deleted that it was read from: one that was made anew since stays, and that
+        is no error either.
         """
-        await self._backend.delete(self._existing(key))
+        key, expected = self._target(session_or_key)
+        await self._backend.delete(key, expected=expected)
 
     async def delete_user(self, user_key: UserKey) -> None:
         """Erase a user: every session with its events, and the user's state.
@@ -303,38 +321,42 @@ class SessionService:
     ) -> Event:
         """Add an event to the end of a session's log and apply its ``state_delta``, in one step.
 
-        An event whose id is in the log already is a repeat: it stores nothing, and returns the
-        position of the first. (The id of an event that the limit has trimmed is remembered for
-        1,000 events more.) A partial event is returned as it is and never stored.
+        An event whose id is in the log already is a repeat: it stores nothing, whatever its
+        content, and the answer is the event that is stored. (The id of an event that the limit has
+        trimmed is remembered for 1,000 events more.) A partial event is returned as it is and never
+        stored.
 
         Args:
-            session_or_key: The session. A :class:`~agentsession.Session` is brought up to date:
-                with this event, and with what others have written since it was read.
+            session_or_key: The session. A :class:`~agentsession.Session` must be of the session
+                that is stored, not of one that was deleted and made anew since; it is brought up to
+                date, as its class says. ``temp:`` names of the event's ``state_delta`` are set in
+                it if the event is stored as it was given, be it by an earlier call.
             event: The event.
-            expected_revision: Store only if the session's revision is still this one.
+            expected_revision: Store only if the session's revision is still this one. A repeat is
+                answered in any case.
 
         Returns:
-            The event as readers get it, with its ``seq``.
+            The event as it is stored, with its ``seq``: for a repeat the first one. Only if the
+            limit has trimmed that one, it is the given event with the position of the first.
 
         Raises:
-            SessionNotFoundError: The session does not exist, was deleted, or has expired; nothing
-                was stored.
+            SessionNotFoundError: The session does not exist, was deleted, or has expired, or was
+                made anew since the Session was read; nothing was stored.
             RevisionConflictError: The revision is another one; nothing was stored.
             EventTooLargeError: The event is over ``max_event_size``; nothing was stored.
             StateValueError: A value cannot be stored; nothing was stored.
             TypeError: *event* is no event.
             ValueError: A field of the event is wrong: a naive timestamp, an empty author.
         """
-        session, key = self._target(session_or_key)
-        expected = optional_natural("expected_revision", expected_revision)
+        key, expected = self._target(session_or_key, expected_revision)
         if _is_partial(event):
             return event
         entry, prepared = self._prepare(key, event)
-        receipt = await self._backend.append(key, (entry,), expected_revision=expected)
-        stored = msgspec.structs.replace(prepared, seq=receipt.seqs[0])
-        if session is not None:
-            await self._update(session, receipt, [stored], [entry.changes], [event])
-        return stored
+        receipt = await self._backend.append(key, (entry,), expected=expected)
+        stored = as_stored(key, receipt, (entry,), (prepared,))
+        if isinstance(session_or_key, Session):
+            await self._update(session_or_key, receipt, (entry,), stored, (event,))
+        return stored[0]
 
     async def append_events(
         self,
@@ -345,7 +367,8 @@ class SessionService:
     ) -> list[Event]:
         """Add several events in one step: all of them, in this order, or none.
 
-        As :meth:`append_event` otherwise. The revision grows by one for the batch.
+        As :meth:`append_event` otherwise. The revision grows by one for the batch, if any of it is
+        new. An id that comes twice is a repeat of its first event.
 
         Args:
             session_or_key: The session; brought up to date if it is a
@@ -354,10 +377,9 @@ class SessionService:
             expected_revision: Store only if the session's revision is still this one.
 
         Returns:
-            The events as readers get them, with their ``seq``; partial ones as they were.
+            The events as they are stored, with their ``seq``; partial ones as they were.
         """
-        session, key = self._target(session_or_key)
-        expected = optional_natural("expected_revision", expected_revision)
+        key, expected = self._target(session_or_key, expected_revision)
         given = check_batch(events, _MAX_BATCH)
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
@@ -366,20 +388,16 @@ class SessionService:
         entries = [entry for entry, _ in pairs]
         names = sum(len(event.state_delta) for event in whole)
         check_write([entry.payload for entry in entries], names, self._max_event_size)
-        receipt = await self._backend.append(key, entries, expected_revision=expected)
-        stored = [
-            msgspec.structs.replace(event, seq=seq)
-            for (_, event), seq in zip(pairs, receipt.seqs, strict=True)
-        ]
-        if session is not None:
-            changes = [entry.changes for entry in entries]
-            await self._update(session, receipt, stored, changes, whole)
+        receipt = await self._backend.append(key, entries, expected=expected)
+        stored = as_stored(key, receipt, entries, [event for _, event in pairs])
+        if isinstance(session_or_key, Session):
+            await self._update(session_or_key, receipt, entries, stored, whole)
         in_order = iter(stored)
         return [event if event.partial else next(in_order) for event in given]
 
     async def get_events(
         self,
-        key: SessionKey,
+        session_or_key: Session | SessionKey,
         *,
         after_seq: int = 0,
         before_seq: int | None = None,
@@ -397,7 +415,9 @@ class SessionService:
         fill the page.
 
         Args:
-            key: The session.
+            session_or_key: The session. A :class:`~agentsession.Session` must be of the session
+                that is stored, since positions that were read from one mean nothing in another; it
+                does not change.
             after_seq: Only events after this position.
             before_seq: Only events before this position.
             limit: The most events to return, from 1 to 1,000.
@@ -410,19 +430,20 @@ class SessionService:
                 neither *after_seq* nor *before_seq*.
 
         Raises:
-            SessionNotFoundError: The session does not exist or has expired.
+            SessionNotFoundError: The session does not exist or has expired, or was made anew since
+                the Session was read.
             EventNotFoundError: The log does not hold the event of *around*.
             ReadTooLargeError: The events are over ``max_read_size``; what a filter leaves out does
                 not count.
             TypeError: An argument has the wrong type.
             ValueError: An argument is out of its range, or *around* is combined with a position.
         """
-        key = self._existing(key)
+        key, expected = self._target(session_or_key)
         after_seq = natural("after_seq", after_seq)
         at_most("limit", limit, _MAX_PAGE)
         before_seq = optional_natural("before_seq", before_seq)
         wanted = event_filter(author, branch, content_type)
-        reader = LogReader(self._backend, key, wanted, self._read_limit)
+        reader = LogReader(self._backend, key, wanted, self._read_limit, expected)
         if around is None:
             return await reader.page(
                 after_seq=after_seq, before_seq=before_seq, limit=limit, newest_first=newest_first
@@ -430,23 +451,27 @@ class SessionService:
         if after_seq or before_seq is not None:
             msg = "around gives its own positions; it goes with neither after_seq nor before_seq"
             raise ValueError(msg)
-        found = await read_around(self._backend, key, around, limit, reader)
+        found = await reader.around(around, limit=limit)
         return found[::-1] if newest_first else found
 
     # -- state
 
-    async def update_session_state(self, key: SessionKey, state: Mapping[str, Any]) -> None:
+    async def update_session_state(
+        self, session_or_key: Session | SessionKey, state: Mapping[str, Any]
+    ) -> None:
         """Merge these names into a session's state, in one step and without an event.
 
         Names with the prefixes ``app:`` and ``user:`` go to those scopes, ``temp:`` names nowhere;
-        :data:`agentsession.state.DELETE` as a value deletes the name.
+        :data:`agentsession.state.DELETE` as a value deletes the name. A
+        :class:`~agentsession.Session` must be of the session that is stored; it does not change.
 
         Raises:
-            SessionNotFoundError: The session does not exist; nothing was stored in any scope.
+            SessionNotFoundError: The session does not exist, or was made anew since the Session was
+                read; nothing was stored in any scope.
             StateValueError: A value cannot be stored; nothing was stored.
         """
-        key = self._existing(key)
-        await self._backend.update_state(key, self._changes(state))
+        key, expected = self._target(session_or_key)
+        await self._backend.update_state(key, self._changes(state), expected=expected)
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.
@@ -494,13 +519,13 @@ class SessionService:
         """Delete one name of a user's state; an absent one is no error."""
         await self.update_user_state(user_key, {key: DELETE})
 
-    async def delete_session_state(self, key: SessionKey, name: str) -> None:
+    async def delete_session_state(self, session_or_key: Session | SessionKey, name: str) -> None:
         """Delete one name of a session's merged state; an absent name is no error.
 
         Raises:
-            SessionNotFoundError: The session does not exist.
+            SessionNotFoundError: As for :meth:`update_session_state`.
         """
-        await self.update_session_state(key, {name: DELETE})
+        await self.update_session_state(session_or_key, {name: DELETE})
 
     # -- what comes in
 
@@ -525,11 +550,18 @@ class SessionService:
             key = SessionKey(key.app_name, key.user_id, new_id())
         return self._existing(key)
 
-    def _target(self, session_or_key: Session | SessionKey) -> tuple[Session | None, SessionKey]:
-        """Check what an append is to go to."""
+    def _target(
+        self, session_or_key: Session | SessionKey, expected_revision: int | None = None
+    ) -> tuple[SessionKey, Expected]:
+        """Check which session a call is for, and what it takes for granted of it."""
         if isinstance(session_or_key, Session):
-            return session_or_key, self._existing(session_or_key.key)
-        return None, self._existing(session_or_key)
+            key, incarnation = self._existing(session_or_key.key), session_or_key.incarnation
+        else:
+            key, incarnation = self._existing(session_or_key), ""
+        revision = optional_natural("expected_revision", expected_revision)
+        if incarnation or revision is not None:
+            return key, Expected(incarnation, revision)
+        return key, ANYTHING
 
     def _split(self, state: Mapping[str, Any]) -> Changes:
         check_state(state)
@@ -571,24 +603,23 @@ class SessionService:
         self,
         session: Session,
         receipt: Receipt,
+        entries: Sequence[Entry],
         stored: Sequence[Event],
-        changes: Sequence[Changes],
-        given: Iterable[Event],
+        given: Sequence[Event],
     ) -> None:
         """Bring a session that one holds up to date after an append to it."""
-        if not apply_appended(session, receipt, stored, changes):
-            await self._reload(session, created=receipt.created)
+        if not apply_appended(session, receipt, entries, stored):
+            await self._reload(session)
         limit = self._backend.retention.event_limit
         if limit and len(session.events) > limit:
             del session.events[:-limit]
-        for event in given:
-            apply_temporary(session, event.state_delta)
+        for index, event in enumerate(given):
+            if event.state_delta and stands(receipt, index, entries[index]):
+                apply_temporary(session, event.state_delta)
 
-    async def _reload(self, session: Session, *, created: int) -> None:
+    async def _reload(self, session: Session) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""
         newest = session.events[-1].seq if session.events else session.last_seq
-        if session.created_at != from_microseconds(created):
-            newest = 0  # It was deleted and made anew: nothing of the old one counts.
         # Without a read limit: the append was stored, and an error would say that it was not.
         snapshot = await self._backend.get(session.key, Window(after_seq=newest))
         if snapshot is not None:

@@ -83,7 +83,16 @@ class SessionKey(Struct, frozen=True):
 class Session(Struct, kw_only=True):
     """A copy of a session as it was when it was read; changing it changes nothing in the store.
 
-    A session that is handed to ``append_event`` is brought up to date with the store by that call.
+    A session that is handed to ``append_event`` is brought up to date by that call: its events, its
+    own state, :attr:`revision`, :attr:`last_seq` and :attr:`updated_at` are then the store's. If
+    others have written to the session meanwhile, all of it is read anew, user and application state
+    included. If not, those two stay as they were when they were last read, with one's own changes
+    on top: what others do to them through other sessions does not show, since looking for it would
+    cost every append a second round trip.
+
+    It is tied to the session that it was read from. If that one is deleted, or expires, and is made
+    anew under its id, whatever is done with the object raises
+    :exc:`~agentsession.errors.SessionNotFoundError`, and the new one stays as it is.
 
     Attributes:
         key: Whose session it is.
@@ -96,6 +105,8 @@ class Session(Struct, kw_only=True):
             write only if nobody else did. Application and user state do not move it.
         last_seq: The ``seq`` of the newest event ever stored, 0 before the first; it does not
             depend on which events were asked for.
+        incarnation: Tells the session from every other one that ever had its id; given by the
+            store. Empty in an object made by hand: then it stands for whatever session has its key.
     """
 
     key: SessionKey
@@ -105,6 +116,7 @@ class Session(Struct, kw_only=True):
     updated_at: datetime
     revision: int
     last_seq: int = 0
+    incarnation: str = ""
 
     @property
     def id(self) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from agentsession import InMemorySessionService, SessionKey, SessionService
 from agentsession.__main__ import main
-from agentsession.backend import Entry, EventSlice, Receipt, Snapshot, Window
+from agentsession.backend import ANYTHING, Entry, EventSlice, Expected, Receipt, Snapshot, Window
 from agentsession.demo import SHIPPED_CONVERSATIONS, player
 from agentsession.demo.conversations import (
     DataError,
@@ -37,9 +37,9 @@ class Forgetful(MemoryBackend):
     """Loses the fifth event of every session, and says that it was stored."""
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected_revision=expected_revision)
+        receipt = await super().append(key, entries, expected=expected)
         if receipt.last_seq == 5:
             log = self._users[key.user].sessions[key.session_id].log
             log._payloads[-1] = log._payloads[-2]

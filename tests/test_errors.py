@@ -36,7 +36,16 @@ LONG = SessionKey("a" * 10_000, "b" * 10_000, "c" * 10_000)
 # One of each, with its attributes and something that its message must say.
 EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
     (AgentSessionError("words"), {}, "words"),
-    (SessionNotFoundError(KEY), {"key": KEY}, "get_or_create_session() makes it"),
+    (
+        SessionNotFoundError(KEY),
+        {"key": KEY, "replaced": False},
+        "get_or_create_session() makes it",
+    ),
+    (
+        SessionNotFoundError(KEY, replaced=True),
+        {"key": KEY, "replaced": True},
+        "was made anew since it was read; nothing of the new one was read or changed. Load it",
+    ),
     (SessionExistsError(KEY), {"key": KEY}, "Use get_or_create_session(), or leave the id empty"),
     (EventNotFoundError(KEY, "e1"), {"key": KEY, "event": "e1"}, "no event with id 'e1'"),
     (EventNotFoundError(KEY, 7), {"key": KEY, "event": 7}, "no event with seq 7"),

@@ -95,7 +95,7 @@ def test_a_session_has_its_ids_beside_its_key() -> None:
     assert (session.app_name, session.user_id, session.id) == ("app", "user", "session")
     session.state["a"] = 1
     session.events.append(Event(author="user"))
-    assert (other.state, other.events, other.last_seq) == ({}, [], 0)
+    assert (other.state, other.events, other.last_seq, other.incarnation) == ({}, [], 0, "")
     assert session != other
 
 

@@ -16,7 +16,7 @@ from agentsession import (
     SessionKey,
     SessionService,
 )
-from agentsession.errors import ClosedError, EventTooLargeError
+from agentsession.errors import ClosedError, EventTooLargeError, SessionNotFoundError
 from agentsession.events import EventError, Text
 from agentsession.runner import AgentContext, TrackedState
 from agentsession.testing import Subject
@@ -325,6 +325,38 @@ async def test_a_turn_cancelled_anywhere_leaves_a_readable_log(
     words = [event.content for event in session.events]
     assert words == ["hi", "0", "1", "2"][: len(words)]
     assert session.state == ({"n": len(words) - 2} if len(words) > 1 else {})
+
+
+@pytest.mark.parametrize("then", ["says something", "changes state", "fails"])
+async def test_a_turn_ends_with_its_session(subject: Subject, then: str) -> None:
+    """A turn whose session is reset while the agent runs writes nothing into the new one."""
+    service = subject.service()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        yield say("before")
+        await service.delete_session(subject.key)
+        await service.create_session(subject.key)
+        await service.append_event(subject.key, say("new"))
+        context.state["mine"] = context.state["user:mine"] = 1
+        if then == "says something":
+            yield say("after")
+        if then == "fails":
+            raise KeyError(then)
+
+    events: list[Event] = []
+    expected = KeyError if then == "fails" else SessionNotFoundError
+    with pytest.raises(expected) as raised:
+        async for event in Runner("app", agent, service).run("user", "session", "hi"):
+            events.append(event)  # noqa: PERF401 - what came before the error counts
+    if isinstance(raised.value, SessionNotFoundError):
+        assert raised.value.replaced
+    else:
+        assert "made anew since it was read" in raised.value.__notes__[0]
+    assert [event.content for event in events] == ["before"]
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert [event.content for event in session.events] == ["new"]
+    assert session.state == {}
 
 
 async def test_a_message_can_be_an_event_and_is_stored_once(subject: Subject) -> None:

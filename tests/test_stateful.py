@@ -38,7 +38,7 @@ OFFSETS = st.sampled_from([0, -5, 5])
 
 
 class Modelled:
-    """A session as a plain record."""
+    """One life of a session as a plain record."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str]] = []
@@ -58,6 +58,7 @@ class Sessions(RuleBasedStateMachine):
         self.subject = type(self).make()
         self.service = self.subject.service(event_limit=LIMIT)
         self.sessions: dict[SessionKey, Modelled] = {}
+        self.held: dict[SessionKey, tuple[Session, Modelled]] = {}
         self.users: dict[UserKey, dict[str, Any]] = {user: {} for user in USERS}
         self.apps: dict[str, dict[str, Any]] = {"a": {}, "a:u": {}}
         self.order: list[SessionKey] = []
@@ -100,6 +101,26 @@ class Sessions(RuleBasedStateMachine):
         self.order.append(key)
         self.call(self.subject.advance(0.001))
 
+    def target(self, key: SessionKey, by_object: bool) -> tuple[Any, Modelled | None]:
+        """Choose what to name a session by, and what a call that names it so will find."""
+        model = self.sessions.get(key)
+        if not by_object or key not in self.held:
+            return key, model
+        held, life = self.held[key]
+        return held, model if model is life else None
+
+    def check_refusal(self, key: SessionKey, model: Modelled | None, exc: Exception) -> None:
+        """What a call did not find is gone, or replaced."""
+        assert isinstance(exc, SessionNotFoundError)
+        assert model is None
+        assert exc.replaced == (key in self.sessions)
+
+    @rule(key=st.sampled_from(KEYS))
+    def hold(self, key: SessionKey) -> None:
+        session = self.call(self.service.get_session(key))
+        if session is not None:
+            self.held[key] = session, self.sessions[key]
+
     @rule(key=st.sampled_from(KEYS), delta=DELTAS, tolerant=st.booleans())
     def create(self, key: SessionKey, delta: dict[str, Any], tolerant: bool) -> None:
         method = self.service.get_or_create_session if tolerant else self.service.create_session
@@ -123,6 +144,7 @@ class Sessions(RuleBasedStateMachine):
         batch=BATCHES,
         offset=OFFSETS,
         expect=st.sampled_from([None, 0, 1]),
+        by_object=st.booleans(),
     )
     def append(
         self,
@@ -130,8 +152,9 @@ class Sessions(RuleBasedStateMachine):
         batch: list[tuple[str, dict[str, Any], bool]],
         offset: int,
         expect: int | None,
+        by_object: bool,
     ) -> None:
-        model = self.sessions.get(key)
+        target, model = self.target(key, by_object)
         events = []
         for event_id, delta, partial in batch:
             self.words += 1
@@ -149,10 +172,13 @@ class Sessions(RuleBasedStateMachine):
         whole = [event for event in events if not event.partial]
         fresh = [event for event in whole if model is None or event.id not in model.ids]
         revision = None if expect is None else (model.revision if model else 1) + expect
+        trimmed = 0 if model is None else len(model.log) - LIMIT
         try:
-            stored = self.call(self.service.append_events(key, events, expected_revision=revision))
-        except SessionNotFoundError:
-            assert model is None
+            stored = self.call(
+                self.service.append_events(target, events, expected_revision=revision)
+            )
+        except SessionNotFoundError as exc:
+            self.check_refusal(key, model, exc)
             assert whole
             return
         except RevisionConflictError:
@@ -174,25 +200,52 @@ class Sessions(RuleBasedStateMachine):
         assert [event.seq for event in stored] == [
             0 if event.partial else model.ids[event.id] for event in events
         ]
+        for given, answer in zip(events, stored, strict=True):
+            known = not answer.partial and answer.seq > trimmed
+            words = model.log[answer.seq - 1][1] if known else given.content
+            assert (answer.id, answer.content) == (given.id, words)
+        if target is not key:
+            self.compare_held(target, model)
 
-    @rule(key=st.sampled_from(KEYS), delta=DELTAS)
-    def update(self, key: SessionKey, delta: dict[str, Any]) -> None:
+    @rule(key=st.sampled_from(KEYS), delta=DELTAS, by_object=st.booleans())
+    def update(self, key: SessionKey, delta: dict[str, Any], by_object: bool) -> None:
+        target, model = self.target(key, by_object)
         try:
-            self.call(self.service.update_session_state(key, delta))
-        except SessionNotFoundError:
-            assert key not in self.sessions
+            self.call(self.service.update_session_state(target, delta))
+        except SessionNotFoundError as exc:
+            self.check_refusal(key, model, exc)
             return
+        assert model is not None
         if any(not name.startswith("temp:") for name in delta):
             self.fold(key, delta)
             self.sessions[key].revision += 1
             self.touch(key)
 
-    @rule(key=st.sampled_from(KEYS))
-    def delete(self, key: SessionKey) -> None:
-        self.call(self.service.delete_session(key))
-        self.sessions.pop(key, None)
-        if key in self.order:
+    @rule(key=st.sampled_from(KEYS), by_object=st.booleans())
+    def delete(self, key: SessionKey, by_object: bool) -> None:
+        target, model = self.target(key, by_object)
+        self.call(self.service.delete_session(target))
+        if model is not None:
+            del self.sessions[key]
             self.order.remove(key)
+
+    @rule(key=st.sampled_from(KEYS), delta=DELTAS)
+    def reset(self, key: SessionKey, delta: dict[str, Any]) -> None:
+        """What is held of it, if anything, is then of an old life."""
+        self.delete(key, by_object=False)
+        self.create(key, delta, tolerant=False)
+
+    @rule(key=st.sampled_from(KEYS), after=st.integers(0, 5))
+    def read_on(self, key: SessionKey, after: int) -> None:
+        target, model = self.target(key, by_object=True)
+        try:
+            events = self.call(self.service.get_events(target, after_seq=after))
+        except SessionNotFoundError as exc:
+            self.check_refusal(key, model, exc)
+            return
+        assert model is not None
+        first = max(after, len(model.log) - LIMIT)
+        assert [event.content for event in events] == [words for _, words in model.log[first:]]
 
     @rule(user=st.sampled_from(USERS))
     def erase(self, user: UserKey) -> None:
@@ -225,6 +278,16 @@ class Sessions(RuleBasedStateMachine):
             assert self.call(self.service.get_user_state(user)) == self.users[user]
         for app, state in self.apps.items():
             assert self.call(self.service.get_app_state(app)) == state
+
+    def compare_held(self, held: Session, model: Modelled) -> None:
+        """After an append its object is up to date in all that is the session's own."""
+        tail = list(enumerate(model.log, 1))[-LIMIT:]
+        assert [(event.seq, event.content) for event in held.events] == [
+            (seq, words) for seq, (_, words) in tail
+        ]
+        assert (held.revision, held.last_seq) == (model.revision, len(model.log))
+        own = {name: value for name, value in held.state.items() if ":" not in name}
+        assert own == model.state
 
     def compare(self, key: SessionKey, session: Session | None, last: int, after: int) -> None:
         model = self.sessions.get(key)

@@ -91,6 +91,11 @@ class Log:
         first = max(first, self.first_seq)
         return self._payloads[first + shift : last + 1 + shift] if first <= last else []
 
+    def at(self, seq: int) -> bytes:
+        """Return the event at a position, or nothing if it has been trimmed."""
+        held = self.between(seq, seq)
+        return held[0] if held else b""
+
     def first_since(self, time: int) -> int:
         """Return the position of the first event at *time* or later."""
         return bisect_left(self._times, time, self._start) - self._start + self.first_seq
@@ -101,21 +106,21 @@ class StoredSession(Mortal):
 
     __slots__ = (
         "created",
+        "incarnation",
         "lock",
         "log",
         "owner",
         "revision",
         "session_id",
         "state",
-        "token",
         "updated",
     )
 
-    def __init__(self, owner: User, session_id: str, token: str, now: int) -> None:
+    def __init__(self, owner: User, session_id: str, incarnation: str, now: int) -> None:
         super().__init__()
         self.owner = owner
         self.session_id = session_id
-        self.token = token
+        self.incarnation = incarnation
         self.created = self.updated = now
         self.revision = 1
         self.state: dict[str, bytes] = {}

@@ -18,10 +18,13 @@ from bisect import bisect_left, insort
 from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
+    ANYTHING,
     NO_EVENTS,
+    NO_REPEATS,
     Backend,
     Entry,
     EventSlice,
+    Expected,
     Position,
     ReadLimit,
     Receipt,
@@ -36,10 +39,11 @@ from agentsession.errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
+from agentsession.events import new_id
 from agentsession.memory._records import Scope, StoredSession, User, change
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
@@ -93,7 +97,7 @@ class MemoryBackend(Backend):
         session = self._find(key, now)
         if session is None:
             session = self._make(key, changes, token, now)
-        elif session.token != token:
+        elif session.incarnation != token:
             raise SessionExistsError(key)
         return self._snapshot(key, session, NO_EVENTS, now)
 
@@ -101,7 +105,7 @@ class MemoryBackend(Backend):
         now = self._begin()
         session = self._find(key, now)
         if session is None:
-            session = self._make(key, changes, "", now)
+            session = self._make(key, changes, new_id(), now)
             return self._snapshot(key, session, window, now)
         snapshot = self._snapshot(key, session, window, now)
         self._refresh(session, now)
@@ -139,9 +143,9 @@ class MemoryBackend(Backend):
                 found.append(_snapshot(session, app, own, [], 0))
         return SessionSlice(found, None)
 
-    async def delete(self, key: SessionKey) -> None:
+    async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
         session = self._find(key, self._begin())
-        if session is not None:
+        if session is not None and _is_expected(session, expected):
             async with session.lock:
                 self._remove(session)
 
@@ -154,29 +158,33 @@ class MemoryBackend(Backend):
     # -- the log
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
-        session, now = await self._turn(key)
+        session, now = await self._turn(key, expected)
         try:
             log = session.log
             new: dict[str, Entry] = {}
-            for entry in entries:
-                if entry.event_id not in log.ids:
-                    new.setdefault(entry.event_id, entry)
+            repeated: list[int] = []
+            for index, entry in enumerate(entries):
+                if entry.event_id in log.ids or entry.event_id in new:
+                    repeated.append(index)
+                else:
+                    new[entry.event_id] = entry
             if new:
-                if expected_revision is not None and expected_revision != session.revision:
-                    raise RevisionConflictError(key, expected_revision, session.revision)
+                if expected.revision not in (None, session.revision):
+                    raise RevisionConflictError(key, expected.revision, session.revision)
                 for entry in new.values():
                     log.add(entry, now)
                     if entry.changes:
                         self._apply(session, entry.changes, now)
             # Before trimming, which may forget the id of a repeat in this very batch.
             seqs = [log.ids[entry.event_id] for entry in entries]
+            repeats = {n: log.at(seqs[n]) for n in repeated} if repeated else NO_REPEATS
             if new:
                 if self.retention.event_limit:
                     log.trim(self.retention.event_limit)
                 self._written(session, now)
-            return _receipt(session, seqs)
+            return _receipt(session, seqs, repeats)
         finally:
             session.lock.release()
 
@@ -189,9 +197,10 @@ class MemoryBackend(Backend):
         limit: int,
         newest_first: bool,
         read_limit: ReadLimit | None = None,
+        expected: Expected = ANYTHING,
     ) -> EventSlice:
         now = self._begin()
-        session = self._need(key, now)
+        session = self._need(key, now, expected)
         log = session.log
         first = max(after_seq + 1, log.first_seq)
         last = log.count if before_seq is None else min(before_seq - 1, log.count)
@@ -206,21 +215,25 @@ class MemoryBackend(Backend):
             session.touch(now, self.retention.session_ttl)  # Its scopes were not read.
         return EventSlice(first, events)
 
-    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+    async def locate(
+        self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
+    ) -> int | None:
         now = self._begin()
-        session = self._need(key, now)
+        session = self._need(key, now, expected)
         seq = session.log.ids.get(event_id)
         return seq if seq is not None and seq >= session.log.first_seq else None
 
     # -- state
 
-    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        session, now = await self._turn(key)
+    async def update_state(
+        self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
+    ) -> Receipt:
+        session, now = await self._turn(key, expected)
         try:
             if changes:
                 self._apply(session, changes, now)
                 self._written(session, now)
-            return _receipt(session, [])
+            return _receipt(session, [], NO_REPEATS)
         finally:
             session.lock.release()
 
@@ -301,33 +314,37 @@ class MemoryBackend(Backend):
         session = None if user is None else user.sessions.get(key.session_id)
         return session if session is not None and session.alive(now) else None
 
-    def _need(self, key: SessionKey, now: int) -> StoredSession:
+    def _need(
+        self, key: SessionKey, now: int, expected: Expected = ANYTHING
+    ) -> StoredSession:
         session = self._find(key, now)
         if session is None:
             raise SessionNotFoundError(key)
+        if not _is_expected(session, expected):
+            raise SessionNotFoundError(key, replaced=True)
         return session
 
-    async def _turn(self, key: SessionKey) -> tuple[StoredSession, int]:
+    async def _turn(self, key: SessionKey, expected: Expected) -> tuple[StoredSession, int]:
         """Wait for a session's turn to be written to; the caller releases its lock.
 
         While waiting, the session may have been deleted, and even made anew; the turn is taken on
-        the one that is stored.
+        the one that is stored, if any may be expected.
         """
-        session = self._need(key, self._begin())
+        session = self._need(key, self._begin(), expected)
         while True:
             await session.lock.acquire()
             now = self._clock()
             if session.stored and session.alive(now):
                 return session, now
             session.lock.release()
-            session = self._need(key, now)
+            session = self._need(key, now, expected)
 
-    def _make(self, key: SessionKey, changes: Changes, token: str, now: int) -> StoredSession:
+    def _make(self, key: SessionKey, changes: Changes, incarnation: str, now: int) -> StoredSession:
         user = self._user(key.user)
         expired = user.sessions.get(key.session_id)
         if expired is not None:
             user.remove_activity((expired.updated, expired.session_id))
-        session = StoredSession(user, key.session_id, token, now)
+        session = StoredSession(user, key.session_id, incarnation, now)
         user.sessions[key.session_id] = session
         insort(user.activity, (now, key.session_id))
         session.touch(now, self.retention.session_ttl)
@@ -418,8 +435,19 @@ def _user_values(user: User | None, now: int) -> dict[str, bytes]:
     return scope.values if scope is not None and scope.alive(now) else {}
 
 
-def _receipt(session: StoredSession, seqs: Sequence[int]) -> Receipt:
-    return Receipt(seqs, session.revision, session.log.count, session.updated, session.created)
+def _is_expected(session: StoredSession, expected: Expected) -> bool:
+    return expected.incarnation in ("", session.incarnation)
+
+
+def _receipt(session: StoredSession, seqs: Sequence[int], repeats: Mapping[int, bytes]) -> Receipt:
+    return Receipt(
+        seqs,
+        session.revision,
+        session.log.count,
+        session.updated,
+        session.incarnation,
+        repeats,
+    )
 
 
 def _snapshot(
@@ -431,6 +459,7 @@ def _snapshot(
 ) -> Snapshot:
     return Snapshot(
         session_id=session.session_id,
+        incarnation=session.incarnation,
         created=session.created,
         updated=session.updated,
         revision=session.revision,

@@ -1,4 +1,4 @@
-"""Order, one step, once: promises 1, 2, 3 and 10 of the log."""
+"""Order, one step, and what a held session shows: promises 1, 2 and 10 of the log."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from agentsession.backend import NO_EVENTS, Entry
 from agentsession.clock import utc_now
 from agentsession.errors import RevisionConflictError, SessionNotFoundError, StateValueError
-from agentsession.events import Event, new_id
-from agentsession.state import Changes
+from agentsession.events import Event
+from agentsession.state import DELETE
 from agentsession.testing._asserting import raises, said, say
 
 if TYPE_CHECKING:
@@ -150,101 +149,6 @@ async def check_a_batch_is_all_or_nothing(subject: Subject) -> None:
         assert (first, second, third) == (f"{stem}0", f"{stem}1", f"{stem}2")
 
 
-async def check_a_repeat_is_stored_once(subject: Subject) -> None:
-    """The same id again, even built anew in another process, stores nothing."""
-    service, other = subject.service(), subject.service()
-    await service.create_session(subject.key)
-    first = await service.append_event(subject.key, say("once", {"n": 1, "user:n": 1, "app:n": 1}))
-    await service.append_event(subject.key, say("next", {"n": 2, "user:n": 2, "app:n": 2}))
-    before = await service.get_session(subject.key)
-    rebuilt = say("rebuilt", {"n": 3, "user:n": 3, "app:n": 3}, id=first.id)
-    for repeat in (first, rebuilt):
-        assert (await other.append_event(subject.key, repeat)).seq == 1
-    assert await service.get_session(subject.key) == before
-
-
-async def check_concurrent_repeats_are_stored_once(subject: Subject) -> None:
-    """Of many concurrent sends of one event, one is stored and all get its position."""
-    services = [subject.service(), subject.service()]
-    await services[0].create_session(subject.key)
-    event = say("once", {"n": 1})
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(services[n % 2].append_event(subject.key, event)) for n in range(20)
-        ]
-    assert {task.result().seq for task in tasks} == {1}
-    assert said(await services[0].get_events(subject.key)) == ["once"]
-
-
-async def check_a_batch_with_repeats_stores_the_rest(subject: Subject) -> None:
-    """In a batch, events stored before and ids given twice keep the position of the first."""
-    service = subject.service()
-    await service.create_session(subject.key)
-    old = await service.append_event(subject.key, say("old", {"n": 1}))
-    twice = say("twice", {"m": 1})
-    batch = [say("a"), old, twice, say("again", {"m": 2}, id=twice.id), say("b")]
-    stored = await service.append_events(subject.key, batch)
-    assert [event.seq for event in stored] == [2, 1, 3, 3, 4]
-    session = await service.get_session(subject.key)
-    assert session is not None
-    assert said(session.events) == ["old", "a", "twice", "b"]
-    assert session.state == {"n": 1, "m": 1}
-
-
-async def check_a_repeat_is_known_after_trimming(subject: Subject) -> None:
-    """An event that the limit has trimmed is still recognised when it is sent again."""
-    service = subject.service(event_limit=1)
-    await service.create_session(subject.key)
-    first = await service.append_event(subject.key, say("first", {"n": 1}))
-    await service.append_event(subject.key, say("second", {"n": 2}))
-    assert (await service.append_event(subject.key, first)).seq == 1
-    session = await service.get_session(subject.key)
-    assert session is not None
-    assert said(session.events) == ["second"]
-    assert session.state == {"n": 2}
-
-
-async def check_a_batch_may_push_out_what_it_repeats(subject: Subject) -> None:
-    """A repeat is answered though the rest of its batch makes the log forget its id."""
-    service = subject.service(event_limit=1)
-    await service.create_session(subject.key)
-    first = await service.append_event(subject.key, say("first"))
-    for size in (500, 500):
-        await service.append_events(subject.key, [say("x") for _ in range(size)])
-    batch = [first, *(say("y") for _ in range(999))]
-    stored = await service.append_events(subject.key, batch)
-    assert [event.seq for event in stored] == [1, *range(1002, 2001)]
-    assert [event.seq for event in await service.get_events(subject.key)] == [2000]
-
-
-async def check_a_repeat_wins_over_a_conflict(subject: Subject) -> None:
-    """A retry of a write that took effect succeeds, though it moved the revision itself."""
-    service = subject.service()
-    session = await service.create_session(subject.key)
-    event = say("once", {"n": 1})
-    for _ in range(2):
-        stored = await service.append_event(subject.key, event, expected_revision=session.revision)
-        assert stored.seq == 1
-    with raises(RevisionConflictError):
-        await service.append_events(
-            subject.key, [event, say("new")], expected_revision=session.revision
-        )
-    assert said(await service.get_events(subject.key)) == ["once"]
-
-
-async def check_a_repeated_create_finds_its_own_session(subject: Subject) -> None:
-    """A create that is repeated after a lost reply finds its own session."""
-    backend = subject.service().backend
-    changes, token = Changes(session={"n": b"1"}), new_id()
-    first = await backend.create(subject.key, changes, token=token)
-    assert await backend.create(subject.key, changes, token=token) == first
-    await backend.append(subject.key, [Entry("e", 0, b"{}")])
-    again = await backend.create(subject.key, changes, token=token)
-    assert (again.created, again.last_seq) == (first.created, 1)
-    found = await backend.get_or_create(subject.key, Changes(), NO_EVENTS)
-    assert found.created == first.created
-
-
 async def check_partial_events_are_never_stored(subject: Subject) -> None:
     """A partial event comes back as it is; it neither takes a position nor changes state."""
     service = subject.service()
@@ -281,19 +185,17 @@ async def check_a_held_session_is_brought_up_to_date(subject: Subject) -> None:
     assert "mine" not in held.state
 
 
-async def check_a_held_session_that_was_made_anew_is_noticed(subject: Subject) -> None:
-    """If the session behind an object was deleted and made anew, the object becomes the new one."""
-    service = subject.service()
-    held = await service.create_session(subject.key, {"old": 1, "temp:t": 1})
-    await service.append_event(held, say("old"))
-    await service.delete_session(subject.key)
-    await subject.advance(0.001)
-    await service.create_session(subject.key, {"new": 1})
-    await service.append_event(subject.key, say("other"))
-    await service.append_event(held, say("new"))
+async def check_a_held_session_that_is_read_anew_is_whole(subject: Subject) -> None:
+    """If others wrote to a session, an append shows user and application state as it is, too."""
+    service, other = subject.service(), subject.service()
+    held = await service.create_session(subject.key, {"user:gone": 1, "temp:t": 1})
+    await other.update_app_state("app", {"n": 1})
+    await other.update_user_state(subject.user, {"n": 1, "gone": DELETE})
+    await other.update_session_state(subject.key, {"n": 1})
+    await service.append_event(held, say("x"))
     assert held.state.pop("temp:t") == 1
     assert held == await service.get_session(subject.key)
-    assert said(held.events) == ["other", "new"]
+    assert held.state == {"n": 1, "user:n": 1, "app:n": 1}
 
 
 async def check_objects_are_not_shared_with_the_store(subject: Subject) -> None:

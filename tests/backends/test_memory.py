@@ -8,6 +8,7 @@ import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
 from agentsession.backend import Backend
+from agentsession.errors import SessionNotFoundError
 from agentsession.memory import MemoryBackend
 from agentsession.testing import ManualClock
 
@@ -123,6 +124,28 @@ async def test_a_writer_that_waited_finds_the_session_that_is_there() -> None:
         session = await service.get_session(KEY)
         assert session is not None
         assert (session.state, session.last_seq) == ({"generation": 2}, 1)
+
+
+@pytest.mark.parametrize("made_anew", [True, False])
+async def test_a_writer_that_waited_finds_its_session_or_none(made_anew: bool) -> None:
+    """A write of a Session that was deleted while it waited for its turn goes to no other one."""
+    async with InMemorySessionService() as service:
+        old = await service.create_session(KEY)
+        lock = held(service)._users[KEY.user].sessions["session"].lock
+        await lock.acquire()
+        calls = [
+            asyncio.create_task(service.append_event(old, say("no"))),
+            asyncio.create_task(service.update_session_state(old, {"no": 1})),
+        ]
+        await asyncio.sleep(0)
+        await service.delete_user(KEY.user)
+        new = await service.create_session(KEY) if made_anew else None
+        lock.release()
+        for call in calls:
+            with pytest.raises(SessionNotFoundError) as raised:
+                await call
+            assert raised.value.replaced == made_anew
+        assert await service.get_session(KEY) == new
 
 
 async def test_a_cancelled_writer_leaves_the_turn_to_others() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from agentsession.backend import Receipt
+import msgspec
+
+from agentsession.backend import ANYTHING
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.memory import MemoryBackend
 from agentsession.memory._records import change
@@ -71,7 +73,7 @@ class LetsTheLaterOneOvertake(Sometimes):
 
 
 def _at(receipt, seq):
-    return Receipt([seq], receipt.revision, receipt.last_seq, receipt.updated, receipt.created)
+    return msgspec.structs.replace(receipt, seqs=[seq])
 
 
 class StoresAnEventTwice(Sometimes):
@@ -160,8 +162,8 @@ class IgnoresTheRevision(Sometimes):
         await asyncio.sleep(0)
         return snapshot
 
-    async def append(self, key, entries, *, expected_revision=None):
-        self.broken += expected_revision not in (None, self._need(key, self._clock()).revision)
+    async def append(self, key, entries, *, expected=ANYTHING):
+        self.broken += expected.revision not in (None, self._need(key, self._clock()).revision)
         return await super().append(key, entries)
 
 
@@ -177,7 +179,7 @@ class ReadsWhatIsOld(Sometimes):
 
 
 class KeepsWhatWasDeleted(Sometimes):
-    async def delete(self, key):
+    async def delete(self, key, **options):
         self.broken += 1
 
 

@@ -22,9 +22,11 @@ from agentsession import (
     UserKey,
 )
 from agentsession.backend import (
+    ANYTHING,
     Backend,
     Entry,
     EventSlice,
+    Expected,
     Position,
     ReadLimit,
     Receipt,
@@ -137,6 +139,8 @@ async def sessions(service: SessionService, moment: datetime) -> None:
         assert_type(found.updated_at, datetime)
         assert_type(found.revision, int)
         assert_type(found.last_seq, int)
+        assert_type(found.incarnation, str)
+        await service.delete_session(found)
     state: Mapping[str, object] = {"a": 1}
     assert_type(
         await service.get_or_create_session(
@@ -162,6 +166,7 @@ async def log(service: SessionService, session: Session) -> None:
     assert_type(await service.append_events(KEY, iter([event]), expected_revision=3), list[Event])
     kind: ContentType = "tool_call"
     assert_type(await service.get_events(KEY), list[Event])
+    assert_type(await service.get_events(session, after_seq=session.last_seq), list[Event])
     assert_type(
         await service.get_events(
             KEY,
@@ -179,9 +184,10 @@ async def log(service: SessionService, session: Session) -> None:
     await service.get_events(KEY, author=["user"], around=5)
 
 
-async def state_methods(service: SessionService) -> None:
+async def state_methods(service: SessionService, session: Session) -> None:
     """Every method on state."""
     await service.update_session_state(KEY, {"a": [1], "temp:b": object()})
+    await service.update_session_state(session, {"a": [1]})
     await service.update_app_state("app", {"a": None, "b": DELETE})
     await service.update_user_state(USER, {"a": b"bytes"})
     assert_type(await service.get_app_state("app"), dict[str, Any])
@@ -189,6 +195,7 @@ async def state_methods(service: SessionService) -> None:
     await service.delete_app_state("app", "a")
     await service.delete_user_state(USER, "a")
     await service.delete_session_state(KEY, "a")
+    await service.delete_session_state(session, "a")
 
 
 async def life(url: str) -> None:
@@ -333,7 +340,13 @@ class MyBackend(Backend):
         session: ScopeChanges = changes.session
         kept = {name: value for name, value in session.items() if value is not None}
         return Snapshot(
-            session_id=key.session_id, created=0, updated=0, revision=1, last_seq=0, session=kept
+            session_id=key.session_id,
+            incarnation="1",
+            created=0,
+            updated=0,
+            revision=1,
+            last_seq=0,
+            session=kept,
         )
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
@@ -347,19 +360,19 @@ class MyBackend(Backend):
     ) -> SessionSlice:
         return SessionSlice([], before)
 
-    async def delete(self, key: SessionKey) -> None:
-        raise SessionNotFoundError(key)
+    async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
+        raise SessionNotFoundError(key, replaced=expected.incarnation != "1")
 
     async def delete_user(self, user: UserKey) -> None:
         raise BackendError(user, "no")
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
         for entry in entries:
             assert_type((entry.event_id, entry.time), tuple[str, int])
             assert_type((entry.payload, entry.changes), tuple[bytes, Changes])
-        raise RevisionConflictError(key, expected_revision or 0, 1)
+        raise RevisionConflictError(key, expected.revision or 0, 1)
 
     async def read(
         self,
@@ -370,14 +383,21 @@ class MyBackend(Backend):
         limit: int,
         newest_first: bool,
         read_limit: ReadLimit | None = None,
+        expected: Expected = ANYTHING,
     ) -> EventSlice:
         return EventSlice(1, [])
 
-    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+    async def locate(
+        self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
+    ) -> int | None:
         return None
 
-    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        return Receipt([], 1, 0, 0, created=0)
+    async def update_state(
+        self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
+    ) -> Receipt:
+        receipt = Receipt([], 1, 0, 0, incarnation="1")
+        assert_type((receipt.incarnation, receipt.repeats), tuple[str, Mapping[int, bytes]])
+        return receipt
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
         return None
@@ -442,7 +462,7 @@ def errors(error: AgentSessionError) -> object:
         case EventNotFoundError():
             return assert_type((error.key, error.event), tuple[SessionKey, str | int])
         case SessionNotFoundError():
-            return assert_type(error.key, SessionKey)
+            return assert_type((error.key, error.replaced), tuple[SessionKey, bool])
         case CodecError() | BackendError():
             return assert_type(error.subject, SessionKey | UserKey | str)
         case _:

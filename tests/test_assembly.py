@@ -1,0 +1,114 @@
+"""A session that one holds, and what a backend returns: how one becomes the other. No I/O."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from agentsession import Event, Session, SessionKey, SessionService
+from agentsession._assembly import apply_fresh
+from agentsession.backend import Snapshot, Window
+from agentsession.errors import CodecError, SessionNotFoundError
+from agentsession.memory import MemoryBackend
+from agentsession.retention import Retention
+from agentsession.state import NO_CHANGES
+
+KEY = SessionKey("app", "user", "session")
+EARLY, LATE = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def say(words: str, **fields: Any) -> Event:
+    return Event(author="user", content=words, **fields)
+
+
+FIRST = say("1", seq=1)
+
+
+def held() -> Session:
+    return Session(
+        key=KEY,
+        state={"n": 1, "user:n": 1, "temp:n": 1},
+        events=[FIRST],
+        created_at=EARLY,
+        updated_at=EARLY,
+        revision=2,
+        last_seq=1,
+        incarnation="one",
+    )
+
+
+def test_what_was_read_later_is_taken_over_whole() -> None:
+    """Events that are new are added, and the merged state is that of the read, with ``temp:``."""
+    session = held()
+    fresh = msgspec.structs.replace(
+        held(),
+        state={"user:m": 2},
+        events=[FIRST, say("2", seq=2)],
+        updated_at=LATE,
+        revision=3,
+        last_seq=2,
+    )
+    apply_fresh(session, fresh)
+    assert session.state.pop("temp:n") == 1
+    assert session == fresh
+
+
+def test_a_read_of_the_same_revision_may_know_more() -> None:
+    """User and application state move no revision, so the read's count all the same."""
+    session = held()
+    apply_fresh(session, msgspec.structs.replace(held(), state={"n": 1, "app:n": 2}, events=[]))
+    assert session.state == {"n": 1, "app:n": 2, "temp:n": 1}
+    assert session.events == [FIRST]
+
+
+@pytest.mark.parametrize("other", [{"revision": 1}, {"incarnation": "two", "revision": 9}])
+def test_what_is_older_or_another_session_is_left(other: dict[str, Any]) -> None:
+    """Neither an overtaken read nor one of a session made anew changes what one holds."""
+    session = held()
+    apply_fresh(session, msgspec.structs.replace(held(), state={}, updated_at=LATE, **other))
+    assert session == held()
+
+
+def test_an_object_of_no_incarnation_takes_any() -> None:
+    """One that was made by hand stands for whatever session has its key."""
+    session = msgspec.structs.replace(held(), incarnation="")
+    apply_fresh(session, msgspec.structs.replace(held(), state={}, revision=3))
+    assert (session.state, session.revision) == ({"temp:n": 1}, 3)
+
+
+class Replacing(MemoryBackend):
+    """Deletes a session and makes it anew just before it is read."""
+
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        await self.delete(key)
+        await super().get_or_create(key, NO_CHANGES, window)
+        return await super().get(key, window)
+
+
+async def test_a_session_replaced_before_it_is_read_anew_is_left_alone() -> None:
+    """The append succeeded on the old one; the object stays of that one, so the next one raises."""
+    backend = Replacing(Retention())
+    async with SessionService(backend) as service:
+        session = await service.create_session(KEY, {"n": 1})
+        await service.append_event(KEY, say("theirs"))
+        assert (await service.append_event(session, say("mine"))).seq == 2
+        assert (session.events, session.state, session.revision) == ([], {"n": 1}, 1)
+        with pytest.raises(SessionNotFoundError) as raised:
+            await service.append_event(session, say("late"))
+        assert raised.value.replaced
+        assert await service.get_events(KEY) == []
+
+
+async def test_an_unreadable_event_is_not_answered_with_another() -> None:
+    """A repeat of an event of a newer format is an error that names it; nothing is made up."""
+    backend = MemoryBackend(Retention())
+    async with SessionService(backend) as service:
+        await service.create_session(KEY)
+        first = await service.append_event(KEY, say("first"))
+        log = backend._users[KEY.user].sessions["session"].log
+        log._payloads[0] = log._payloads[0].replace(b'{"v":1,', b'{"v":2,')
+        with pytest.raises(CodecError, match="the stored event 1 is unreadable: format 2 is of a"):
+            await service.append_event(KEY, first)
