@@ -27,7 +27,8 @@ Rules for every operation:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -263,6 +264,28 @@ class Backend(ABC):
 
     def __init__(self, retention: Retention) -> None:
         self.retention = retention
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is under way that a writer has to wait for :meth:`room`.
+
+        Never, where nothing is under way that takes memory.
+        """
+        return False
+
+    @asynccontextmanager
+    async def room(self, subject: SessionKey | UserKey | str) -> AsyncGenerator[None]:
+        """Wait for room for one write, which is made within the block.
+
+        Whoever writes asks before it encodes, so that what waits takes no memory here.
+
+        Args:
+            subject: Whose data it is about, for the error.
+
+        Raises:
+            BackendUnavailableError: There was no room in time; nothing was written.
+        """
+        yield
 
     @abstractmethod
     async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:

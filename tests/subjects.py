@@ -7,8 +7,9 @@ import secrets
 import redis.asyncio
 
 from agentsession.backend import Backend
+from agentsession.redis._links.making import LinkOptions, link_to
+from agentsession.redis.addresses import read_url
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.connection import MultiplexedLink
 from agentsession.retention import Retention
 from agentsession.testing import Subject
 
@@ -26,8 +27,7 @@ class RedisSubject(Subject):
         self.client = redis.asyncio.Redis.from_url(url)
 
     def open(self, retention: Retention) -> Backend:
-        pool = redis.asyncio.ConnectionPool.from_url(self.url)
-        link = MultiplexedLink(pool, owned=True, timeout=10)
+        link = link_to(read_url(self.url), {}, LinkOptions(timeout=10))
         return RedisBackend(retention, link, key_prefix=self.prefix)
 
     async def keys(self) -> list[bytes]:

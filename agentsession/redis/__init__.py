@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from agentsession.redis.acknowledgement import Acknowledgement
-from agentsession.redis.addresses import read_url
-from agentsession.redis.backend import RedisBackend
-from agentsession.redis.cluster import ClusterBackend
-from agentsession.redis.instances import (
+from agentsession.redis._links.acknowledgement import Acknowledgement
+from agentsession.redis._links.instances import (
     SharedLink,
     instance_named,
     register_redis_instance,
     unregister_redis_instance,
 )
-from agentsession.redis.links import LinkOptions, Target, check_client, is_cluster, link_to
+from agentsession.redis._links.making import (
+    LinkOptions,
+    Target,
+    check_client,
+    is_cluster,
+    link_to,
+)
+from agentsession.redis.addresses import read_url
+from agentsession.redis.backend import RedisBackend
+from agentsession.redis.cluster import ClusterBackend
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
     DEFAULT_READ_SIZE,
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     import redis.asyncio
     from redis.asyncio.cluster import RedisCluster
 
-    from agentsession.redis.link import Link
+    from agentsession.redis._links.link import Link
 
 __all__ = ["RedisSessionService", "register_redis_instance", "unregister_redis_instance"]
 

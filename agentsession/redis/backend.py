@@ -6,15 +6,14 @@ import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import NoPermissionError, RedisError
-
-from agentsession._wording import described_app
 from agentsession.backend import (
+    ANYTHING,
     NO_EVENTS,
     REMEMBERED_IDS,
     Backend,
     Entry,
     EventSlice,
+    Expected,
     Position,
     ReadLimit,
     Receipt,
@@ -26,64 +25,57 @@ from agentsession.clock import system_clock
 from agentsession.errors import (
     AgentSessionError,
     BackendError,
-    CodecError,
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from agentsession.events import new_id
-from agentsession.redis.arguments import (
+from agentsession.redis._links.link import ServerError
+from agentsession.redis._scripts import load
+from agentsession.redis._scripts.words import (
     change_triples,
+    flag,
     flat,
-    limit_args,
-    scope_triples,
-    window_args,
+    limit_words,
+    number,
+    window_words,
 )
+from agentsession.redis.calls import Calls
 from agentsession.redis.diagnosis import diagnosed, scripts_refused
-from agentsession.redis.failures import Subject, translated
 from agentsession.redis.keys import Keyspace
-from agentsession.redis.link import NoReplyError, NotAcknowledgedError, NotSentError
+from agentsession.redis.listing import Listing
 from agentsession.redis.replies import (
-    check_ours,
+    check_found,
     check_size,
-    pairs,
-    read_count,
-    read_names,
+    read_receipt,
     read_snapshot,
-    read_text,
 )
-from agentsession.redis.scripts import Script, load
+from agentsession.redis.scopes import Scopes
 from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from agentsession.concerns import Concern
-    from agentsession.redis.link import Argument, Link
+    from agentsession.redis._links.link import Link
+    from agentsession.redis._scripts import Argument
+    from agentsession.redis.failures import Subject
     from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["RedisBackend"]
 
-_APPEND: Final = load("append", writes=True)
-_CHECK: Final = load("check", writes=False)
-_CREATE: Final = load("create", writes=True)
-_DELETE: Final = load("delete", writes=True)
-_GET: Final = load("get", writes=False)
-_GET_SCOPE: Final = load("get_scope", writes=False)
-_LIST: Final = load("list", writes=False)
-_LOCATE: Final = load("locate", writes=False)
-_PRUNE: Final = load("prune", writes=False)
-_READ: Final = load("read", writes=False)
-_SUMMARIES: Final = load("summaries", writes=False)
-_UPDATE_SCOPE: Final = load("update_scope", writes=True)
-
-_FOREIGN_REPLY: Final = "the reply answers another call; see what stands before the server"
+_APPEND: Final = load("append")
+_CHECK: Final = load("check")
+_CREATE: Final = load("create")
+_DELETE: Final = load("delete")
+_GET: Final = load("get")
+_LOCATE: Final = load("locate")
+_READ: Final = load("read")
+_UPDATE: Final = load("update")
 
 _DELETED_AT_ONCE: Final = 100
-
-# How long a call is remembered, as in lib/once.lua, in milliseconds.
-_LATELY: Final = 600_000
 
 
 class RedisBackend(Backend):
@@ -95,85 +87,106 @@ class RedisBackend(Backend):
         retention: What to keep and for how long.
         link: Runs the scripts; closed with the backend.
         key_prefix: Stands in front of every key.
+        clustered: Whether an application's state is in another slot than its sessions.
     """
 
-    def __init__(self, retention: Retention, link: Link, *, key_prefix: str = "") -> None:
+    def __init__(
+        self, retention: Retention, link: Link, *, key_prefix: str = "", clustered: bool = False
+    ) -> None:
         super().__init__(retention)
-        self._link = link
-        self._keyspace = Keyspace(key_prefix)
-        self._calls = itertools.count(1)
-        self._refresh = "1" if retention.refresh_on_read else ""
-        self._lives = (retention.session_ttl, retention.user_state_ttl, retention.app_state_ttl)
+        self._calls = Calls(link)
+        self._keyspace = Keyspace(key_prefix, clustered=clustered)
+        self._listing = Listing(self._calls, self._keyspace)
+        self._scopes = Scopes(self._calls, self._keyspace, retention)
+        self._lives: dict[str, Argument] = {
+            "session_ttl": number(retention.session_ttl),
+            "user_ttl": number(retention.user_state_ttl),
+            "app_ttl": number(retention.app_state_ttl),
+        }
+        self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
         limit = retention.event_limit
-        self._trims = (-limit - 1, -limit - REMEMBERED_IDS - 1) if limit else ("", "")
+        self._keep: dict[str, Argument] = {
+            "keep_events": number(-limit - 1) if limit else "",
+            "keep_ids": number(-limit - REMEMBERED_IDS - 1) if limit else "",
+        }
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._link!r}>"
+        return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._calls!r}>"
+
+    @property
+    def crowded(self) -> bool:
+        return self._calls.crowded
+
+    def room(self, subject: Subject) -> AbstractAsyncContextManager[None]:
+        return self._calls.room(subject)
 
     async def aclose(self) -> None:
-        await self._link.aclose()
+        await self._calls.aclose()
 
     # -- sessions
 
     async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
-        _, snapshot = await self._open(key, changes, NO_EVENTS, token=token, take=False)
+        _, snapshot = await self._make(key, changes, NO_EVENTS, token, take=False)
         return snapshot
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
-        while True:
-            # Not found means: made by a first attempt whose reply was lost, and deleted since then.
+        # A session that is there is read, which writes nothing that a late copy could do again.
+        snapshot = await self.get(key, window)
+        while snapshot is None:
+            # Not found means: somebody has deleted it since a first attempt made it or found it.
             with suppress(SessionNotFoundError):
-                _, snapshot = await self._open(key, changes, window, token=new_id(), take=True)
-                return snapshot
+                _, snapshot = await self._make(key, changes, window, new_id(), take=True)
+        return snapshot
 
-    async def _open(
-        self, key: SessionKey, changes: Changes, window: Window, *, token: str, take: bool
+    async def _make(
+        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
     ) -> tuple[bool, Snapshot]:
         """Make a session, or take one that is there; tell whether this call has made it.
 
         Raises:
-            SessionNotFoundError: This call has made it, and somebody has deleted it since.
+            SessionNotFoundError: Somebody has deleted it since.
         """
         names = self._keyspace.session(key)
-        reply = await self._run(
+        reply = await self._calls.run(
             key,
             _CREATE,
-            [*names.own, names.index, names.user, names.calls, *self._app_keys(key.app_name)],
             [
-                token,
-                "1" if take else "",
-                key.session_id,
-                *self._lives,
-                self._refresh,
-                *window_args(window),
-                *(limit_args(window.read_limit, window.last) or ("", "")),
+                *(names.session, names.events, names.ids, names.index, names.user, names.calls),
+                *self._keyspace.app_beside(key.app_name),
+            ],
+            [
+                *_CREATE.words(
+                    id=token,
+                    session_id=key.session_id,
+                    take=flag(take),
+                    **self._lives,
+                    **self._refresh,
+                    **window_words(window),
+                ),
                 *flat(change_triples(changes)),
             ],
         )
         if reply[1] == b"exists":
             raise SessionExistsError(key)
-        if reply[1] == b"gone":
-            raise SessionNotFoundError(key)
-        check_ours(key, reply)
+        check_found(key, reply)
         check_size(key, reply, window.read_limit)
-        if reply[3]:
+        if reply[4]:
             # Housekeeping must not make an error of a session that was made; a later creation
             # prunes what this one could not.
             with suppress(AgentSessionError):
-                await self._prune(key.user, reply[3])
-        return reply[1] == b"created", read_snapshot(key, reply[2])
+                await self._listing.prune(key.user, reply[4])
+        return reply[1] == b"created", read_snapshot(key, reply[3])
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
-        reply = await self._run(
+        names = self._keyspace.session(key)
+        reply = await self._calls.run(
             key,
             _GET,
-            self._keys(key),
             [
-                *window_args(window),
-                self._refresh,
-                *self._lives,
-                *limit_args(window.read_limit, window.last),
+                *(names.session, names.events, names.ids, names.index, names.user),
+                *self._keyspace.app_beside(key.app_name),
             ],
+            _GET.words(**window_words(window), **self._refresh, **self._lives),
         )
         if reply[1] == b"missing":
             return None
@@ -183,156 +196,79 @@ class RedisBackend(Backend):
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
     ) -> SessionSlice:
-        found: list[Snapshot] = []
-        end: Position | None = None
-        while len(found) <= limit:
-            # One more than asked for tells whether the list goes on.
-            wanted = limit + 1 - len(found)
-            positions = await self._positions(user, wanted, before)
-            for position, snapshot in zip(
-                positions, await self._summaries(user, positions), strict=True
-            ):
-                before = position
-                if snapshot is not None:
-                    found.append(snapshot)
-                    if len(found) == limit:
-                        end = position
-            if len(positions) < wanted:
-                break
-        return SessionSlice(found[:limit], end if len(found) > limit else None)
+        return await self._listing.page(user, limit, before)
 
-    async def _positions(
-        self, user: UserKey, wanted: int, before: Position | None
-    ) -> list[Position]:
-        """Read a run of the index; entries of equal score are in the order of their ids' bytes."""
-        extra = 1
-        while True:
-            highest: Argument = "+inf" if before is None else before.updated
-            reply = await self._run(
-                user, _LIST, [self._keyspace.index(user)], [highest, wanted + extra]
-            )
-            flat = reply[2]
-            positions = [
-                Position(read_count(user, "an activity", score), read_text(user, name))
-                for name, score in zip(flat[::2], flat[1::2], strict=True)
-            ]
-            complete = len(positions) < wanted + extra
-            if before is not None:
-                limit = (before.updated, before.session_id.encode())
-                positions = [
-                    place
-                    for place in positions
-                    if (place.updated, place.session_id.encode()) < limit
-                ]
-            if complete or len(positions) >= wanted:
-                return positions[:wanted]
-            extra *= 4  # Many sessions were active in the same microsecond.
-
-    async def _summaries(
-        self, user: UserKey, positions: Sequence[Position]
-    ) -> list[Snapshot | None]:
-        """Read the sessions at these positions; ``None`` for one that has expired."""
-        if not positions:
-            return []
-        keys = [SessionKey(user.app_name, user.user_id, place.session_id) for place in positions]
-        names = [self._keyspace.index(user), self._keyspace.user(user)]
-        names += [self._keyspace.session(key).session for key in keys]
-        names += self._app_keys(user.app_name)
-        reply = await self._run(user, _SUMMARIES, names, [place.session_id for place in positions])
-        _, _, user_fields, app_fields, sessions = reply
-        return [
-            read_snapshot(key, [fields, user_fields, app_fields, 0, 0, []]) if fields else None
-            for key, fields in zip(keys, sessions, strict=True)
-        ]
-
-    async def _prune(self, user: UserKey, session_ids: Sequence[bytes]) -> None:
-        ids = [read_text(user, session_id) for session_id in session_ids]
-        names = [
-            self._keyspace.session(SessionKey(user.app_name, user.user_id, each)).session
-            for each in ids
-        ]
-        await self._run(user, _PRUNE, [self._keyspace.index(user), *names], ids)
-
-    async def delete(self, key: SessionKey) -> None:
+    async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
         names = self._keyspace.session(key)
-        await self._run(
-            key, _DELETE, [names.index, names.calls, *names.own], [new_id(), key.session_id]
-        )
+        words = _DELETE.words(id=new_id(), incarnation=expected.incarnation)
+        keys = [names.index, names.calls, *names.own]
+        await self._calls.run(key, _DELETE, keys, [*words, key.session_id])
 
     async def delete_user(self, user: UserKey) -> None:
         index, calls = self._keyspace.index(user), self._keyspace.user_calls(user)
-        while positions := await self._positions(user, _DELETED_AT_ONCE, None):
+        while positions := await self._listing.positions(user, _DELETED_AT_ONCE, None):
             ids = [place.session_id for place in positions]
             keys = [
                 self._keyspace.session(SessionKey(user.app_name, user.user_id, each))
                 for each in ids
             ]
             names = itertools.chain.from_iterable(key.own for key in keys)
-            await self._run(user, _DELETE, [index, calls, *names], [new_id(), *ids])
-        # The last call takes along what is remembered of calls, and so cannot be among them.
-        await self._run(user, _DELETE, [index, calls, self._keyspace.user(user), calls], [""])
+            words = _DELETE.words(id=new_id(), incarnation="")
+            await self._calls.run(user, _DELETE, [index, calls, *names], [*words, *ids])
+        # What is remembered of calls stays until no copy of one can come any more: ids by chance.
+        words = _DELETE.words(id=new_id(), incarnation="")
+        await self._calls.run(user, _DELETE, [index, calls, self._keyspace.user(user)], words)
 
     # -- the log
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
-        args: list[Argument] = [0]
-        touched: set[str] = set()
+        receipt, _ = read_receipt(key, await self._append(key, entries, expected))
+        return receipt
+
+    async def _append(
+        self, key: SessionKey, entries: Sequence[Entry], expected: Expected
+    ) -> list[Any]:
+        """Run the script that appends, and return its reply."""
+        rest: list[Argument] = []
+        touched = ""
         for entry in entries:
-            triples = change_triples(entry.changes)
-            touched.update(target.lower() for target, _, _ in triples)
-            args += (entry.event_id, entry.time, entry.payload, len(triples))
-            args += flat(triples)
-        return await self._write(key, expected_revision, touched, args)
-
-    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        return await self._update(key, change_triples(changes))
-
-    async def _update(self, key: SessionKey, triples: list[tuple[str, str, bytes]]) -> Receipt:
-        touched = {target.lower() for target, _, _ in triples}
-        if not triples:
-            return await self._write(key, None, touched, [0])
-        calls = self._keyspace.session(key).calls
-        args = [len(triples), new_id(), *flat(triples)]
-        return await self._write(key, None, touched, args, calls)
-
-    async def _write(
-        self,
-        key: SessionKey,
-        expected_revision: int | None,
-        touched: set[str],
-        args: Sequence[Argument],
-        *calls: str,
-    ) -> Receipt:
+            rest += (entry.event_id, str(entry.time), entry.payload)
+            if entry.changes:
+                triples = change_triples(entry.changes)
+                touched += _scopes(entry.changes)
+                rest.append(str(len(triples)))
+                rest += flat(triples)
+            else:
+                rest.append("0")
         names = self._keyspace.session(key)
-        keys = [names.session, names.events, names.ids, names.index, *calls]
+        keys = [names.session, names.events, names.ids, names.index]
+        scopes = self._add_scopes(keys, key, touched)
+        words = _APPEND.words(
+            incarnation=expected.incarnation,
+            revision=number(expected.revision),
+            session_id=key.session_id,
+            scopes=scopes,
+            **self._keep,
+            **self._lives,
+        )
+        reply: list[Any] = await self._calls.run(key, _APPEND, keys, words + rest)
+        if reply[1] == b"conflict":
+            raise RevisionConflictError(key, expected.revision or 0, reply[3])
+        check_found(key, reply)
+        return reply
+
+    def _add_scopes(self, keys: list[str], key: SessionKey, touched: str) -> str:
+        """Add the keys of the other scopes that are changed, and name these."""
         scopes = ""
         if "u" in touched:
-            keys.append(names.user)
+            keys.append(self._keyspace.session(key).user)
             scopes += "u"
         if "a" in touched:
-            keys += self._app_keys(key.app_name)
+            keys += self._keyspace.app_beside(key.app_name)
             scopes += "a"
-        reply = await self._run(
-            key,
-            _APPEND,
-            keys,
-            [
-                "" if expected_revision is None else expected_revision,
-                *self._trims,
-                *self._lives,
-                key.session_id,
-                scopes,
-                *args,
-            ],
-        )
-        if reply[1] == b"missing":
-            raise SessionNotFoundError(key)
-        if reply[1] == b"conflict":
-            raise RevisionConflictError(key, expected_revision or 0, reply[2])
-        check_ours(key, reply)
-        return Receipt(reply[6:], *reply[2:6])
+        return scopes
 
     async def read(
         self,
@@ -343,122 +279,95 @@ class RedisBackend(Backend):
         limit: int,
         newest_first: bool,
         read_limit: ReadLimit | None = None,
+        expected: Expected = ANYTHING,
     ) -> EventSlice:
         names = self._keyspace.session(key)
-        reply = await self._run(
+        reply = await self._calls.run(
             key,
             _READ,
             [names.session, names.events, names.ids, names.index],
-            [
-                after_seq,
-                "" if before_seq is None else before_seq,
-                limit,
-                "1" if newest_first else "",
-                self._refresh,
-                self.retention.session_ttl,
-                *limit_args(read_limit, limit),
-            ],
+            _READ.words(
+                incarnation=expected.incarnation,
+                after=number(after_seq),
+                before=number(before_seq),
+                limit=number(limit),
+                newest_first=flag(newest_first),
+                session_ttl=self._lives["session_ttl"],
+                **self._refresh,
+                **limit_words(read_limit, limit),
+            ),
         )
-        if reply[1] == b"missing":
-            raise SessionNotFoundError(key)
-        check_ours(key, reply)
+        check_found(key, reply)
         check_size(key, reply, read_limit)
         return EventSlice(reply[2], reply[3])
 
-    async def locate(self, key: SessionKey, event_id: str) -> int | None:
+    async def locate(
+        self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
+    ) -> int | None:
         names = self._keyspace.session(key)
-        reply = await self._run(key, _LOCATE, names.own, [event_id])
-        if reply[1] == b"missing":
-            raise SessionNotFoundError(key)
-        check_ours(key, reply)
+        words = _LOCATE.words(incarnation=expected.incarnation, event_id=event_id)
+        reply = await self._calls.run(key, _LOCATE, names.own, words)
+        check_found(key, reply)
         return reply[2] if reply[1] == b"found" else None
 
     # -- state
 
-    async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
-        await self._update_scope(
-            described_app(app_name),
-            [self._keyspace.app(app_name), self._keyspace.app_calls(app_name)],
-            changes,
-            self.retention.app_state_ttl,
+    async def update_state(
+        self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
+    ) -> Receipt:
+        return await self._update(
+            key, change_triples(changes), _scopes(changes), new_id(), expected
         )
+
+    async def _update(
+        self,
+        key: SessionKey,
+        triples: list[tuple[str, str, bytes]],
+        touched: str,
+        call_id: str,
+        expected: Expected,
+    ) -> Receipt:
+        names = self._keyspace.session(key)
+        keys = [names.session, names.events, names.ids, names.index, names.calls]
+        words = _UPDATE.words(
+            id=call_id,
+            incarnation=expected.incarnation,
+            session_id=key.session_id,
+            scopes=self._add_scopes(keys, key, touched),
+            **self._lives,
+        )
+        reply = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)])
+        check_found(key, reply)
+        return read_receipt(key, reply)[0]
+
+    async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
+        await self._scopes.update_app(app_name, changes, new_id())
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
-        await self._update_scope(
-            user,
-            [self._keyspace.user(user), self._keyspace.user_calls(user)],
-            changes,
-            self.retention.user_state_ttl,
-        )
-
-    async def _update_scope(
-        self,
-        subject: Subject,
-        keys: Sequence[str],
-        changes: ScopeChanges,
-        ttl: int,
-        *,
-        call: str | None = None,
-        remembered: int = _LATELY,
-    ) -> None:
-        """Change a scope, unless a call of this name has; one without a name gets its own."""
-        args = [ttl, call or new_id(), remembered, *flat(scope_triples("s", "", changes))]
-        await self._run(subject, _UPDATE_SCOPE, keys, args)
+        await self._scopes.update_user(user, changes, new_id())
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:
-        return await self._get_scope(
-            described_app(app_name),
-            self._keyspace.app(app_name),
-            self._refresh,
-            self.retention.app_state_ttl,
-        )
+        return await self._scopes.get_app(app_name, refresh=self.retention.refresh_on_read)
 
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
-        return await self._get_scope(
-            user, self._keyspace.user(user), self._refresh, self.retention.user_state_ttl
-        )
-
-    async def _get_scope(
-        self, subject: Subject, name: str, refresh: str, ttl: int
-    ) -> dict[str, bytes]:
-        reply = await self._run(subject, _GET_SCOPE, [name], [refresh, ttl])
-        return read_names(subject, pairs(reply[2]))
+        return await self._scopes.get_user(user, refresh=self.retention.refresh_on_read)
 
     # -- what endangers it
 
     async def check(self) -> list[Concern]:
         sent = system_clock()
         try:
-            reply = await self._run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
+            reply = await self._calls.run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
         except BackendError as exc:
             why = exc.__cause__
-            if isinstance(why, NoPermissionError) or "unknown command" in str(why):
+            if isinstance(why, ServerError) and (
+                why.code == "NOPERM" or "unknown command" in str(why)
+            ):
                 return [scripts_refused(why)]
             raise
         return diagnosed(reply, self.retention, sent, system_clock())
 
-    # -- how it travels
 
-    async def _run(
-        self, subject: Subject, script: Script, keys: Sequence[str], args: Sequence[Argument]
-    ) -> Any:
-        """Run a script, word its failure, and check that the reply answers this very call."""
-        echo = b"%d" % next(self._calls)
-        try:
-            reply = await self._link.run(script, keys, [echo, *args])
-        except (NotSentError, NoReplyError, NotAcknowledgedError, RedisError) as exc:
-            error = translated(exc, subject, script.name, writes=script.writes)
-            raise error from error.__cause__
-        if reply[0] != echo:
-            raise CodecError(subject, _FOREIGN_REPLY)
-        return reply
-
-    def _keys(self, key: SessionKey) -> list[str]:
-        """Return the keys of a session with its scopes."""
-        names = self._keyspace.session(key)
-        own = [names.session, names.events, names.ids, names.index, names.user]
-        return own + self._app_keys(key.app_name)
-
-    def _app_keys(self, app_name: str) -> list[str]:
-        """Return the key of the application's state, as far as a session's script may touch it."""
-        return [self._keyspace.app(app_name)]
+def _scopes(changes: Changes) -> str:
+    """Name the scopes beside the session's own that are changed."""
+    return ("u" if changes.user else "") + ("a" if changes.app else "")

@@ -4,31 +4,35 @@ A user's data share a slot, so each operation on them is one script as on one se
 scope ``app`` is in a slot of its own: where an operation changes it too, that is a second step.
 
 - The second step comes after the first, so that a refused write changes nothing.
-- It is taken once, however often it is tried: it carries a name, and its slot remembers those.
-  A repeat of the write, which finds its first step taken, tries the second one again.
+- It is taken once, however often it is tried: it has the id of the first, which its slot remembers
+  for a minute at least. A repeat of the write within that time, which finds its first step taken,
+  takes the second one if it is missing.
 - Both run in a task of their own: a cancelled caller does not stop between them.
 
-So it is missing only if the process dies between the two steps, until the write is repeated.
+So it is missing only if the process dies between the two steps, and the write is not repeated
+within a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from agentsession._wording import described_app
+from agentsession.backend import ANYTHING, Expected
 from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
+from agentsession.redis._scripts.words import change_triples
 from agentsession.redis.backend import RedisBackend
+from agentsession.redis.replies import read_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Sequence
+    from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 
-    from agentsession.backend import Entry, Position, Receipt, Snapshot, Window
-    from agentsession.redis.link import Link
+    from agentsession.backend import Entry, Position, Receipt, SessionSlice, Snapshot, Window
+    from agentsession.redis._links.link import Link
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
     from agentsession.state import Changes, ScopeChanges
@@ -37,28 +41,28 @@ __all__ = ["ClusterBackend"]
 
 _T = TypeVar("_T")
 
+# The margin of lib/once.lua, in microseconds: for so long a second step is known to have been taken.
+_REMEMBERED: Final = 60_000_000
+
 
 class ClusterBackend(RedisBackend):
     """A :class:`~agentsession.redis.backend.RedisBackend` on a cluster, by this module's rules."""
 
     def __init__(self, retention: Retention, link: Link, *, key_prefix: str = "") -> None:
-        super().__init__(retention, link, key_prefix=key_prefix)
-        self._steps: set[asyncio.Task[Any]] = set()
+        super().__init__(retention, link, key_prefix=key_prefix, clustered=True)
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def aclose(self) -> None:
         try:
-            if self._steps:
-                await asyncio.wait(self._steps)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
         finally:
             await super().aclose()
 
-    def _app_keys(self, app_name: str) -> list[str]:  # noqa: ARG002 - none, whatever its name
-        return []
-
-    async def _open(
-        self, key: SessionKey, changes: Changes, window: Window, *, token: str, take: bool
+    async def _make(
+        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
     ) -> tuple[bool, Snapshot]:
-        first = super()._open(key, _without_app(changes), window, token=token, take=take)
+        first = super()._make(key, _without_app(changes), window, token, take=take)
 
         async def both() -> tuple[bool, Snapshot]:
             made, snapshot = await first
@@ -75,71 +79,57 @@ class ClusterBackend(RedisBackend):
         snapshot = await super().get(key, window)
         return snapshot and await self._with_app(key.app_name, snapshot)
 
-    async def _summaries(
-        self, user: UserKey, positions: Sequence[Position]
-    ) -> list[Snapshot | None]:
-        found = await super()._summaries(user, positions)
-        name = self._keyspace.app(user.app_name)
-        app = await self._get_scope(described_app(user.app_name), name, "", 0)
-        return [each and msgspec.structs.replace(each, app=app) for each in found]
+    async def list_sessions(
+        self, user: UserKey, limit: int, before: Position | None
+    ) -> SessionSlice:
+        found = await super().list_sessions(user, limit, before)
+        # To list is not to read: nothing is refreshed.
+        app = await self._scopes.get_app(user.app_name, refresh=False)
+        sessions = [msgspec.structs.replace(each, app=app) for each in found.sessions]
+        return msgspec.structs.replace(found, sessions=sessions)
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
-        # Of entries with one id the first is stored, and the others are repeats of it.
-        first_of_each = {entry.event_id: entry for entry in reversed(entries)}
-        changing = [
-            entry
-            for entry in entries
-            if entry.changes.app and first_of_each[entry.event_id] is entry
+        if not any(entry.changes.app for entry in entries):
+            return await super().append(key, entries, expected=expected)
+        without = [
+            msgspec.structs.replace(entry, changes=_without_app(entry.changes)) for entry in entries
         ]
-        first = super().append(
-            key,
-            [
-                msgspec.structs.replace(entry, changes=_without_app(entry.changes))
-                for entry in entries
-            ],
-            expected_revision=expected_revision,
-        )
+        first = self._append(key, without, expected)
 
         async def both() -> Receipt:
-            receipt = await first
-            for entry in changing:
-                name = f"{receipt.created} {entry.event_id}"
-                with _after_the_first(key):
-                    await self._second_step(key, entry.changes.app, name)
+            reply = await first
+            receipt, moments = read_receipt(key, reply)
+            with _after_the_first(key):
+                for entry in _to_follow(entries, receipt, moments, now=reply[2]):
+                    step = f"{receipt.incarnation} {entry.event_id}"
+                    await self._second_step(key, entry.changes.app, step)
             return receipt
 
-        return await (self._to_the_end(both()) if changing else first)
+        return await self._to_the_end(both())
 
-    async def update_state(self, key: SessionKey, changes: Changes) -> Receipt:
-        others = _without_app(changes)
+    async def update_state(
+        self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
+    ) -> Receipt:
+        if not changes.app:
+            return await super().update_state(key, changes, expected=expected)
         # The session's part of the write moves its revision and expiry, also where it changes
         # nothing else; to delete a name that no state has changes nothing.
-        first = (
-            super().update_state(key, others)
-            if others or not changes.app
-            else self._update(key, [("S", "", b"")])
-        )
+        triples = change_triples(_without_app(changes)) or [("S", "", b"")]
+        call_id = new_id()
+        first = self._update(key, triples, "u" if changes.user else "", call_id, expected)
 
         async def both() -> Receipt:
             receipt = await first
             with _after_the_first(key):
-                await self._second_step(key, changes.app, new_id())
+                await self._second_step(key, changes.app, call_id)
             return receipt
 
-        return await (self._to_the_end(both()) if changes.app else first)
+        return await self._to_the_end(both())
 
-    async def _second_step(self, key: SessionKey, changes: ScopeChanges, name: str) -> None:
-        """Change application state, unless a step of this name of the session's did already."""
-        await self._update_scope(
-            key,
-            [self._keyspace.app(key.app_name), self._keyspace.steps(key.app_name)],
-            changes,
-            self.retention.app_state_ttl,
-            call=f"{self._keyspace.session(key).session} {name}",
-            remembered=self.retention.app_state_ttl,
-        )
+    async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:
+        await self._scopes.update_app(key.app_name, changes, step)
 
     async def _with_app(self, app_name: str, snapshot: Snapshot) -> Snapshot:
         return msgspec.structs.replace(snapshot, app=await self.get_app_state(app_name))
@@ -147,9 +137,31 @@ class ClusterBackend(RedisBackend):
     async def _to_the_end(self, steps: Coroutine[Any, Any, _T]) -> _T:
         """Run steps that a cancelled caller must not stop between."""
         task = asyncio.create_task(steps)
-        self._steps.add(task)
-        task.add_done_callback(self._steps.discard)
+        self._under_way.add(task)
+        task.add_done_callback(self._finished)
         return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # A caller that was cancelled will not ask for it.
+
+
+def _to_follow(
+    entries: Sequence[Entry], receipt: Receipt, moments: Mapping[int, int], *, now: int
+) -> Iterator[Entry]:
+    """Tell which of the entries that were appended have a second step to take.
+
+    Those that were stored now; and of those that were stored before, what is the same to the letter
+    and was stored so lately that it is known whether its step was taken.
+    """
+    for index, entry in enumerate(entries):
+        stored = receipt.repeats.get(index)
+        known = stored is None or (
+            stored in {b"", entry.payload} and now - moments[index] < _REMEMBERED
+        )
+        if entry.changes.app and known:
+            yield entry
 
 
 @contextmanager
@@ -160,7 +172,9 @@ def _after_the_first(key: SessionKey) -> Generator[None]:
     except OutcomeUnknownError:
         raise
     except BackendError as exc:
-        reason = f"the session was written, what follows failed ({exc.reason}); repeat it"
+        reason = (
+            f"the session was written, what follows failed ({exc.reason}); repeat it within a minute"
+        )
         raise OutcomeUnknownError(key, reason) from exc
 
 

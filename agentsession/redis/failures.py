@@ -4,16 +4,6 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterCrossSlotError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from agentsession.errors import (
     AgentSessionError,
     BackendError,
@@ -21,7 +11,12 @@ from agentsession.errors import (
     CodecError,
     OutcomeUnknownError,
 )
-from agentsession.redis.link import NoReplyError, NotAcknowledgedError, NotSentError
+from agentsession.redis._links.link import (
+    NoReplyError,
+    NotAcknowledgedError,
+    NotSentError,
+    ServerError,
+)
 from agentsession.sessions import SessionKey, UserKey
 
 __all__ = ["Subject", "translated"]
@@ -67,7 +62,7 @@ def translated(
             error = OutcomeUnknownError(subject, reason)
         case _:
             why = exc
-            error = _refused(subject, script_name, exc, writes=writes)
+            error = _refused(subject, script_name, exc)
     error.__cause__ = why
     return error
 
@@ -95,27 +90,20 @@ def _unanswered(subject: Subject, why: BaseException, *, writes: bool) -> Backen
     return OutcomeUnknownError(subject, reason)
 
 
-def _refused(
-    subject: Subject, script_name: str, exc: Exception, *, writes: bool
-) -> AgentSessionError:
-    """Sort an error by its class, most specific first, and by its code where there is no class.
+def _refused(subject: Subject, script_name: str, exc: Exception) -> AgentSessionError:
+    """Sort a server's error by its code.
 
     Redis 6 words an error inside a script as ``ERR Error running script``, with its code further
     on.
     """
     text = str(exc)
-    match exc:
-        case AuthenticationError() | NoPermissionError():
-            return BackendError(subject, f"the server denies it ({exc}); nothing was written")
-        case RedisConnectionError() | RedisTimeoutError():
-            return _unanswered(subject, exc, writes=writes)
-        case MovedError() | ClusterCrossSlotError():
-            return BackendError(subject, _CLUSTER)
-        case OutOfMemoryError():
-            return BackendUnavailableError(subject, _NO_MEMORY)
-        case _ if "OOM command not allowed" in text:
-            return BackendUnavailableError(subject, _NO_MEMORY)
-        case _ if "WRONGTYPE" in text:
-            return CodecError(subject, _NOT_OURS)
-        case _:
-            return BackendError(subject, f"the server refuses {script_name}: {exc}")
+    code = exc.code if isinstance(exc, ServerError) else ""
+    if code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
+        return BackendError(subject, f"the server denies it ({text}); nothing was written")
+    if code in {"CROSSSLOT", "MOVED"}:
+        return BackendError(subject, _CLUSTER)
+    if code == "OOM" or "OOM command not allowed" in text:
+        return BackendUnavailableError(subject, _NO_MEMORY)
+    if "WRONGTYPE" in text:
+        return CodecError(subject, _NOT_OURS)
+    return BackendError(subject, f"the server refuses {script_name}: {text}")

@@ -5,14 +5,15 @@ key                      type       holds
 ======================== ========== =====================================================
 appdata:{app}            Hash       name to value
 userdata:{app:user}      Hash       name to value
-session:{app:user}:sid   Hash       v, created, updated, revision, count, last, token and
-                                    ttl; session state as ``state:`` and its name
+session:{app:user}:sid   Hash       v, incarnation, created, updated, revision, count,
+                                    last, horizon and ttl; session state as ``state:`` and
+                                    its name
 events:{app:user}:sid    Sorted set the log; score: time in µs, value: event as JSON
-eventids:{app:user}:sid  Sorted set event ids; score: position
+eventids:{app:user}:sid  Sorted set event ids; score: when it was stored in µs
 sessions:{app:user}      Sorted set session ids; score: last activity in µs
-usercalls:{app:user}     Sorted set writes to the user's data that were made lately, events aside
-appcalls:{app}           Sorted set the same for the application's state; both go after ten minutes
-appsteps:{app}           Sorted set on a cluster only: writes whose change to app state was made
+usercalls:{app:user}     Sorted set writes to the user's data, events aside; score: until when
+                                    they are remembered in µs
+appcalls:{app}           Sorted set the same for the application's state
 ======================== ========== =====================================================
 
 The braces are the cluster's hash tag: all that belongs to one user is in one slot, so that one
@@ -47,7 +48,6 @@ _KINDS: Final = (
     "sessions",
     "usercalls",
     "appcalls",
-    "appsteps",
 )
 
 _special = re.compile(r"[%:{}]")
@@ -59,7 +59,10 @@ def _escape(part: str) -> str:
 
 
 class SessionKeys(Struct, frozen=True):
-    """The keys of one session, and of what it shares with its user's others."""
+    """The keys of one session, and of what it shares with its user's others.
+
+    Scripts name the keys that they take as these fields are named, and in this order.
+    """
 
     session: str
     events: str
@@ -79,6 +82,8 @@ class Keyspace:
 
     Args:
         prefix: Stands in front of every key, as it is; ``"prod:"`` for example.
+        clustered: Whether an application's state is in another slot than the sessions that change
+            it.
 
     Raises:
         TypeError: *prefix* is not a string.
@@ -86,7 +91,7 @@ class Keyspace:
             Unicode.
     """
 
-    def __init__(self, prefix: str = "") -> None:
+    def __init__(self, prefix: str = "", *, clustered: bool = False) -> None:
         if not isinstance(prefix, str):
             msg = f"key_prefix must be a str, not {type(prefix).__qualname__}: {prefix!r:.80}"
             raise TypeError(msg)
@@ -99,6 +104,7 @@ class Keyspace:
             msg = f"key_prefix must not contain braces, a cluster's hash tag: {prefix!r}"
             raise ValueError(msg)
         self.prefix = prefix
+        self._clustered = clustered
         # A busy session's keys are asked for with every call; to build them takes as long as to
         # encode its event.
         self._cached = lru_cache(maxsize=512)(self._session)
@@ -108,17 +114,40 @@ class Keyspace:
         return self._cached(key)
 
     def _session(self, key: SessionKey) -> SessionKeys:
-        prefix = self.prefix
-        tag = f"{{{_escape(key.app_name)}:{_escape(key.user_id)}}}"
+        tag = _user_tag(key)
         name = f"{tag}:{_escape(key.session_id)}"
         return SessionKeys(
-            f"{prefix}session:{name}",
-            f"{prefix}events:{name}",
-            f"{prefix}eventids:{name}",
-            f"{prefix}sessions:{tag}",
-            f"{prefix}userdata:{tag}",
-            f"{prefix}usercalls:{tag}",
+            f"{self.prefix}session:{name}",
+            f"{self.prefix}events:{name}",
+            f"{self.prefix}eventids:{name}",
+            f"{self.prefix}sessions:{tag}",
+            f"{self.prefix}userdata:{tag}",
+            f"{self.prefix}usercalls:{tag}",
         )
+
+    def index(self, user: UserKey) -> str:
+        """Return the key of a user's list of sessions."""
+        return f"{self.prefix}sessions:{_user_tag(user)}"
+
+    def user(self, user: UserKey) -> str:
+        """Return the key of a user's state."""
+        return f"{self.prefix}userdata:{_user_tag(user)}"
+
+    def user_calls(self, user: UserKey) -> str:
+        """Return the key of what is remembered of writes to a user's data."""
+        return f"{self.prefix}usercalls:{_user_tag(user)}"
+
+    def app(self, app_name: str) -> str:
+        """Return the key of an application's state."""
+        return f"{self.prefix}appdata:{{{_escape(app_name)}}}"
+
+    def app_calls(self, app_name: str) -> str:
+        """Return the key of what is remembered of writes to an application's state."""
+        return f"{self.prefix}appcalls:{{{_escape(app_name)}}}"
+
+    def app_beside(self, app_name: str) -> list[str]:
+        """Return the key of an application's state, if the script of a session may touch it."""
+        return [] if self._clustered else [self.app(app_name)]
 
     def scratch(self, name: str) -> list[str]:
         """Return a key of each kind that can hold nobody's data.
@@ -127,26 +156,6 @@ class Keyspace:
         """
         return [f"{self.prefix}{kind}:{{check}}:{name}" for kind in _KINDS]
 
-    def index(self, user: UserKey) -> str:
-        """Return the key of a user's list of sessions."""
-        return f"{self.prefix}sessions:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
 
-    def user(self, user: UserKey) -> str:
-        """Return the key of a user's state."""
-        return f"{self.prefix}userdata:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
-
-    def user_calls(self, user: UserKey) -> str:
-        """Return the key of the calls that have changed a user's data lately."""
-        return f"{self.prefix}usercalls:{{{_escape(user.app_name)}:{_escape(user.user_id)}}}"
-
-    def app_calls(self, app_name: str) -> str:
-        """Return the key of the calls that have changed an application's state lately."""
-        return f"{self.prefix}appcalls:{{{_escape(app_name)}}}"
-
-    def app(self, app_name: str) -> str:
-        """Return the key of an application's state."""
-        return f"{self.prefix}appdata:{{{_escape(app_name)}}}"
-
-    def steps(self, app_name: str) -> str:
-        """Return the key of the steps that changed an application's state from other slots."""
-        return f"{self.prefix}appsteps:{{{_escape(app_name)}}}"
+def _user_tag(key: SessionKey | UserKey) -> str:
+    return f"{{{_escape(key.app_name)}:{_escape(key.user_id)}}}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession._wording import brief
-from agentsession.backend import Snapshot
-from agentsession.errors import CodecError, ReadTooLargeError
+from agentsession.backend import NO_REPEATS, Receipt, Snapshot
+from agentsession.errors import CodecError, ReadTooLargeError, SessionNotFoundError
 from agentsession.redis.keys import STATE_FIELD
 from agentsession.retention import LARGEST
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from agentsession.sessions import SessionKey
 
 __all__ = [
-    "check_ours",
+    "check_found",
     "check_size",
     "pairs",
     "read_count",
     "read_names",
+    "read_receipt",
     "read_snapshot",
     "read_text",
 ]
@@ -34,18 +35,40 @@ _WRONG_COUNT: Final = (
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
 
 
-def check_ours(subject: Subject, reply: Sequence[Any]) -> None:
-    """Refuse a session whose hash is not in our format, or contradicts its log."""
-    if reply[1] == b"foreign":
-        raise CodecError(subject, _version_problem(reply[2]))
-    if reply[1] == b"damaged":
-        raise CodecError(subject, _WRONG_COUNT)
+def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
+    """Refuse what a script says is not there, not ours, or contradicts itself."""
+    match reply[1]:
+        case b"missing" | b"gone":
+            raise SessionNotFoundError(key)
+        case b"replaced":
+            raise SessionNotFoundError(key, replaced=True)
+        case b"foreign":
+            raise CodecError(key, _version_problem(reply[-1]))
+        case b"damaged":
+            raise CodecError(key, _WRONG_COUNT)
+        case _:
+            pass
 
 
 def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -> None:
     """Refuse what a script has not read, since it is more than one read may return."""
     if limit is not None and reply[1] == b"large":
-        raise ReadTooLargeError(key, reply[2], reply[3], limit.size)
+        raise ReadTooLargeError(key, reply[-2], reply[-1], limit.size)
+
+
+def read_receipt(key: SessionKey, reply: Sequence[Any]) -> tuple[Receipt, Mapping[int, int]]:
+    """Read what a script says of a write; and for each repeat, when it was stored."""
+    _, _, _, revision, last_seq, updated, incarnation, *seqs = reply
+    repeats: dict[int, bytes] = {}
+    moments: dict[int, int] = {}
+    for index, stored in enumerate(seqs):
+        if type(stored) is list:
+            seqs[index], payload, moment = stored
+            repeats[index] = payload or b""
+            moments[index] = int(moment)
+    known = repeats or NO_REPEATS
+    text = read_text(key, incarnation)
+    return Receipt(seqs, revision, last_seq, updated, text, known), moments
 
 
 def _version_problem(version: bytes) -> str:
@@ -101,6 +124,7 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
         raise CodecError(key, _WRONG_COUNT)
     return Snapshot(
         session_id=key.session_id,
+        incarnation=read_text(key, fields.get(b"incarnation", b"")),
         created=created,
         updated=updated,
         revision=revision,

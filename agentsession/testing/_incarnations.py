@@ -164,7 +164,7 @@ async def check_each_life_has_an_incarnation_of_its_own(subject: Subject) -> Non
             made = await backend.create(subject.key, NO_CHANGES, token=new_id())
         else:
             made = await backend.get_or_create(subject.key, NO_CHANGES, NO_EVENTS)
-        receipt = await backend.append(subject.key, [Entry("e", 1, b"{}")])
+        receipt = await backend.append(subject.key, [Entry("e", 1, b'"e"')])
         updated = await backend.update_state(subject.key, Changes(session={"n": b"1"}))
         unchanged = await backend.update_state(subject.key, NO_CHANGES)
         read = await backend.get(subject.key, NO_EVENTS)
@@ -182,7 +182,7 @@ async def check_each_life_has_an_incarnation_of_its_own(subject: Subject) -> Non
 async def check_an_operation_expects_an_incarnation(subject: Subject) -> None:
     """Each operation of a backend that may expect one does nothing to any other."""
     backend = subject.service().backend
-    key, entry = subject.key, Entry("e", 1, b"{}")
+    key, entry = subject.key, Entry("e", 1, b'"e"')
     old = await backend.create(key, NO_CHANGES, token=new_id())
     await backend.delete(key, expected=Expected(old.incarnation))
     absent = Expected(old.incarnation)
@@ -205,7 +205,7 @@ async def check_an_operation_expects_an_incarnation(subject: Subject) -> None:
     for call in _expecting(subject, present):
         await call()
     with raises(RevisionConflictError):
-        await backend.append(key, [Entry("h", 1, b"{}")], expected=Expected(new.incarnation, 99))
+        await backend.append(key, [Entry("h", 1, b'"h"')], expected=Expected(new.incarnation, 99))
     await backend.delete(key, expected=present)
     assert await backend.get(key, ALL_EVENTS) is None
 
@@ -226,10 +226,10 @@ def _expecting(subject: Subject, expected: Expected) -> list[Call]:
         )
 
     return [
-        lambda: backend.append(key, [Entry("e", 1, b"{}")], expected=expected),
+        lambda: backend.append(key, [Entry("e", 1, b'"e"')], expected=expected),
         lambda: backend.append(key, [Entry("f", 1, b"{}", changes)], expected=expected),
         lambda: backend.append(
-            key, [Entry("e", 1, b"{}"), Entry("g", 1, b"{}")], expected=expected
+            key, [Entry("e", 1, b'"e"'), Entry("g", 1, b'"g"')], expected=expected
         ),
         lambda: backend.update_state(key, changes, expected=expected),
         lambda: backend.update_state(key, NO_CHANGES, expected=expected),

@@ -238,8 +238,8 @@ async def check_a_receipt_tells_what_is_stored(subject: Subject) -> None:
     mixed = (("a", b"[9]"), ("d", b"[4]"), ("d", b"[9]"), ("b", b"[9]"), ("d", b"[8]"))
     assert await append(*mixed) == ([1, 4, 4, 2, 4], {0: b"[1]", 2: b"[4]", 3: b"[2]", 4: b"[4]"})
     assert await append(("a", b"[1]"), ("b", b"[9]")) == ([1, 2], {0: b"", 1: b"[2]"})
-    many = [(f"n{n}", b"[5]") for n in range(5)]
-    assert await append(*many, ("n0", b"[9]")) == ([*range(5, 10), 5], {5: b"[5]"})
-    assert await append(("n0", b"[9]"), ("n4", b"[9]")) == ([5, 9], {0: b"", 1: b"[5]"})
+    many = [(f"n{n}", b"[5,%d]" % n) for n in range(5)]  # A payload holds its id, so all differ.
+    assert await append(*many, ("n0", b"[9]")) == ([*range(5, 10), 5], {5: b"[5,0]"})
+    assert await append(("n0", b"[9]"), ("n4", b"[9]")) == ([5, 9], {0: b"", 1: b"[5,4]"})
     receipt = await backend.update_state(key, Changes(session={"n": b"1"}))
     assert (list(receipt.seqs), dict(receipt.repeats)) == ([], {})

@@ -21,8 +21,8 @@ from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.link import Argument, Link
-from agentsession.redis.scripts import Script
+from agentsession.redis._links.link import Argument, Link
+from agentsession.redis._scripts import Script
 from agentsession.sessions import SessionKey
 from benchmarks.cases import Case, Setup
 from benchmarks.contestants.ours import OnServer

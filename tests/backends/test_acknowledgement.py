@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-import redis.asyncio
 import servers
 from subjects import RedisSubject
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
 from agentsession.errors import OutcomeUnknownError
-from agentsession.redis.acknowledgement import Acknowledgement
+from agentsession.redis._links.acknowledgement import Acknowledgement
+from agentsession.redis._links.making import LinkOptions, link_to
+from agentsession.redis.addresses import read_url
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.connection import MultiplexedLink
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
 
@@ -54,8 +54,8 @@ class AcknowledgedSubject(RedisSubject):
     """The multiplexed connection, with a barrier behind what it writes."""
 
     def open(self, retention: Retention) -> Backend:
-        pool = redis.asyncio.ConnectionPool.from_url(self.url)
-        link = MultiplexedLink(pool, owned=True, timeout=10, acknowledgement=Acknowledgement(1))
+        options = LinkOptions(timeout=10, acknowledgement=Acknowledgement(1))
+        link = link_to(read_url(self.url), {}, options)
         return RedisBackend(retention, link, key_prefix=self.prefix)
 
 

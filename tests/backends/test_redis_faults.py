@@ -12,7 +12,7 @@ import pytest
 import redis.asyncio
 import servers
 from proxy import Proxy, proxied
-from redis.exceptions import MaxConnectionsError
+from redis.asyncio.connection import Connection
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import (
@@ -22,11 +22,12 @@ from agentsession.errors import (
     OutcomeUnknownError,
     SessionNotFoundError,
 )
-from agentsession.redis import connection
-from agentsession.redis.backend import RedisBackend
-from agentsession.redis.connection import MultiplexedLink
-from agentsession.redis.link import NotSentError
-from agentsession.redis.scripts import load
+from agentsession.redis._links import making
+from agentsession.redis._links.backlog import Backlog
+from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
+from agentsession.redis._links.link import NotSentError
+from agentsession.redis._links.server import ServerLink
+from agentsession.redis._scripts import load
 
 KEY = SessionKey("app", "user", "session")
 
@@ -371,7 +372,7 @@ async def test_foreign_contents_are_named(
         await service.get_user_state(UserKey("app", "user"))
 
 
-@pytest.mark.parametrize("field", ["revision", "count", "last", "updated", "created"])
+@pytest.mark.parametrize("field", ["revision", "count", "last", "updated", "horizon"])
 async def test_nothing_is_appended_to_a_damaged_session(
     admin: redis.asyncio.Redis, service: RedisSessionService, field: str
 ) -> None:
@@ -462,7 +463,7 @@ async def test_cancelled_calls_leave_nothing_behind(
             await asyncio.wait([call])
             assert call.cancelled() or call.exception() is None
     await service.get_session(KEY)
-    assert repr(service).count("queued=0 in_flight=0") == 1
+    assert repr(service).count("waiting=0 in_flight=0") == 1
     assert len(asyncio.all_tasks()) == tasks
     assert len(await admin.client_list()) == connections
     for key in keys:
@@ -551,7 +552,7 @@ async def test_callers_wait_when_too_much_is_under_way(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a bound calls wait for room, and fail in time if there is none."""
-    monkeypatch.setattr(connection, "_MOST_REQUESTS", 5)
+    monkeypatch.setattr(making, "Backlog", lambda: Backlog(5))
     async with RedisSessionService.from_url(proxy.url, timeout=1.5) as service:
         await service.create_session(KEY)
         async with asyncio.TaskGroup() as group:
@@ -566,29 +567,29 @@ async def test_callers_wait_when_too_much_is_under_way(
         proxy.thaw()
 
 
-class NoConnections:
-    """A pool that has none to give just now."""
+class Nowhere(Endpoint):
+    """Where no server is just now, and will be."""
 
-    async def get_connection(self) -> NoReturn:
-        raise MaxConnectionsError
-
-    async def aclose(self) -> None:
-        pass
+    async def open(self, patience: float) -> NoReturn:
+        raise PrimaryAbsentError
 
 
-async def unserved(link: MultiplexedLink) -> float:
+def to_nowhere(backlog: Backlog) -> ServerLink:
+    return ServerLink(Nowhere(Connection()), timeout=1, backlog=backlog)
+
+
+async def unserved(link: ServerLink) -> float:
     """Make a call that ends at its deadline, and return how long it took."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     with pytest.raises(NotSentError):
-        await link.run(load("get", writes=False), ["key"], [])
+        await link.run(load("get"), ["key"], [])
     return loop.time() - start
 
 
-async def test_who_waited_for_room_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_waited_for_room_ends_in_time() -> None:
     """Also if others, whose time is up later, came first when there was room again."""
-    monkeypatch.setattr(connection, "_MOST_REQUESTS", 2)
-    link = MultiplexedLink(NoConnections(), owned=True, timeout=1)  # type: ignore[arg-type]  # all that is used
+    link = to_nowhere(Backlog(2))
 
     async def twice() -> None:
         await unserved(link)
@@ -605,27 +606,9 @@ async def test_who_waited_for_room_ends_in_time(monkeypatch: pytest.MonkeyPatch)
 
 async def test_closing_waits_no_longer_than_for_the_last_call() -> None:
     """When the last call has ended at its deadline, nothing is left to wait for."""
-    link = MultiplexedLink(NoConnections(), owned=True, timeout=1)  # type: ignore[arg-type]  # all that is used
+    link = to_nowhere(Backlog())
     call = asyncio.create_task(unserved(link))
     await asyncio.sleep(0.5)
     async with asyncio.timeout(0.8):
         await link.aclose()
     assert await call >= 1
-
-
-async def test_an_answer_to_another_call_is_an_error(server: servers.Server) -> None:
-    """A reply that answers somebody else's question is refused, never taken for data."""
-
-    class Mixed(MultiplexedLink):
-        async def run(self, script, keys, args):
-            reply = await super().run(script, keys, args)
-            return [b"0", *reply[1:]]
-
-    pool = redis.asyncio.ConnectionPool.from_url(server.url)
-    service = RedisSessionService.from_url(server.url)
-    backend = service.backend
-    assert isinstance(backend, RedisBackend)
-    backend._link = Mixed(pool, owned=True, timeout=5)
-    async with service:
-        with pytest.raises(CodecError, match="another call"):
-            await service.create_session(KEY)

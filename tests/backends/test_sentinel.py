@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import anyio.to_thread
 import pytest
 import servers
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from writing import writing
@@ -16,8 +17,8 @@ from writing import writing
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendError, BackendUnavailableError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
+from agentsession.redis._links.sentinel import SentinelEndpoint
 from agentsession.redis.addresses import read_url
-from agentsession.redis.sentinel import SentinelPool
 
 KEY = SessionKey("app", "user", "session")
 SECRET = "s3cr3t/@:?"
@@ -164,7 +165,8 @@ async def test_closing_closes_all(topology: servers.Sentinels, connections: int)
     def clients() -> int:
         nodes = [*topology.servers, *topology.sentinels]
         lines = [line for node in nodes for line in node.ask("CLIENT", "LIST").splitlines()]
-        return sum("lib-name=redis-py" in line and "/s:0" not in line for line in lines)
+        ours = ("lib-name=redis-py", "lib-name=agentsession")
+        return sum(any(name in line for name in ours) for line in lines if "/s:0" not in line)
 
     before, tasks = clients(), len(asyncio.all_tasks())
     service = RedisSessionService.from_url(topology.url, connections=connections)
@@ -191,9 +193,9 @@ async def test_no_sentinel_is_forgotten(topology: servers.Sentinels) -> None:
     """Though many ask at once while the first one does not answer, all three stay known."""
     (nowhere,) = servers.free_ports(1)
     address = read_url(topology.url.replace("://", f"://127.0.0.1:{nowhere},"))
-    pool = SentinelPool(address, {}, {"retry": Retry(NoBackoff(), 0)})
+    endpoint = SentinelEndpoint(Connection(), address, {"retry": Retry(NoBackoff(), 0)})
     async with asyncio.TaskGroup() as group:
         for _ in range(10):
-            group.create_task(pool._sentinel.discover_master(topology.SERVICE))
-    assert len(set(map(id, pool._sentinel.sentinels))) == 4
-    await pool.aclose()
+            group.create_task(endpoint._sentinel.discover_master(topology.SERVICE))
+    assert len(set(map(id, endpoint._sentinel.sentinels))) == 4
+    await endpoint.aclose()

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 import servers
+from msgspec import structs
 
 from agentsession import SessionKey, SessionService
 from agentsession.redis import backend
-from agentsession.redis.scripts import Script
 from agentsession.retention import Retention
 from reliability import broken
 from reliability.checker import kind_of, violations
@@ -100,16 +100,16 @@ def test_a_creation_of_unknown_outcome_may_come_late(first: Outcome) -> None:
 SCRIPTS = [
     ("_APPEND", "call('ZADD', ids, 'NX', ", "call('ZADD', ids, ", "disagreement"),
     ("_APPEND", "ARGV[at]) == 1 then", "ARGV[at]) >= 0 then", "twice"),
-    ("_APPEND", "if expected ~= '' and", "if false and", "order"),
-    ("_APPEND", "apply_changes(at + 4,", "(function() end)(at + 4,", "state"),
-    ("_APPEND", "if ARGV[3] ~= '' and count >= -ARGV[3] then", "if false then", "limit"),
+    ("_APPEND", "if revision ~= '' and", "if false and", "order"),
+    ("_APPEND", "apply_changes(new[i] + 4,", "(function() end)(new[i] + 4,", "state"),
+    ("_APPEND", "if keep_events ~= '' and count >= -keep_events then", "if false then", "limit"),
     ("_APPEND", "redis.call('PEXPIRE', session, ttl)", "", "expiry"),
     ("_APPEND", "redis.call('PEXPIRE', events, ttl)", "", "expiry"),
     ("_APPEND", "redis.call('PEXPIRE', ids, ttl)", "", "expiry"),
     ("_APPEND", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
-    ("_APPEND", "if ARGV[5] ~= '0' or meta[7] then", "if false then", "expiry"),
-    ("_APPEND", "local present =", "call('INCR', 'stranger') local present =", "foreign"),
-    ("_DELETE", "redis.call('UNLINK', KEYS[i])", "redis.call('UNLINK', KEYS[3])", "left over"),
+    ("_APPEND", "if session_ttl ~= '0' or meta[8] then", "if false then", "expiry"),
+    ("_APPEND", "local count, moment,", "call('INCR', 'stranger') local count, moment,", "foreign"),
+    ("_DELETE", "call('UNLINK', KEYS[i])", "call('UNLINK', KEYS[3])", "left over"),
     ("_CREATE", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
 ]  # fmt: skip
 
@@ -122,7 +122,7 @@ async def test_a_broken_script_is_caught(
     script = getattr(backend, name)
     assert sound in script.text
     text = script.text.replace(sound, unsound)
-    monkeypatch.setattr(backend, name, Script(script.name, text, "0" * 40, script.writes))
+    monkeypatch.setattr(backend, name, structs.replace(script, text=text, sha="0" * 40))
     trial = Trial(name="a broken script", seed=3, operations=300, limit=LIMIT, services=2)
     verdict = await run(trial, servers.binaries()["valkey"])
     assert expected in {kind_of(each) for each in verdict.violations}, verdict.violations

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from agentsession.redis import backend
-from agentsession.redis.scripts import Script
 from reliability import __main__ as command
 from reliability.footprint import Footprint
 
@@ -35,7 +35,7 @@ def test_a_proof_names_what_is_wrong(
 ) -> None:
     """What was lost is counted in its column, and the exit code is 1."""
     unsound = backend._APPEND.text.replace("ARGV[at]) == 1 then", "ARGV[at]) >= 0 then")
-    monkeypatch.setattr(backend, "_APPEND", Script("append", unsound, "0" * 40, writes=True))
+    monkeypatch.setattr(backend, "_APPEND", structs.replace(backend._APPEND, text=unsound, sha="0" * 40))
     monkeypatch.setattr(command, "proofs", lambda *_: [command.everything(7, 300)])
     assert command.main(["--operations=300", "--seed=7"]) == 1
     printed = capsys.readouterr().out

@@ -90,12 +90,18 @@ class Endpoint:
             patience: Seconds that it may take; less if redis-py's settings say less.
 
         Raises:
-            OSError: The server cannot be reached.
+            ConnectionError: The server cannot be reached.
             ServerError: It refuses the credentials or the database.
         """
         limit = self._settings.socket_connect_timeout
-        async with asyncio.timeout(patience if limit is None else min(patience, limit)):
-            connection = await self._connected()
+        try:
+            async with asyncio.timeout(patience if limit is None else min(patience, limit)):
+                connection = await self._connected()
+        except PrimaryAbsentError:
+            raise
+        except OSError as exc:
+            msg = f"no connection to {self!r}: {exc or type(exc).__name__}"
+            raise ConnectionError(msg) from exc
         try:
             async with asyncio.timeout(patience):
                 return connection, await self._introduce(connection)

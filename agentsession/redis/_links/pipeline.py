@@ -50,6 +50,8 @@ _REDIRECTED: Final = frozenset({"ASK", "MOVED"})
 # less up to a half by chance.
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
+# What was put off is not sent again unless there is time for so many answers like the last one.
+_ANSWERS: Final = 3
 # As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
 _MARGIN: Final = 60_000_000
 
@@ -118,6 +120,8 @@ class Pipeline:
         self._put_off: list[tuple[float, Command]] = []
         self._barrier_due = False
         self._pieces: deque[bytes] = deque()
+        # What the server has refused to run on a connection that is given up for that.
+        self._not_run: Command | None = None
         self._echoes = itertools.count(1)
         # Replies since the connection was made: one that gave some is worth keeping.
         self.answered = 0
@@ -170,6 +174,7 @@ class Pipeline:
             self._waiting.popleft()
             if command.asking:
                 batch.append(self._own(_Asking(("ASKING",), _NOBODY, command.deadline)))
+            command.sent_at = now
             if isinstance(command, Request):
                 command.prepare(b"%d" % next(self._echoes), self._clock, now)
             self._in_flight.append(command)
@@ -240,13 +245,16 @@ class Pipeline:
         if isinstance(command, _Barrier):
             self.broken = error
         elif error.code in _ELSEWHERE:
-            self._waiting.appendleft(command)
+            self._in_flight.appendleft(command)
+            self._not_run = command
             self.broken = error
         else:
             longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(command.attempts, 10))
             command.attempts += 1
             due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-            self._put_off.append((due, command))
+            # An attempt that would hardly be answered in time would leave unknown what is known.
+            last_chance = command.deadline - _ANSWERS * (now - command.sent_at)
+            self._put_off.append((due if due < last_chance else command.deadline, command))
 
     def _answered(self, request: Request, reply: Any, now: float) -> None:
         """Decide what a script's answer means for a call that may have been run before."""
@@ -302,8 +310,9 @@ class Pipeline:
     def lost(self, exc: BaseException) -> None:
         """Take back what has no answer, to be sent again before all others."""
         taken = [*self._unconfirmed, *self._in_flight]
-        # The last one has not left whole, and what is not whole is not run.
-        cut_off = taken[-1] if self._pieces else None
+        # The last one may not have left whole, and what is not whole is not run.
+        not_run = {self._not_run, taken[-1] if self._pieces else None}
+        self._not_run = None
         self._unconfirmed.clear()
         self._in_flight.clear()
         self._pieces.clear()
@@ -315,7 +324,7 @@ class Pipeline:
                 continue
             command.refusal = exc
             command.reply = None
-            command.maybe_run = command.maybe_run or command is not cut_off
+            command.maybe_run = command.maybe_run or command not in not_run
             if command.future.done():
                 self._done(command)
             else:

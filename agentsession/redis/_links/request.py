@@ -49,10 +49,12 @@ class Command:
         refusal: The last error that was met on its way.
         reply: An answer that waits for an acknowledgement.
         attempts: How often a server could not run it just now.
+        sent_at: The loop's time at which it was sent last.
     """
 
     __slots__ = (
-        "asking", "attempts", "deadline", "future", "maybe_run", "refusal", "reply", "size", "words",
+        "asking", "attempts", "deadline", "future", "maybe_run", "refusal", "reply", "sent_at",
+        "size", "words",
     )  # fmt: skip
 
     writes = False
@@ -67,6 +69,7 @@ class Command:
         self.refusal: BaseException | None = None
         self.reply: list[Any] | None = None
         self.attempts = 0
+        self.sent_at = 0.0
 
     def packed(self) -> bytes:
         """Return the bytes that are sent."""

@@ -98,7 +98,7 @@ class SentinelEndpoint(Endpoint):
         self._connected_to = None
         try:
             return await super().open(patience)
-        except (OSError, TimeoutError) as exc:
+        except OSError as exc:
             if self._connected_to is None or isinstance(exc, PrimaryAbsentError):
                 raise
             msg = f"the primary that the sentinels name does not answer: {exc}"

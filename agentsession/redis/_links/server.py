@@ -265,6 +265,7 @@ class ServerLink(Link):
     def _lost(self, exc: Exception) -> None:
         """Go on by another connection, if there is something to send."""
         self._connection = None
+        self._seen = (None, 0)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

@@ -7,7 +7,7 @@
 --        from the end, or '' without a limit; then for each event: id, time in microseconds, payload, number of changes,
 --        these changes (lib/changes.lua)
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, for each event its position, or, if it was stored
---        before, its position and its payload or false}, {echo, 'late', now}, {echo, 'early', now, when it may be issued},
+--        before, its position, its payload or false, and when}, {echo, 'late', now}, {echo, 'early', now, when it may be issued},
 --        {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'conflict', now, revision}, {echo, 'foreign', now, version or ''}
 --        or {echo, 'damaged', now}
 --
@@ -112,7 +112,8 @@ while at <= argc do
   else
     --! uses position
     local position, rank = position_of(ARGV[at], count, events, ids)
-    reply[number] = { position, rank >= 0 and call('ZRANGE', events, rank, rank)[1] or false }
+    reply[number] =
+      { position, rank >= 0 and call('ZRANGE', events, rank, rank)[1] or false, call('ZSCORE', ids, ARGV[at]) }
   end
   at = at + 4 + 3 * ARGV[at + 3]
 end

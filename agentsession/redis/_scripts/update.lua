@@ -26,7 +26,7 @@ if string.find(scopes, 'a') then
   call('HLEN', app)
 end
 
-local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'created', 'ttl')
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl')
 local refusal
 if meta[1] ~= '1' then
   if meta[1] or call('EXISTS', session) == 1 then

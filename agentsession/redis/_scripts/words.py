@@ -11,26 +11,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agentsession.backend import ReadLimit, Window
-    from agentsession.redis.link import Argument
+    from agentsession.redis._scripts import Argument
     from agentsession.state import Changes, ScopeChanges
 
-__all__ = ["change_triples", "flat", "limit_args", "scope_triples", "window_args"]
+__all__ = ["change_triples", "flag", "flat", "limit_words", "number", "scope_triples", "window_words"]
 
 
-def window_args(window: Window) -> list[Argument]:
-    """Word the bounds of a window as lib/snapshot.lua takes them."""
-    return [
-        window.after_seq,
-        "" if window.since is None else window.since,
-        "" if window.last is None else window.last,
-    ]
+def number(value: int | None) -> str:
+    """Word a number, or that there is none."""
+    return "" if value is None else str(value)
 
 
-def limit_args(limit: ReadLimit | None, asked: int | None) -> tuple[int, ...]:
+def flag(value: bool) -> str:  # noqa: FBT001 - a flag is what it words
+    """Word a flag."""
+    return "1" if value else ""
+
+
+def window_words(window: Window) -> dict[str, str]:
+    """Word a window as lib/snapshot.lua takes it."""
+    return {
+        "after": str(window.after_seq),
+        "since": number(window.since),
+        "last": number(window.last),
+        **limit_words(window.read_limit, window.last),
+    }
+
+
+def limit_words(limit: ReadLimit | None, asked: int | None) -> dict[str, str]:
     """Word a limit as lib/events.lua takes it; none if so few events are asked for."""
     if limit is None or (asked is not None and asked <= limit.harmless):
-        return ()
-    return limit.size, limit.harmless
+        return {"most": "", "harmless": ""}
+    return {"most": str(limit.size), "harmless": str(limit.harmless)}
 
 
 def change_triples(changes: Changes) -> list[tuple[str, str, bytes]]:
@@ -44,14 +55,14 @@ def change_triples(changes: Changes) -> list[tuple[str, str, bytes]]:
     ]
 
 
-def flat(triples: list[tuple[str, str, bytes]]) -> Iterator[Argument]:
-    """Put triples into a row, as ARGV holds them."""
-    return itertools.chain.from_iterable(triples)
-
-
 def scope_triples(target: str, prefix: str, changes: ScopeChanges) -> list[tuple[str, str, bytes]]:
     """Word the changes of one scope, whose letter is *target*; a capital one deletes."""
     return [
         (target.upper(), prefix + name, b"") if value is None else (target, prefix + name, value)
         for name, value in changes.items()
     ]
+
+
+def flat(triples: list[tuple[str, str, bytes]]) -> Iterator[Argument]:
+    """Put triples into a row, as ARGV holds them."""
+    return itertools.chain.from_iterable(triples)

@@ -1,0 +1,139 @@
+"""Back-pressure by itself: who waits, in which order, and what becomes of those who give up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentsession.redis._links.backlog import Backlog
+from agentsession.redis._links.link import NotSentError
+
+
+def soon(seconds: float = 30) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+class Waiting:
+    """Somebody in line, who keeps the place until told to go."""
+
+    def __init__(self, backlog: Backlog, deadline: float) -> None:
+        self.let_in = asyncio.Event()
+        self.leave = asyncio.Event()
+        self.task = asyncio.create_task(self._wait(backlog, deadline))
+
+    async def _wait(self, backlog: Backlog, deadline: float) -> None:
+        async with backlog.place(deadline):
+            self.let_in.set()
+            await self.leave.wait()
+
+    async def gone(self) -> None:
+        """Leave, and wait until that is done."""
+        self.leave.set()
+        await asyncio.wait([self.task])
+
+
+async def line_up(backlog: Backlog, count: int) -> list[Waiting]:
+    """Let some wait in line, in this order."""
+    line = [Waiting(backlog, soon()) for _ in range(count)]
+    await asyncio.sleep(0)
+    return line
+
+
+async def test_places_are_given_in_order() -> None:
+    """Whoever has waited the longest is next, and nobody overtakes by finding room."""
+    backlog = Backlog(1, 1000)
+    assert backlog.free
+    backlog.enter(10)
+    first, second = await line_up(backlog, 2)
+    backlog.leave(10)
+    assert not backlog.free
+    await first.let_in.wait()
+    assert not second.let_in.is_set()
+    backlog.enter(10)
+    backlog.leave(10)
+    await second.let_in.wait()
+    await first.gone()
+    assert not backlog.free
+    await second.gone()
+    assert backlog.free
+
+
+async def test_bytes_count_too() -> None:
+    """One call may go over the bound of bytes, and the next one waits."""
+    backlog = Backlog(10, 100)
+    backlog.enter(5000)
+    assert not backlog.free
+    backlog.leave(5000)
+    assert backlog.free
+
+
+async def test_who_waits_is_let_in_one_by_one() -> None:
+    """Nobody knows how large the next call will be before it has entered."""
+    backlog = Backlog(10, 100)
+    backlog.enter(100)
+    first, second, third = await line_up(backlog, 3)
+    backlog.leave(100)
+    await first.let_in.wait()
+    assert not second.let_in.is_set()
+    backlog.enter(60)
+    await second.let_in.wait()
+    backlog.enter(60)
+    await asyncio.sleep(0)
+    assert not third.let_in.is_set()
+    backlog.shrink(60)
+    await third.let_in.wait()
+    for each in (first, second, third):
+        await each.gone()
+
+
+async def test_who_is_late_is_told() -> None:
+    """At the deadline nothing was sent."""
+    backlog = Backlog(1, 1000)
+    backlog.enter(10)
+    with pytest.raises(NotSentError, match="too many calls"):
+        async with backlog.place(soon(0.01)):
+            pytest.fail("there was no room")
+    backlog.leave(10)
+    assert backlog.free
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_a_place_that_is_given_up_goes_to_the_next(admitted: bool) -> None:
+    """Also if it was given in the very moment in which its caller was cancelled."""
+    backlog = Backlog(1, 1000)
+    backlog.enter(10)
+    first, second = await line_up(backlog, 2)
+    if admitted:
+        backlog.leave(10)
+    first.task.cancel()
+    await asyncio.wait([first.task])
+    assert first.task.cancelled()
+    if not admitted:
+        backlog.leave(10)
+    await second.let_in.wait()
+    await second.gone()
+    assert backlog.free
+
+
+async def test_a_place_that_came_to_no_call_goes_to_the_next() -> None:
+    """What was to be written may turn out to be wrong."""
+    backlog = Backlog(1, 1000)
+    backlog.enter(10)
+    first, second = await line_up(backlog, 2)
+    backlog.leave(10)
+    await first.gone()
+    await second.let_in.wait()
+    await second.gone()
+    assert backlog.free
+
+
+async def test_closing_turns_away_who_waits() -> None:
+    """All of them, at once."""
+    backlog = Backlog(1, 1000)
+    backlog.enter(10)
+    line = await line_up(backlog, 3)
+    backlog.close()
+    for each in line:
+        with pytest.raises(NotSentError, match="closed"):
+            await each.task
