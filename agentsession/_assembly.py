@@ -59,24 +59,26 @@ def apply_temporary(session: Session, state: Mapping[str, Any]) -> None:
                 session.state[name] = value
 
 
-def as_stored(
-    key: SessionKey, receipt: Receipt, entries: Sequence[Entry], events: Sequence[Event]
-) -> list[Event]:
-    """Give appended events their positions, and in place of a repeat the event that is stored.
+def as_stored(key: SessionKey, receipt: Receipt, index: int, entry: Entry, event: Event) -> Event:
+    """Return an event that was appended as it is stored, be it by an earlier call.
 
     A repeat of what the log does not hold any more stays as it was given.
+
+    Args:
+        key: The session, for the error.
+        receipt: The answer to the append.
+        index: Which of its entries it is.
+        entry: What was sent.
+        event: The same, decoded anew, so that nobody has seen it yet: it gets its position here.
 
     Raises:
         CodecError: What is stored under a repeated id is unreadable.
     """
-    stored = [
-        msgspec.structs.replace(event, seq=seq)
-        for event, seq in zip(events, receipt.seqs, strict=True)
-    ]
-    for index, payload in receipt.repeats.items():
-        if payload and payload != entries[index].payload:
-            stored[index] = decode_event(key, payload, receipt.seqs[index])
-    return stored
+    seq, payload = receipt.seqs[index], receipt.repeats.get(index)
+    if payload and payload != entry.payload:
+        return decode_event(key, payload, seq)
+    msgspec.structs.force_setattr(event, "seq", seq)
+    return event
 
 
 def stands(receipt: Receipt, index: int, entry: Entry) -> bool:

@@ -3,7 +3,7 @@
 ::
 
     AgentSessionError
-    ├── SessionNotFoundError (LookupError)   no such session: never made, deleted, expired, replaced
+    ├── SessionNotFoundError (LookupError)   no such session: never made, deleted, or expired
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
     ├── RevisionConflictError                another writer came first; nothing was stored

@@ -297,7 +297,7 @@ class SessionService:
         very session is deleted that it was read from: one that was made anew since stays, and that
         is no error either.
         """
-        key, expected = self._target(session_or_key)
+        _, key, expected = self._target(session_or_key)
         await self._backend.delete(key, expected=expected)
 
     async def delete_user(self, user_key: UserKey) -> None:
@@ -348,15 +348,15 @@ class SessionService:
             TypeError: *event* is no event.
             ValueError: A field of the event is wrong: a naive timestamp, an empty author.
         """
-        key, expected = self._target(session_or_key, expected_revision)
+        session, key, expected = self._target(session_or_key, expected_revision)
         if _is_partial(event):
             return event
         entry, prepared = self._prepare(key, event)
         receipt = await self._backend.append(key, (entry,), expected=expected)
-        stored = as_stored(key, receipt, (entry,), (prepared,))
-        if isinstance(session_or_key, Session):
-            await self._update(session_or_key, receipt, (entry,), stored, (event,))
-        return stored[0]
+        stored = as_stored(key, receipt, 0, entry, prepared)
+        if session is not None:
+            await self._update(session, receipt, (entry,), (stored,), (event,))
+        return stored
 
     async def append_events(
         self,
@@ -379,7 +379,7 @@ class SessionService:
         Returns:
             The events as they are stored, with their ``seq``; partial ones as they were.
         """
-        key, expected = self._target(session_or_key, expected_revision)
+        session, key, expected = self._target(session_or_key, expected_revision)
         given = check_batch(events, _MAX_BATCH)
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
@@ -389,9 +389,9 @@ class SessionService:
         names = sum(len(event.state_delta) for event in whole)
         check_write([entry.payload for entry in entries], names, self._max_event_size)
         receipt = await self._backend.append(key, entries, expected=expected)
-        stored = as_stored(key, receipt, entries, [event for _, event in pairs])
-        if isinstance(session_or_key, Session):
-            await self._update(session_or_key, receipt, entries, stored, whole)
+        stored = [as_stored(key, receipt, n, *pair) for n, pair in enumerate(pairs)]
+        if session is not None:
+            await self._update(session, receipt, entries, stored, whole)
         in_order = iter(stored)
         return [event if event.partial else next(in_order) for event in given]
 
@@ -438,7 +438,7 @@ class SessionService:
             TypeError: An argument has the wrong type.
             ValueError: An argument is out of its range, or *around* is combined with a position.
         """
-        key, expected = self._target(session_or_key)
+        _, key, expected = self._target(session_or_key)
         after_seq = natural("after_seq", after_seq)
         at_most("limit", limit, _MAX_PAGE)
         before_seq = optional_natural("before_seq", before_seq)
@@ -470,7 +470,7 @@ class SessionService:
                 read; nothing was stored in any scope.
             StateValueError: A value cannot be stored; nothing was stored.
         """
-        key, expected = self._target(session_or_key)
+        _, key, expected = self._target(session_or_key)
         await self._backend.update_state(key, self._changes(state), expected=expected)
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
@@ -552,16 +552,17 @@ class SessionService:
 
     def _target(
         self, session_or_key: Session | SessionKey, expected_revision: int | None = None
-    ) -> tuple[SessionKey, Expected]:
+    ) -> tuple[Session | None, SessionKey, Expected]:
         """Check which session a call is for, and what it takes for granted of it."""
+        session, incarnation = None, ""
         if isinstance(session_or_key, Session):
-            key, incarnation = self._existing(session_or_key.key), session_or_key.incarnation
-        else:
-            key, incarnation = self._existing(session_or_key), ""
+            session, incarnation = session_or_key, session_or_key.incarnation
+            session_or_key = session.key
+        key = self._existing(session_or_key)
         revision = optional_natural("expected_revision", expected_revision)
         if incarnation or revision is not None:
-            return key, Expected(incarnation, revision)
-        return key, ANYTHING
+            return session, key, Expected(incarnation, revision)
+        return session, key, ANYTHING
 
     def _split(self, state: Mapping[str, Any]) -> Changes:
         check_state(state)

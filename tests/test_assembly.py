@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from agentsession import Event, Session, SessionKey, SessionService
 from agentsession._assembly import apply_fresh
-from agentsession.backend import Snapshot, Window
+from agentsession.backend import ANYTHING, Entry, Expected, Receipt, Snapshot, Window
 from agentsession.errors import CodecError, SessionNotFoundError
 from agentsession.memory import MemoryBackend
 from agentsession.retention import Retention
@@ -112,3 +113,34 @@ async def test_an_unreadable_event_is_not_answered_with_another() -> None:
         log._payloads[0] = log._payloads[0].replace(b'{"v":1,', b'{"v":2,')
         with pytest.raises(CodecError, match="the stored event 1 is unreadable: format 2 is of a"):
             await service.append_event(KEY, first)
+
+
+class Counting(MemoryBackend):
+    """Loses the first answer to each append, repeats it itself, and counts reads."""
+
+    reads = 0
+
+    async def append(
+        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+    ) -> Receipt:
+        await super().append(key, entries, expected=expected)
+        return await super().append(key, entries, expected=expected)
+
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        self.reads += 1
+        return await super().get(key, window)
+
+
+async def test_nothing_is_read_anew_without_need() -> None:
+    """An append that its backend repeated, and a repeat of one's own, cost no second round trip."""
+    backend = Counting(Retention())
+    async with SessionService(backend) as service:
+        session = await service.create_session(KEY)
+        first = await service.append_event(session, say("1", state_delta={"n": 1}))
+        batch = [say("2", state_delta={"n": 2}), say("3", state_delta={"n": 3, "temp:n": 3})]
+        await service.append_events(session, batch)
+        await service.append_event(session, first)
+        await service.append_event(session, say("other", state_delta={"n": 4}, id=first.id))
+        assert backend.reads == 0
+        assert session.state.pop("temp:n") == 3
+        assert session == await service.get_session(KEY)

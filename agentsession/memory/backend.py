@@ -40,7 +40,7 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
-from agentsession.memory._records import Scope, StoredSession, User, change
+from agentsession.memory._records import Log, Scope, StoredSession, User, change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,14 +164,12 @@ class MemoryBackend(Backend):
         try:
             log = session.log
             new: dict[str, Entry] = {}
-            repeated: list[int] = []
-            for index, entry in enumerate(entries):
-                if entry.event_id in log.ids or entry.event_id in new:
-                    repeated.append(index)
-                else:
-                    new[entry.event_id] = entry
+            for entry in entries:
+                if entry.event_id not in log.ids:
+                    new.setdefault(entry.event_id, entry)
+            newest = log.count
             if new:
-                if expected.revision not in (None, session.revision):
+                if expected.revision is not None and expected.revision != session.revision:
                     raise RevisionConflictError(key, expected.revision, session.revision)
                 for entry in new.values():
                     log.add(entry, now)
@@ -179,7 +177,7 @@ class MemoryBackend(Backend):
                         self._apply(session, entry.changes, now)
             # Before trimming, which may forget the id of a repeat in this very batch.
             seqs = [log.ids[entry.event_id] for entry in entries]
-            repeats = {n: log.at(seqs[n]) for n in repeated} if repeated else NO_REPEATS
+            repeats = NO_REPEATS if len(new) == len(seqs) else _repeats(log, seqs, newest)
             if new:
                 if self.retention.event_limit:
                     log.trim(self.retention.event_limit)
@@ -314,9 +312,7 @@ class MemoryBackend(Backend):
         session = None if user is None else user.sessions.get(key.session_id)
         return session if session is not None and session.alive(now) else None
 
-    def _need(
-        self, key: SessionKey, now: int, expected: Expected = ANYTHING
-    ) -> StoredSession:
+    def _need(self, key: SessionKey, now: int, expected: Expected = ANYTHING) -> StoredSession:
         session = self._find(key, now)
         if session is None:
             raise SessionNotFoundError(key)
@@ -436,7 +432,18 @@ def _user_values(user: User | None, now: int) -> dict[str, bytes]:
 
 
 def _is_expected(session: StoredSession, expected: Expected) -> bool:
-    return expected.incarnation in ("", session.incarnation)
+    return not expected.incarnation or expected.incarnation == session.incarnation
+
+
+def _repeats(log: Log, seqs: Sequence[int], newest: int) -> dict[int, bytes]:
+    """Return what is stored of each entry that was not added after *newest*, in its turn."""
+    repeats: dict[int, bytes] = {}
+    for index, seq in enumerate(seqs):
+        if seq > newest:
+            newest = seq
+        else:
+            repeats[index] = log.at(seq)
+    return repeats
 
 
 def _receipt(session: StoredSession, seqs: Sequence[int], repeats: Mapping[int, bytes]) -> Receipt:
