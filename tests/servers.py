@@ -249,9 +249,9 @@ class Move:
         self.target.ask("CLUSTER", "SETSLOT", self._slot, "IMPORTING", source)
         self._source.ask("CLUSTER", "SETSLOT", self._slot, "MIGRATING", target)
 
-    def move_a_key(self) -> bool:
-        """Move one key, if there is one left to move."""
-        keys = self._source.ask("CLUSTER", "GETKEYSINSLOT", self._slot, 1)
+    def move_a_key(self, key: str | None = None) -> bool:
+        """Move one key, this one or any, if there is one left to move."""
+        keys = [key] if key else self._source.ask("CLUSTER", "GETKEYSINSLOT", self._slot, 1)
         if keys:
             self._source.ask("MIGRATE", LOOPBACK, self.target.port, "", 0, 5000, "KEYS", *keys)
         return bool(keys)

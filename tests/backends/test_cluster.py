@@ -165,7 +165,7 @@ async def test_a_slot_moves_while_it_is_written_to(cluster: servers.Cluster) -> 
             move.begin()
             await account.go_on()
             tried = cluster.redirections("TRYAGAIN")
-            move.move_a_key()
+            move.move_a_key("session:{app:user 0}:s")
             between = lambda tried=tried: cluster.redirections("TRYAGAIN") > tried  # noqa: E731
             await anyio.to_thread.run_sync(servers.eventually, between)
             move.move_all_keys()

@@ -60,7 +60,8 @@ async def test_the_keys_are_as_documented(
         assert await client.hgetall(f"{prefix}userdata:{{app:user}}") == {b"b": b"\x002"}
         fields = await client.hgetall(f"{prefix}session:{{app:user}}:session")
         assert set(fields) == {
-            *(b"v", b"created", b"updated", b"revision", b"count", b"last", b"token"),
+            *(b"v", b"incarnation", b"created", b"updated", b"revision", b"count", b"last"),
+            b"horizon",
             b"state:a",
         }
         assert (fields[b"v"], fields[b"count"], fields[b"revision"]) == (b"1", b"2", b"3")
@@ -70,11 +71,15 @@ async def test_the_keys_are_as_documented(
         assert stored.startswith(b'{"v":1,"id":"e1",')
         assert score == int(event.timestamp.timestamp() * 1_000_000)
         ids = await client.zrange(f"{prefix}eventids:{{app:user}}:session", 0, -1, withscores=True)
-        assert ids == [(b"e1", 1.0), (b"e2", 2.0)]
+        assert [name for name, _ in ids] == [b"e1", b"e2"]
+        assert ids[-1][1] == float(fields[b"updated"])
         await service.delete_user(KEY.user)
         await service.delete_app_state("app", "c")
-    # This goes by itself, and holds nothing of anybody's.
-    assert await client.keys(f"{prefix}*") == [f"{prefix}appcalls:{{app}}".encode()]
+    # These go by themselves, and hold nothing of anybody's but ids of calls.
+    left = sorted(key.decode().removeprefix(prefix) for key in await client.keys(f"{prefix}*"))
+    assert left == ["appcalls:{app}", "usercalls:{app:user}"]
+    for name in left:
+        assert 60_000 < await client.pttl(prefix + name) <= 70_000
 
 
 def test_keys_escape_what_means_something() -> None:

@@ -22,7 +22,7 @@ from agentsession.redis import backend, keys
 from agentsession.redis.diagnosis import diagnosed
 from agentsession.retention import Retention
 
-SCRIPTS = files("agentsession.redis") / "lua"
+SCRIPTS = files("agentsession.redis") / "_scripts"
 
 
 @pytest.fixture(scope="module", params=sorted(servers.binaries()))
@@ -285,4 +285,5 @@ async def test_a_data_set_of_the_same_name_is_safe(
         assert await service.get_session(key) == session
         await service.delete_user(key.user)
         await service.delete_app_state("check", "c")
-        await admin.delete("appcalls:{check}")  # which would go by itself in ten minutes
+        # These would go by themselves in a minute.
+        await admin.delete("appcalls:{check}", "usercalls:{check:check}")

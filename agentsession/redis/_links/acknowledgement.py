@@ -19,7 +19,7 @@ __all__ = ["SERVER_MEMORY", "Acknowledgement"]
 
 # How long the server waits before it says how far a write has got, in milliseconds; whoever waits
 # for it asks again until the deadline. What others send on the connection meanwhile has to wait.
-_PATIENCE: Final = "100"
+_PATIENCE: Final = 100
 
 
 class Acknowledgement(Struct, frozen=True):
@@ -60,8 +60,13 @@ class Acknowledgement(Struct, frozen=True):
     def words(self) -> tuple[Argument, ...]:
         """The command that waits for it."""
         if self.fsync:
-            return "WAITAOF", "1", str(self.replicas), _PATIENCE
-        return "WAIT", str(self.replicas), _PATIENCE
+            return "WAITAOF", "1", str(self.replicas), str(_PATIENCE)
+        return "WAIT", str(self.replicas), str(_PATIENCE)
+
+    @property
+    def pause(self) -> float:
+        """How long a server may say nothing on account of that, in seconds."""
+        return _PATIENCE / 1000 if self else 0.0
 
     def shortfall(self, reply: Any) -> str:
         """Say what the reply to the command lacks; empty if nothing."""

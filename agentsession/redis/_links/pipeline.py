@@ -45,6 +45,8 @@ script is running, the replicas that it insists on are lost, or slots are being 
 # Of these, those that another server would not give: the address is to be looked up anew.
 _ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
 _REDIRECTED: Final = frozenset({"ASK", "MOVED"})
+# So many in a row are followed at once.
+_REDIRECTIONS: Final = 6
 
 # A command that was put off waits this long in seconds, doubling up to the second figure, each time
 # less up to a half by chance.
@@ -223,7 +225,8 @@ class Pipeline:
     def _refused(self, command: Command, error: ServerError, now: float) -> None:
         """Decide what a server's error means."""
         if isinstance(command, _Asking):
-            return  # What it stands before will be refused as well.
+            self._in_flight[0].refuse(error)  # It will be redirected, without an end.
+            return
         if error.code in NOT_NOW:
             self._postpone(command, error, now)
         elif isinstance(command, _Barrier):
@@ -232,6 +235,10 @@ class Pipeline:
             command.by_text = True
             self._waiting.append(command)
         elif error.code in _REDIRECTED and self._redirect is not None:
+            command.redirections += 1
+            if command.redirections % _REDIRECTIONS == 0:
+                self._postpone(command, error, now)  # Nodes disagree, and should come to terms.
+                return
             command.asking = False
             command.renew()
             self._redirect(command, error)

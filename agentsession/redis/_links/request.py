@@ -49,12 +49,13 @@ class Command:
         refusal: The last error that was met on its way.
         reply: An answer that waits for an acknowledgement.
         attempts: How often a server could not run it just now.
+        redirections: How often a node has named another one.
         sent_at: The loop's time at which it was sent last.
     """
 
     __slots__ = (
-        "asking", "attempts", "deadline", "future", "maybe_run", "refusal", "reply", "sent_at",
-        "size", "words",
+        "asking", "attempts", "deadline", "future", "maybe_run", "redirections", "refusal",
+        "reply", "sent_at", "size", "words",
     )  # fmt: skip
 
     writes = False
@@ -69,6 +70,7 @@ class Command:
         self.refusal: BaseException | None = None
         self.reply: list[Any] | None = None
         self.attempts = 0
+        self.redirections = 0
         self.sent_at = 0.0
 
     def packed(self) -> bytes:

@@ -89,6 +89,7 @@ class ServerLink(Link):
         self._endpoint = endpoint
         self._when_closed = closed
         self._timeout = timeout
+        self._acknowledgement = acknowledgement
         self._backlog = Backlog() if backlog is None else backlog
         self._troubled = troubled
         self._clock = ServerClock()
@@ -333,7 +334,7 @@ class ServerLink(Link):
             self._give_up(TimeoutError("no reply from the server for a while"))
             return
         self._seen = seen
-        half = self._timeout * _PATIENCE * 2**self._stalls / 2
+        half = self._timeout * _PATIENCE * 2**self._stalls / 2 + self._acknowledgement.pause
         self._watch = asyncio.get_running_loop().call_later(half, self._look_for_life)
 
     # -- the end

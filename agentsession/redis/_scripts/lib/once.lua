@@ -12,10 +12,10 @@ local function remember(calls, id, deadline, now)
   -- This comes first, so that a server that is out of memory refuses what comes after it as well.
   redis.call('ZADD', calls, string.format('%d', kept), id)
   redis.call('ZREMRANGEBYSCORE', calls, '-inf', string.format('(%d', now))
-  local left = math.ceil((kept - now) / 1000)
-  if redis.call('PTTL', calls) < left then
-    redis.call('PEXPIRE', calls, string.format('%d', left))
-  end
+  -- This is a write in any case, also where the call is remembered already: WAIT speaks of what its own connection has
+  -- written, and on one that has written nothing it would acknowledge what no replica has.
+  local left = math.max(math.ceil((kept - now) / 1000), redis.call('PTTL', calls))
+  redis.call('PEXPIRE', calls, string.format('%d', left))
 end
 
 -- A call that found nothing to do is remembered with a mark, so that a repeat is answered as it was.
@@ -23,8 +23,7 @@ local function remember_refused(calls, id, deadline, now)
   remember(calls, '!' .. id, deadline, now)
 end
 
--- Returns 'ran', 'refused', 'late' or nil, and the present. A call that ran is remembered anew, which is a write: WAIT speaks of
--- what its own connection has written, and on one that has written nothing it would acknowledge what no replica has.
+-- Returns 'ran', 'refused', 'late' or nil, and the present. A call that is known is remembered anew.
 local function standing(calls, id, deadline)
   local time = redis.call('TIME')
   local now = time[1] * 1000000 + time[2]
