@@ -10,38 +10,46 @@ One turn, in this order:
 
 So whatever the caller has seen as a whole event is stored, and what is stored the caller sees, in
 the same order.
+
+An exception, the agent's or the store's, ends the turn with an event that describes it. State that
+an event carried which was refused is carried by the next one, here the error's; a change that
+cannot be stored at all is lost alone, and the exception names it.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import aclosing
-from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Any, Final, Protocol, Self, TypeAlias, runtime_checkable
 
 import anyio
 import msgspec
 from msgspec import Struct
 
-from agentsession.errors import AgentSessionError
+from agentsession._wording import brief
+from agentsession.errors import AgentSessionError, ReadTooLargeError, StateValueError
 from agentsession.events import Content, Event, EventError, new_id
 from agentsession.memory import InMemorySessionService
 from agentsession.service import SessionService
 from agentsession.sessions import Session, SessionKey
-from agentsession.state import DELETE, is_temporary
+from agentsession.state import DELETE, is_temporary, split
 
 __all__ = ["Agent", "AgentContext", "AgentObject", "Run", "Runner", "TrackedState"]
 
 # How long closing an agent that was cancelled may take, in seconds, before it is left to itself.
 _CLOSING_TIME = 5.0
 
+_UNDESCRIBED: Final = EventError(message="the agent failed, and its error could not be described")
+
 
 class TrackedState(MutableMapping[str, Any]):
     """A session's merged state, whose changes are stored with the agent's next event.
 
     Setting and deleting names is noticed, and so are changes inside lists and dicts that were read
-    from here. Names have the prefixes of their scopes; ``temp:`` names live as long as the session
-    object.
+    from here. A change shows here until it is stored, whatever others write meanwhile. Names have
+    the prefixes of their scopes; ``temp:`` names live as long as the session object.
 
     Args:
         session: The session; its ``state`` is what is shown.
@@ -54,15 +62,19 @@ class TrackedState(MutableMapping[str, Any]):
         self._held: dict[str, tuple[Any, bytes | None]] = {}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._session.state!r})"
+        return f"{type(self).__name__}({self._shown()!r})"
 
     def __getitem__(self, name: str) -> Any:
+        held = self._held.get(name)
+        # What was changed inside shows already if it is still what the session holds.
+        if held is not None and held[0] is not self._session.state.get(name):
+            self._notice(name)
+        if name in self._changed:
+            if self._changed[name] is DELETE:
+                raise KeyError(name)
+            return self._changed[name]
         value = self._session.state[name]
-        held, before = self._held.get(name, (value, None))
-        if held is not value and _encoded(held) != before:
-            # Changed since its last change was stored, which put a copy into its place.
-            self._session.state[name] = value = held
-        elif name not in self._held or held is not value:
+        if held is None or held[0] is not value:
             self._hold(name, value)
         return value
 
@@ -71,26 +83,47 @@ class TrackedState(MutableMapping[str, Any]):
         self._held.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
-        del self._session.state[name]
+        if name not in self:
+            raise KeyError(name)
+        self._session.state.pop(name, None)
         self._changed[name] = DELETE
         self._held.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._session.state)
+        return iter(self._shown())
 
     def __len__(self) -> int:
-        return len(self._session.state)
+        return len(self._shown())
 
     def take_changes(self) -> dict[str, Any]:
         """Return what changed since the last call, as a state delta, and begin anew."""
-        state = self._session.state
-        for name, (value, before) in self._held.items():
-            if name in state and name not in self._changed and _encoded(value) != before:
-                state[name] = self._changed[name] = value
+        self._notice(*self._held)
         changes, self._changed = self._changed, {}
         for name, value in changes.items():
             self._hold(name, value)
         return changes
+
+    def put_back(self, changes: dict[str, Any]) -> None:
+        """Keep changes that were taken and could not be stored; later ones come before them."""
+        self._changed = changes | self._changed
+
+    def _shown(self) -> dict[str, Any]:
+        """Return the session's state with all changes in it; a reload may have taken them out."""
+        self._notice(*self._held)
+        state = self._session.state
+        for name, value in self._changed.items():
+            if value is DELETE:
+                state.pop(name, None)
+            else:
+                state[name] = value
+        return state
+
+    def _notice(self, *names: str) -> None:
+        """Count what was changed inside as changed, also if its name is gone from the session."""
+        for name in names:
+            value, before = self._held[name]
+            if name not in self._changed and _encoded(value) != before:
+                self._session.state[name] = self._changed[name] = value
 
     def _hold(self, name: str, value: Any) -> None:
         """Notice what is changed inside a value; what is temporary is never stored."""
@@ -188,18 +221,31 @@ class Runner:
             events, such as an async generator function, or an object with such a method ``run``.
         session_service: Where sessions are kept; it stays open. Without one they are in memory, and
             gone when the runner is closed.
+        describe_error: Makes of an exception what is stored of it and handed on; by default its
+            message and its class. If it fails itself, nothing of the exception is stored, the event
+            says so, and the exception is raised as ever, with a note of what failed.
 
     Raises:
-        TypeError: *agent* cannot be run, or *session_service* is no service.
+        TypeError: *agent* cannot be run, *session_service* is no service, or *describe_error* is
+            not callable.
         ValueError: *app_name* is empty.
     """
 
     def __init__(
-        self, app_name: str, agent: Agent, session_service: SessionService | None = None
+        self,
+        app_name: str,
+        agent: Agent,
+        session_service: SessionService | None = None,
+        *,
+        describe_error: Callable[[Exception], EventError] | None = None,
     ) -> None:
         SessionKey(app_name, "-")  # checks the name
         self._app_name = app_name
-        self._agent = _runnable(agent)
+        self._agent, self._runnable = agent, _runnable(agent)
+        if describe_error is not None and not callable(describe_error):
+            msg = f"describe_error must be callable, not {describe_error!r:.80}"
+            raise TypeError(msg)
+        self._describe_error = describe_error or _message_and_class
         if session_service is not None and not isinstance(session_service, SessionService):
             msg = f"session_service must be a SessionService, not {session_service!r:.80}"
             raise TypeError(msg)
@@ -236,8 +282,12 @@ class Runner:
         """Run one turn; nothing happens until the result is iterated over.
 
         An agent's exception becomes a last event with ``error``, stored and handed on, and is then
-        raised. If the caller is cancelled or closes the run, the agent is closed and what was
-        appended stays.
+        raised; so does that of a write that was refused. If the caller is cancelled or closes the
+        run, the agent is closed and what was appended stays.
+
+        If the events to load are more than the service's ``max_read_size``, the newest are loaded:
+        at least half of those that would fit, and never fewer than the service's
+        ``always_readable``.
 
         Args:
             user_id: Who speaks.
@@ -245,7 +295,8 @@ class Runner:
                 ``run(...).session_id``.
             message: What the user says: a string, a list of parts, or an event of the user's own
                 making, whose id makes a repeat of the turn store the message once.
-            num_recent_events: Load at most this many of the session's events; ``None`` for all.
+            num_recent_events: Load at most this many of the session's events; ``None`` for all that
+                one read may return.
 
         Returns:
             An async iterator of the agent's events: whole ones as they were stored, partial ones as
@@ -265,30 +316,36 @@ class Runner:
     async def _turn(
         self, key: SessionKey, message: Event, num_recent_events: int | None
     ) -> AsyncGenerator[Event, None]:
-        session = await self._service.get_or_create_session(
-            key, num_recent_events=num_recent_events
-        )
+        session = await self._load(key, num_recent_events)
         message = await self._service.append_event(session, message)
-        state = TrackedState(session)
         context = AgentContext(
-            session=session, message=message, invocation_id=message.invocation_id, state=state
+            session=session,
+            message=message,
+            invocation_id=message.invocation_id,
+            state=TrackedState(session),
         )
         try:
-            async with aclosing(_started(self._agent, context)) as events:
+            async with aclosing(_started(self._runnable, context)) as events:
                 async for event in events:
                     yield await self._keep(context, event)
+            await self._keep_changes(context)
         except Exception as exc:
-            error = EventError(message=str(exc) or repr(exc), type=type(exc).__qualname__)
-            try:
-                last = await self._keep(context, Event(author=_name(self._agent), error=error))
-            except AgentSessionError as failure:
-                exc.add_note(f"agentsession could not store the event of this error: {failure}")
-                raise exc from None
-            yield last
+            last = await self._keep_error(context, exc)
+            if last is not None:
+                yield last
             raise
-        changes = state.take_changes()
-        if changes:
-            await self._service.update_session_state(session, changes)
+
+    async def _load(self, key: SessionKey, most: int | None) -> Session:
+        """Load a session with its newest events, half as many until one read returns them.
+
+        What is returned is of one moment, since it is what one read returned. A search would find
+        all that fit, but each of its reads costs the server as much as this whole load.
+        """
+        while True:
+            try:
+                return await self._service.get_or_create_session(key, num_recent_events=most)
+            except ReadTooLargeError as exc:
+                most = max(exc.events // 2, self._service.always_readable)
 
     async def _keep(self, context: AgentContext, event: Event) -> Event:
         """Append a whole event, with the turn's id and the state that the agent changed."""
@@ -301,9 +358,74 @@ class Runner:
         if event.partial:
             return event
         changes = context.state.take_changes()
-        if changes:
-            event = msgspec.structs.replace(event, state_delta=changes | event.state_delta)
-        return await self._service.append_event(context.session, event)
+        try:
+            if changes:
+                event = msgspec.structs.replace(event, state_delta=changes | event.state_delta)
+            return await self._service.append_event(context.session, event)
+        except Exception:
+            context.state.put_back(changes)
+            raise
+
+    async def _keep_changes(self, context: AgentContext) -> None:
+        """Store the state that the agent changed and no event carried."""
+        changes = context.state.take_changes()
+        if not changes:
+            return
+        try:
+            await self._service.update_session_state(context.session, changes)
+        except Exception:
+            context.state.put_back(changes)
+            raise
+
+    async def _keep_error(self, context: AgentContext, exc: Exception) -> Event | None:
+        """Append the event of an exception, with the state that no event carried.
+
+        Whatever goes wrong with that becomes a note of the exception, which is the one to come out.
+
+        Returns:
+            The event; ``None`` if it could not be stored.
+        """
+        described = Event(author=_name(self._agent), error=self._described(exc))
+        refusal: Exception | None = None
+        self._drop_unstorable(context, exc)
+        try:
+            # What is too large with the changes may not be so when they are stored before it.
+            for event in (described, described):
+                try:
+                    return await self._keep(context, event)
+                except (TypeError, ValueError) as failure:
+                    refusal = failure
+                await self._keep_changes(context)
+            exc.add_note(f"agentsession could not store how this error was described: {refusal}")
+            return await self._keep(context, Event(author="agent", error=_UNDESCRIBED))
+        except (AgentSessionError, TypeError, ValueError) as failure:
+            exc.add_note(f"agentsession could not store the event of this error: {failure}")
+            return None
+
+    def _described(self, exc: Exception) -> EventError:
+        """Describe an exception as the application wishes; without its help not at all."""
+        try:
+            error = self._describe_error(exc)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the agent's own comes out
+            exc.add_note(f"agentsession: describe_error raised {brief(failure)} for this error")
+            return _UNDESCRIBED
+        if not isinstance(error, EventError):
+            kind = type(error).__qualname__
+            exc.add_note(f"agentsession: describe_error returned a {kind}, not an EventError")
+            return _UNDESCRIBED
+        return error
+
+    def _drop_unstorable(self, context: AgentContext, exc: Exception) -> None:
+        """Lose each change that could never be stored, so that the others can be."""
+        changes = context.state.take_changes()
+        for name, value in list(changes.items()):
+            try:
+                split({name: value}, self._service.max_value_size)
+            except StateValueError as refused:
+                del changes[name]
+                if refused.args != getattr(exc, "args", ()):
+                    exc.add_note(f"agentsession lost a change to state: {refused}")
+        context.state.put_back(changes)
 
 
 def _runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
@@ -319,10 +441,21 @@ def _runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
     raise TypeError(msg)
 
 
+def _message_and_class(exc: Exception) -> EventError:
+    """Describe an exception."""
+    return EventError(message=str(exc) or repr(exc), type=type(exc).__qualname__)
+
+
 def _name(agent: object) -> str:
-    """Name an agent for the event of its error."""
-    owner = getattr(agent, "__self__", None)
-    return getattr(owner, "name", None) or getattr(agent, "__name__", None) or "agent"
+    """Name an agent for the event of its error: as it, its function or its class is called."""
+    while isinstance(agent, partial):
+        agent = agent.func
+    owner = getattr(agent, "__self__", agent)
+    with suppress(Exception):
+        for name in (getattr(owner, "name", None), getattr(agent, "__name__", None)):
+            if isinstance(name, str) and name:
+                return name
+    return type(owner).__name__
 
 
 async def _started(

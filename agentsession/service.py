@@ -49,7 +49,7 @@ from agentsession.clock import to_microseconds
 from agentsession.codec import prepare_event
 from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
-from agentsession.retention import DEFAULT_READ_SIZE, MEBIBYTE, positive
+from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
 from agentsession.state import (
     APP_PREFIX,
@@ -130,6 +130,16 @@ class SessionService:
     def backend(self) -> Backend:
         """The backend; a second service over it sees the same data, as another process would."""
         return self._backend
+
+    @property
+    def max_value_size(self) -> int:
+        """The largest encoded state value, in bytes."""
+        return self._max_value_size
+
+    @property
+    def always_readable(self) -> int:
+        """How many events one read always returns, whatever is in them; more may be too many."""
+        return LARGEST if self._read_limit is None else self._read_limit.harmless
 
     async def __aenter__(self) -> Self:
         self._check_usable()

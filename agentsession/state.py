@@ -9,6 +9,10 @@ none     session   the session
 ``temp:`` temp     nobody: it lives in one ``Session`` object, never stored
 ======== ========= ==========================================================
 
+A name has one prefix or none. Another one behind it is refused, since the prefix may be left out
+where one scope is written alone: ``user:x`` would be two names there, ``x`` and ``user:x``. What an
+older version stored under such a name stays readable.
+
 A value is anything JSON can hold, or ``bytes``, and comes back equal and of the same type. JSON is
 stored as JSON; ``bytes`` are stored raw behind a zero byte, with which no JSON begins.
 """
@@ -57,6 +61,7 @@ USER_PREFIX: Final = "user:"
 TEMP_PREFIX: Final = "temp:"
 """Begins the names of state that lives in one ``Session`` object and is never stored."""
 
+_PREFIXES: Final = (APP_PREFIX, USER_PREFIX, TEMP_PREFIX)
 _RAW_MARK: Final = b"\x00"
 # Deeper values are almost always a cycle, and msgspec's recursion ends at Python's own limit.
 _MAX_DEPTH: Final = 100
@@ -237,14 +242,25 @@ def decode_scope(scope: Mapping[str, bytes], subject: SessionKey | UserKey | str
     return state
 
 
-def _check_name(name: object, full: object) -> None:
+def _check_name(name: str, full: str) -> None:
     if type(full) is not str:
         raise StateValueError((repr(full),), f"a name must be a str, not {type(full).__qualname__}")
     if not name:
         raise StateValueError((full,), "the name is empty")
+    _check_prefix(name, full)
     found = _string_refusal(full)
     if found is not None:
         raise StateValueError((full,), f"the name cannot be stored: {found[1]}")
+
+
+def _check_prefix(name: str, full: str) -> None:
+    """Refuse another prefix behind the one that was taken off."""
+    bare = name
+    while bare.startswith(_PREFIXES):
+        bare = bare.partition(":")[2]
+    if bare != name:
+        advice = brief(full.removesuffix(name) + bare)
+        raise StateValueError((full,), f"the name has the prefixes of two scopes; write {advice}")
 
 
 def split(delta: Mapping[str, object], limit: int) -> Changes:
@@ -268,6 +284,7 @@ def split(delta: Mapping[str, object], limit: int) -> Changes:
         scope, name = session, full
         if type(full) is str:
             if full.startswith(TEMP_PREFIX):
+                _check_prefix(full[len(TEMP_PREFIX) :], full)
                 continue
             if full.startswith(APP_PREFIX):
                 scope, name = app, full[len(APP_PREFIX) :]
@@ -293,7 +310,7 @@ def encode_scope(
         name = full
         if type(full) is str:
             name = full.removeprefix(prefix)
-            if name is full and full.startswith((APP_PREFIX, USER_PREFIX, TEMP_PREFIX)):
+            if name is full and full.startswith(_PREFIXES):
                 raise StateValueError((full,), f"the name belongs to another scope than {prefix!r}")
         _check_name(name, full)
         changes[name] = None if value is DELETE else encode_value(full, value, limit)

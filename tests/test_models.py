@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentsession.clock import from_microseconds, system_clock, to_microseconds, utc_now
+from agentsession.codec import decode_event, encode_event
 from agentsession.events import Data, Event, EventError, Part, Text, ToolCall, ToolResult, new_id
 from agentsession.retention import Retention, positive, seconds
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
@@ -171,6 +175,46 @@ def test_parts_have_tags_that_stay() -> None:
     tags = [kind.__struct_config__.tag for kind in (Text, ToolCall, ToolResult, Data, Event)]
     assert tags == ["text", "tool_call", "tool_result", "data", 1]
     assert Event.__struct_config__.tag_field == "v"
+
+
+class Holder(list[object]):
+    """Anything of the user's that refers to what it is in."""
+
+
+def decoded_event_with(it: object) -> Event:
+    event = decode_event(encode_event(Event(author="a")))
+    event.metadata["x"] = it
+    return event
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda it: Event(author="a", state_delta={"temp:x": it}),
+        lambda it: Event(author="a", metadata={"x": it}),
+        lambda it: Event(author="a", content=it),
+        decoded_event_with,
+        Text,
+        lambda it: ToolCall("c", "f", it),
+        lambda it: ToolResult("c", {"x": it}),
+        Data,
+        EventError,
+    ],
+    ids=["delta", "metadata", "content", "decoded", "Text", "call", "result", "Data", "error"],
+)
+def test_a_cycle_through_an_event_is_collected(hold: Callable[[Any], object]) -> None:
+    """An object that an event or a part holds, and that refers back to it, is not kept for ever."""
+    holder = Holder()
+    holder.append(hold(holder))
+    gone = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert gone() is None
+
+
+def test_words_alone_are_left_out_of_garbage_collection() -> None:
+    """A part and an error of plain words cost a full collection nothing."""
+    assert not any(map(gc.is_tracked, (Text("hi"), EventError("m", "t"), ToolResult("c", 1, "f"))))
 
 
 def retention(**options: Any) -> Retention:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
+from msgspec import structs
 
 from agentsession import (
     Event,
@@ -16,9 +19,17 @@ from agentsession import (
     SessionKey,
     SessionService,
 )
-from agentsession.errors import ClosedError, EventTooLargeError, SessionNotFoundError
+from agentsession.backend import Snapshot, Window
+from agentsession.codec import encode_event
+from agentsession.errors import (
+    ClosedError,
+    EventTooLargeError,
+    SessionNotFoundError,
+    StateValueError,
+)
 from agentsession.events import EventError, Text
-from agentsession.runner import AgentContext, TrackedState
+from agentsession.runner import Agent, AgentContext, TrackedState
+from agentsession.state import DELETE, Changes
 from agentsession.testing import Subject
 
 
@@ -171,6 +182,339 @@ async def test_an_error_that_cannot_be_stored_says_so() -> None:
     assert "closed" in raised.value.__notes__[0]
 
 
+async def failed_turn(runner: Runner, kind: type[Exception]) -> tuple[list[Event], Exception]:
+    """Run a turn that ends with an exception; give what was handed on, and the exception."""
+    events: list[Event] = []
+    with pytest.raises(kind) as raised:
+        async for event in runner.run("user", "session", "hi"):
+            events.append(event)  # noqa: PERF401 - the exception must not lose them
+    return events, raised.value
+
+
+async def test_a_refused_event_loses_no_change(subject: Subject) -> None:
+    """The state that a refused event was to carry is carried by the event of its error."""
+    service = subject.service(max_event_size=1000)
+    await service.create_session(subject.key, {"cart": ["a"], "old": 1})
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        context.state["cart"].append("b")
+        context.state["user:n"] = 1
+        del context.state["old"]
+        yield say("x" * 1000, state_delta={"its own": 1})
+
+    events, _ = await failed_turn(Runner("app", agent, service), EventTooLargeError)
+    assert events[-1].state_delta == {"cart": ["a", "b"], "user:n": 1, "old": DELETE}
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {"cart": ["a", "b"], "user:n": 1}
+    assert session.events[-1] == events[-1]
+
+
+async def test_changes_too_large_for_an_event_are_stored_without_one(subject: Subject) -> None:
+    """Changes that no event has room for are stored all the same, and so is the error's event."""
+    service = subject.service(max_event_size=500)
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        context.state.update(a="a" * 300, b="b" * 300)
+        yield say("short")
+
+    events, _ = await failed_turn(Runner("app", agent, service), EventTooLargeError)
+    assert [event.error.type for event in events if event.error] == ["EventTooLargeError"]
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {"a": "a" * 300, "b": "b" * 300}
+    assert session.events[-1] == events[-1]
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+async def test_a_change_that_cannot_be_stored_is_lost_alone(
+    subject: Subject, *, at_the_end: bool
+) -> None:
+    """The error names it, a note names others like it, and all the others are stored."""
+    service = subject.service(max_value_size=50)
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        context.state.update({"a": 1, "cart": [{"x": object()}], "large": "x" * 50, "b": [2]})
+        context.state["user:user:x"] = 1
+        context.state["metadata"] = "not the event's"
+        if not at_the_end:
+            yield say("hi", metadata={"fine": 1})
+
+    events, error = await failed_turn(Runner("app", agent, service), StateValueError)
+    assert isinstance(error, StateValueError)
+    assert error.path == ("cart", 0, "x")
+    assert [note.split(":")[1] for note in error.__notes__ if "lost" in note] == [
+        " large",
+        " user",
+    ]
+    assert events[-1].state_delta == {"a": 1, "b": [2], "metadata": "not the event's"}
+    assert [event.error.type for event in events if event.error] == ["StateValueError"]
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {"a": 1, "b": [2], "metadata": "not the event's"}
+    assert session.last_seq == 2
+
+
+async def test_a_change_shows_whatever_others_write(subject: Subject) -> None:
+    """After a tool's append that reloads the session, the agent sees its changes; they are kept."""
+    service = subject.service()
+    await service.create_session(
+        subject.key, {"inside": [0], "gone": [0], "set": 0, "deleted": 0, "theirs": 0, "same": 0}
+    )
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        state = context.state
+        state["inside"].append(1)
+        state["gone"].append(1)
+        state["set"] = state["temp:x"] = 1
+        state["same"] = "agent"
+        del state["deleted"]
+        delta = {"set": 9, "inside": [9], "deleted": 9, "theirs": 9, "gone": DELETE}
+        await service.append_event(subject.key, Event(author="other", state_delta=delta))
+        await service.append_event(context.session, say("tool", state_delta={"same": "tool"}))
+        seen = {"inside": [0, 1], "gone": [0, 1], "set": 1, "theirs": 9, "same": "agent"}
+        assert {name: state[name] for name in seen} == seen
+        with pytest.raises(KeyError):
+            state["deleted"]
+        with pytest.raises(KeyError):
+            del state["deleted"]
+        assert dict(state) == context.session.state == seen | {"temp:x": 1}
+        assert (len(state), "deleted" in state, "gone" in state) == (6, False, True)
+        yield say("said")
+        assert dict(state) == seen | {"temp:x": 1}
+
+    run = Runner("app", agent, service).run("user", "session", "hi")
+    events = [event async for event in run]
+    kept = {"inside": [0, 1], "gone": [0, 1], "set": 1, "same": "agent"}
+    assert events[-1].state_delta == kept | {"deleted": DELETE}
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == kept | {"theirs": 9}
+
+
+class Named:
+    def __init__(self, name: object) -> None:
+        self.name = name
+
+    async def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
+        msg = "its own"
+        raise LookupError(msg)
+        yield say("never")
+
+
+class Nameless(Named):
+    def __init__(self) -> None:
+        """Without a name."""
+
+
+class Unnameable(Nameless):
+    @property
+    def name(self) -> str:  # type: ignore[override]  # that it is one is what is tested
+        msg = "no name"
+        raise RuntimeError(msg)
+
+
+class Called:
+    async def __call__(self, context: AgentContext) -> AsyncIterator[Event]:
+        msg = "its own"
+        raise LookupError(msg)
+        yield say("never")
+
+
+async def a_function(context: AgentContext, *options: object) -> AsyncIterator[Event]:
+    msg = "its own"
+    raise LookupError(msg)
+    yield say("never")
+
+
+@pytest.mark.parametrize(
+    ("agent", "author"),
+    [
+        (Named("fragile"), "fragile"),
+        (Named(""), "Named"),
+        (Named(5), "Named"),
+        (Named(None), "Named"),
+        (Nameless(), "Nameless"),
+        (Unnameable(), "Unnameable"),
+        (Called(), "Called"),
+        (Named("method").run, "method"),
+        (Nameless().run, "run"),
+        (a_function, "a_function"),
+        (partial(a_function), "a_function"),
+        (Named("\ud800"), "agent"),
+    ],
+    ids=[
+        "named",
+        "empty",
+        "number",
+        "none",
+        "nameless",
+        "failing",
+        "callable",
+        "method",
+        "run",
+        "function",
+        "partial",
+        "no Unicode",
+    ],
+)
+async def test_an_agents_exception_comes_out_whatever_it_is_called(
+    agent: Agent, author: str
+) -> None:
+    """The author of its event is its name, or else what its class or function is called."""
+    async with Runner("app", agent) as runner:
+        events, _ = await failed_turn(runner, LookupError)
+        assert [event.author for event in events] == [author]
+        assert len(await log_of(runner.session_service, SessionKey("app", "user", "session"))) == 2
+
+
+def sized(words: str, size: int) -> Event:
+    event = say(words, id=words.rjust(32, "0"))
+    return structs.replace(event, content=words.ljust(size - len(encode_event(event)) + len(words)))
+
+
+class Reads:
+    """Counts the reads of a service."""
+
+    def __init__(self, service: SessionService) -> None:
+        self.wanted: list[int | None] = []
+        self._get_or_create = service.backend.get_or_create
+        service.backend.get_or_create = self  # type: ignore[method-assign]  # to look on
+
+    async def __call__(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
+        self.wanted.append(window.last)
+        return await self._get_or_create(key, changes, window)
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "loaded", "reads"),
+    [
+        ([1000] * 64, None, 64, 1),
+        ([1000] * 65, None, 64, 2),
+        ([1000] * 1000, None, 64, 5),
+        ([1000] * 1000, 70, 64, 2),
+        ([1000] * 1000, 64, 64, 1),
+        ([300] * 1000, None, 125, 4),
+        ([1000] * 64 + [300] * 200, None, 132, 2),
+    ],
+    ids=["fits", "one more", "many", "asked", "asked less", "smaller", "newest small"],
+)
+async def test_a_log_too_large_for_a_read_is_loaded_from_its_end(
+    subject: Subject, stored: list[int], asked: int | None, loaded: int, reads: int
+) -> None:
+    """The newest are loaded in few reads, at least half of what fits; nothing else changes."""
+    service = subject.service(max_event_size=1000, max_read_size=64_000)
+    await service.create_session(subject.key, {"a": 1})
+    await service.append_events(
+        subject.key, [sized(str(n), size) for n, size in enumerate(stored, 1)]
+    )
+    seen: list[Session] = []
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        seen.append(context.session)
+        yield say("here")
+
+    looked = Reads(service)
+    run = Runner("app", agent, service).run("user", "session", "hi", num_recent_events=asked)
+    assert [event.content async for event in run] == ["here"]
+    assert len(looked.wanted) == reads
+    (session,) = seen
+    assert session.last_seq == len(stored) + 2
+    assert [event.seq for event in session.events] == list(
+        range(len(stored) - loaded + 1, len(stored) + 3)
+    )
+    assert session.state == {"a": 1}
+
+
+def test_a_service_says_what_is_always_readable() -> None:
+    """So many of the largest events are as much as one read may return."""
+    backend = InMemorySessionService().backend
+    assert SessionService(backend).always_readable == 64
+    assert SessionService(backend, max_event_size=10, max_read_size=1000).always_readable == 10
+    assert SessionService(backend, max_read_size=None).always_readable > 10**15
+    assert SessionService(backend, max_value_size=5).max_value_size == 5
+
+
+async def test_the_application_describes_errors(subject: Subject) -> None:
+    """What it makes of an exception is stored and handed on, and nothing else of it."""
+    service = subject.service()
+
+    def describe(exc: Exception) -> EventError:
+        return EventError(message="please try again", type=f"E{len(str(exc))}")
+
+    runner = Runner("app", Named("n"), service, describe_error=describe)
+    events, error = await failed_turn(runner, LookupError)
+    assert str(error) == "its own"
+    assert [event.error for event in events] == [EventError("please try again", "E7")]
+    assert (await service.get_events(subject.key))[-1] == events[-1]
+    with pytest.raises(TypeError, match="describe_error must be callable, not 'no'"):
+        Runner("app", echo, describe_error="no")  # type: ignore[arg-type]  # the mistake
+
+
+def _raises(exc: Exception) -> EventError:
+    msg = f"cannot describe {exc}"
+    raise RuntimeError(msg)
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        msg = "secret"
+        raise RuntimeError(msg)
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("describe", "note"),
+    [
+        (_raises, "describe_error raised RuntimeError('cannot describe secret')"),
+        (str, "describe_error returned a str, not an EventError"),
+        (lambda _: None, "describe_error returned a NoneType, not an EventError"),
+        (lambda _: EventError(5), "could not store how this error was described: event"),
+        (lambda exc: EventError(f"{exc}" * 1000), "could not store how this error was described: "),
+        (lambda exc: EventError(f"{exc}\udc00"), "could not store how this error was described: "),
+    ],
+    ids=["raises", "text", "nothing", "no words", "too large", "no Unicode"],
+)
+async def test_an_error_that_cannot_be_described_is_stored_without_words(
+    subject: Subject, describe: Any, note: str
+) -> None:
+    """The agent's exception comes out with a note; its event, with its changes, tells nothing."""
+    service = subject.service(max_event_size=1000)
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        context.state["n"] = 1
+        msg = "secret"
+        raise LookupError(msg)
+        yield say("never")
+
+    runner = Runner("app", agent, service, describe_error=describe)
+    events, error = await failed_turn(runner, LookupError)
+    assert str(error) == "secret"
+    assert len(error.__notes__) == 1
+    assert note in error.__notes__[0]
+    message = "the agent failed, and its error could not be described"
+    assert [event.error for event in events] == [EventError(message)]
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.events[-1] == events[-1]
+    assert session.state == {"n": 1}
+    assert b"secret" not in b"".join(map(encode_event, session.events))
+
+
+async def test_an_error_without_words_comes_out() -> None:
+    """An exception whose own words fail is raised as it is, after an event that says so."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        raise WordlessError
+        yield say("never")
+
+    async with Runner("app", agent) as runner:
+        events, _ = await failed_turn(runner, WordlessError)
+    message = "the agent failed, and its error could not be described"
+    assert [event.error for event in events] == [EventError(message)]
+
+
 async def test_changed_state_is_stored_with_the_next_event(subject: Subject) -> None:
     """Setting, deleting and changing in place are stored with the next whole event."""
     service = subject.service()
@@ -253,9 +597,15 @@ def test_tracked_state_reads_like_a_dict() -> None:
     assert state.take_changes() == {"a": [1], "b": 2}
     assert state.take_changes() == {}
     state["a"].append(2)
-    assert state.take_changes() == {"a": [1, 2]}
+    session.state = {"b": 3}
+    assert (len(state), dict(state)) == (2, {"a": [1, 2], "b": 3})
+    changes = state.take_changes()
+    assert changes == {"a": [1, 2]}
+    state["a"] = "later"
+    state.put_back(changes | {"c": 0})
+    assert state.take_changes() == {"a": "later", "c": 0}
     with pytest.raises(KeyError):
-        del state["c"]
+        del state["d"]
 
 
 async def test_a_cancelled_turn_closes_the_agent(subject: Subject) -> None:

@@ -86,19 +86,17 @@ def refused(value: object, name: str = "name") -> StateValueError:
 
 
 def test_each_prefix_leads_to_its_scope() -> None:
-    """Prefixes are taken off, once and only in front; ``temp:`` names are dropped."""
+    """Prefixes are taken off, and only in front; ``temp:`` names are dropped."""
     delta = {
         "a": 1,
         "app:a": 2,
         "user:a": 3,
         "temp:a": {4},
         "temp:": 5,
-        "app:user:a": 6,
-        "user:app:a": 7,
-        "app:app:a": 8,
-        "user:user:a": 16,
-        "user:a user:b": 17,
-        "app:temp:a": 9,
+        "app:a user:b": 6,
+        "user:a app:": 7,
+        "app:users:a": 8,
+        "user:User:a": 9,
         "App:a": 10,
         "app": 11,
         " user:a": 12,
@@ -107,8 +105,8 @@ def test_each_prefix_leads_to_its_scope() -> None:
         ":": 15,
     }
     assert split(delta, LIMIT) == Changes(
-        app={"a": b"2", "user:a": b"6", "app:a": b"8", "temp:a": b"9"},
-        user={"a": b"3", "app:a": b"7", "user:a": b"16", "a user:b": b"17"},
+        app={"a": b"2", "a user:b": b"6", "users:a": b"8"},
+        user={"a": b"3", "a app:": b"7", "User:a": b"9"},
         session={
             "a": b"1",
             "App:a": b"10",
@@ -145,6 +143,27 @@ def test_an_empty_name_is_refused(name: str) -> None:
     assert raised.value.path == (name,)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("user:user:x", "'user:x'"),
+        ("app:app:x", "'app:x'"),
+        ("user:app:x", "'user:x'"),
+        ("app:temp:user:x", "'app:x'"),
+        ("temp:user:x", "'temp:x'"),
+        ("temp:temp:x", "'temp:x'"),
+    ],
+)
+def test_a_name_of_two_scopes_is_refused(name: str, advice: str) -> None:
+    """The error names it and says what to write instead."""
+    with pytest.raises(StateValueError) as raised:
+        split({"fine": 1, name: DELETE}, LIMIT)
+    assert raised.value.path == (name,)
+    assert str(raised.value) == (
+        f"{name}: the name has the prefixes of two scopes; write {advice}; nothing was stored"
+    )
+
+
 @pytest.mark.parametrize("name", [1, None, b"a", ("a",), Str("a"), Word.HI], ids=ascii)
 def test_a_name_of_another_type_is_refused(name: Any) -> None:
     """Names are strings, and nothing that looks like one."""
@@ -164,17 +183,15 @@ def test_a_name_with_half_a_surrogate_pair_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("prefix", ["app:", "user:"])
 def test_one_scope_takes_names_with_and_without_its_prefix(prefix: Any) -> None:
-    """The scope's own prefix means nothing there; it is taken off once."""
-    state = {"a": 1, f"{prefix}b": b"2", "c": DELETE, f"{prefix}temp:d": 3, prefix * 2 + "e": 4}
-    assert encode_scope(prefix, state, LIMIT) == {
-        "a": b"1",
-        "b": b"\x002",
-        "c": None,
-        "temp:d": b"3",
-        f"{prefix}e": b"4",
-    }
+    """The scope's own prefix means nothing there; no other may follow it."""
+    state = {"a": 1, f"{prefix}b": b"2", "c": DELETE}
+    assert encode_scope(prefix, state, LIMIT) == {"a": b"1", "b": b"\x002", "c": None}
     with pytest.raises(StateValueError, match="the name is empty"):
         encode_scope(prefix, {prefix: 1}, LIMIT)
+    for second in ("app:", "user:", "temp:"):
+        with pytest.raises(StateValueError, match=f"two scopes; write '{prefix}x'") as raised:
+            encode_scope(prefix, {"a": 1, f"{prefix}{second}x": 1}, LIMIT)
+        assert raised.value.path == (f"{prefix}{second}x",)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +233,19 @@ json_values = st.recursive(
 names = st.builds("{}{}".format, st.sampled_from(["", "app:", "user:", "temp:"]), unicode)
 
 
-@given(st.dictionaries(names.filter(lambda name: name not in ("", "app:", "user:")), json_values))
+PREFIXES = ("app:", "user:", "temp:")
+
+
+def is_a_name(full: str) -> bool:
+    """Tell whether a name may be used: there is one, and behind its prefix no other."""
+    name = full
+    for prefix in PREFIXES:
+        if full.startswith(prefix):
+            name = full.removeprefix(prefix)
+    return bool(name) and not name.startswith(PREFIXES)
+
+
+@given(st.dictionaries(names.filter(is_a_name), json_values))
 def test_what_is_split_is_merged_to_the_same(delta: dict[str, Any]) -> None:
     """Splitting and merging a delta gives it back, without what is temporary."""
     changes = split(delta, LIMIT)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from agentsession.backend import Entry
+from agentsession.clock import to_microseconds
+from agentsession.codec import encode_event
 from agentsession.errors import (
     RevisionConflictError,
     StateValueError,
 )
 from agentsession.events import Event
 from agentsession.sessions import SessionKey, UserKey
-from agentsession.state import DELETE
-from agentsession.testing._asserting import raises, said, say
+from agentsession.state import DELETE, Changes
+from agentsession.testing._asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from agentsession.testing._subject import Subject
@@ -174,6 +179,54 @@ async def check_refused_values_name_their_path(subject: Subject) -> None:
         await service.update_session_state(subject.key, {"n": 1, "user:": 1})
     assert await service.get_session(subject.key) == session
     assert await service.get_app_state("app") == {}
+
+
+async def check_a_name_has_one_prefix(subject: Subject) -> None:
+    """A second scope's prefix in a name is refused, wherever names come in; nothing is stored."""
+    service = subject.service()
+    session = await service.create_session(subject.key, {"n": 0})
+    for scope in ("app:", "user:", "temp:"):
+        for second in ("app:", "user:", "temp:"):
+            name = f"{scope}{second}x"
+            for refused in (
+                service.create_session(subject.another_key(), {"n": 1, name: 1}),
+                service.get_or_create_session(subject.another_key(), {"n": 1, name: 1}),
+                service.update_session_state(subject.key, {"n": 1, name: 1}),
+                service.append_event(session, say("no", {"n": 1, name: 1})),
+                service.append_events(session, [say("no"), say("no", {name: DELETE})]),
+                service.delete_session_state(subject.key, name),
+                service.update_app_state("app", {"n": 1, name: 1}),
+                service.delete_app_state("app", name),
+                service.update_user_state(subject.user, {"n": 1, name: 1}),
+                service.delete_user_state(subject.user, name),
+            ):
+                with raises(StateValueError) as raised:
+                    await refused
+                assert raised.error.path == (name,)
+    assert await service.get_session(subject.key) == session
+    assert [each.key for each in (await service.list_sessions(subject.user)).sessions] == [
+        subject.key
+    ]
+    assert await service.get_app_state("app") == await service.get_user_state(subject.user) == {}
+
+
+async def check_a_name_of_two_prefixes_stays_readable(subject: Subject) -> None:
+    """What an older version stored under a name that is refused today is read as it is."""
+    service = subject.service()
+    await service.create_session(subject.key)
+    await service.backend.update_user_state(subject.user, {"user:x": b"1"})
+    changes = Changes(app={"user:x": b"2"}, user={"app:x": b"3"})
+    await service.backend.update_state(subject.key, changes)
+    event = say("old", {"user:user:x": 1})
+    old = Entry(event.id, to_microseconds(event.timestamp), encode_event(event))
+    await service.backend.append(subject.key, [old])
+    held = await stored_session(service, subject.key)
+    assert held.state == {"user:user:x": 1, "app:user:x": 2, "user:app:x": 3}
+    assert held.events == [msgspec.structs.replace(event, seq=1)]
+    assert await service.get_user_state(subject.user) == {"user:x": 1, "app:x": 3}
+    assert await service.get_app_state("app") == {"user:x": 2}
+    await service.append_event(held, say("new", {"user:x": 4}))
+    assert held.state == {"user:x": 4, "user:user:x": 1, "app:user:x": 2, "user:app:x": 3}
 
 
 async def check_temporary_state_lives_in_one_object(subject: Subject) -> None:
