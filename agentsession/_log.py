@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from agentsession import codec
 from agentsession._arguments import natural
+from agentsession._pace import Pace
 from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeError
 from agentsession.events import Event
 
@@ -65,14 +66,23 @@ def _content_types(event: Event) -> set[str]:
     return {str(part.__struct_config__.tag) for part in event.content}
 
 
-def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) -> list[Event]:
-    """Decode a run of a log.
+async def decode_events(
+    key: SessionKey, payloads: Sequence[bytes], first_seq: int, pace: Pace
+) -> list[Event]:
+    """Decode a piece of a log.
 
     Raises:
         CodecError: An event is unreadable; the error names the session and the position.
     """
-    if not payloads:
-        return []
+    events: list[Event] = []
+    for run in codec.runs(payloads):
+        if pace.due():
+            await pace.rest()
+        events += _decoded_run(key, run, first_seq + len(events))
+    return events
+
+
+def _decoded_run(key: SessionKey, payloads: Sequence[bytes], first_seq: int) -> list[Event]:
     try:
         return codec.decode_events(payloads, first_seq)
     except ValueError:
@@ -105,6 +115,7 @@ class LogReader:
         self._wanted = wanted
         self._read_limit = read_limit
         self._taken: list[bytes] = []
+        self._pace = Pace()
 
     async def page(
         self,
@@ -132,7 +143,7 @@ class LogReader:
                     raise
                 stride = max(1, stride // 8)  # What does not pass does not count: look at fewer.
                 continue
-            events, payloads = self._passing(found, newest_first=newest_first)
+            events, payloads = await self._passing(found, newest_first=newest_first)
             room = limit - len(page)
             page += events[:room]
             self._count(payloads[:room])
@@ -157,7 +168,7 @@ class LogReader:
             newest_first=False,
             read_limit=self._read_limit,
         )
-        anchor = decode_events(self._key, alone.events, alone.first_seq)
+        anchor = await self._decode(alone)
         if not anchor:
             return []
         self._count(alone.events)
@@ -167,11 +178,11 @@ class LogReader:
         after = await self.page(after_seq=seq, limit=newer) if newer else []
         return [*reversed(before), *anchor, *after]
 
-    def _passing(
+    async def _passing(
         self, found: EventSlice, *, newest_first: bool
     ) -> tuple[Sequence[Event], Sequence[bytes]]:
         """Decode a run, and leave out what does not pass; in the order of reading."""
-        events: Sequence[Event] = decode_events(self._key, found.events, found.first_seq)
+        events: Sequence[Event] = await self._decode(found)
         payloads = found.events
         if newest_first:
             events, payloads = events[::-1], payloads[::-1]
@@ -180,6 +191,9 @@ class LogReader:
             return events, payloads
         kept = [wanted(event) for event in events]
         return list(compress(events, kept)), list(compress(payloads, kept))
+
+    async def _decode(self, found: EventSlice) -> list[Event]:
+        return await decode_events(self._key, found.events, found.first_seq, self._pace)
 
     def _count(self, taken: Sequence[bytes]) -> None:
         """Refuse when all that is returned becomes too much."""

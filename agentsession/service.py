@@ -2,7 +2,7 @@
 
 It checks and encodes what comes in, routes state to its scopes, and decodes and merges what goes
 out; all decisions about stored data are the backend's. Nothing here waits for anything but the
-backend.
+backend, except that what takes long lets other tasks run in between (:mod:`agentsession._pace`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ from agentsession._arguments import (
     optional_natural,
     window,
 )
-from agentsession._assembly import apply_appended, apply_fresh, apply_temporary, assemble
+from agentsession._assembly import (
+    apply_appended,
+    apply_fresh,
+    apply_temporary,
+    assemble,
+    decode_changes,
+    read_scope,
+)
 from agentsession._log import ContentType, LogReader, event_filter, read_around
+from agentsession._pace import Pace
 from agentsession._wording import brief, described, described_app
 from agentsession.backend import SMALLEST_EVENT, Backend, Entry, ReadLimit, Window
 from agentsession.clock import from_microseconds, to_microseconds
@@ -42,8 +50,8 @@ from agentsession.state import (
     USER_PREFIX,
     Changes,
     ScopeChanges,
-    decode_scope,
-    encode_scope,
+    add_change,
+    add_scope_change,
     split,
 )
 
@@ -168,8 +176,9 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._changes(state)
-        session = assemble(key, await self._backend.create(key, changes, token=new_id()))
+        changes = await self._changes(state)
+        snapshot = await self._backend.create(key, changes, token=new_id())
+        session = await assemble(key, snapshot, Pace())
         apply_temporary(session, state)
         return session
 
@@ -205,7 +214,7 @@ class SessionService:
         key = self._existing(key)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
         snapshot = await self._backend.get(key, bounds)
-        return None if snapshot is None else assemble(key, snapshot)
+        return None if snapshot is None else await assemble(key, snapshot, Pace())
 
     async def get_or_create_session(
         self,
@@ -236,9 +245,10 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._changes(state)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
-        session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
+        changes = await self._changes(state)
+        snapshot = await self._backend.get_or_create(key, changes, bounds)
+        session = await assemble(key, snapshot, Pace())
         apply_temporary(session, state)
         return session
 
@@ -267,11 +277,15 @@ class SessionService:
         before = None if cursor is None else decode_cursor(cursor)
         found = await self._backend.list_sessions(user_key, limit, before)
         app_name, user_id = user_key.app_name, user_key.user_id
+        pace = Pace()
+        sessions: list[Session] = []
+        for snapshot in found.sessions:
+            if pace.due():
+                await pace.rest()
+            key = SessionKey(app_name, user_id, snapshot.session_id)
+            sessions.append(await assemble(key, snapshot, pace))
         return SessionPage(
-            sessions=[
-                assemble(SessionKey(app_name, user_id, snapshot.session_id), snapshot)
-                for snapshot in found.sessions
-            ],
+            sessions=sessions,
             next_cursor=None if found.next is None else encode_cursor(found.next),
         )
 
@@ -333,7 +347,7 @@ class SessionService:
         receipt = await self._backend.append(key, (entry,), expected_revision=expected)
         stored = msgspec.structs.replace(prepared, seq=receipt.seqs[0])
         if session is not None:
-            await self._update(session, receipt, [stored], [entry.changes], [event])
+            await self._update(session, receipt, [stored], [entry], [event])
         return stored
 
     async def append_events(
@@ -362,9 +376,8 @@ class SessionService:
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
-        pairs = [self._prepare(key, event) for event in whole]
+        pairs, names = await self._prepare_each(key, whole)
         entries = [entry for entry, _ in pairs]
-        names = sum(len(event.state_delta) for event in whole)
         check_write([entry.payload for entry in entries], names, self._max_event_size)
         receipt = await self._backend.append(key, entries, expected_revision=expected)
         stored = [
@@ -372,8 +385,7 @@ class SessionService:
             for (_, event), seq in zip(pairs, receipt.seqs, strict=True)
         ]
         if session is not None:
-            changes = [entry.changes for entry in entries]
-            await self._update(session, receipt, stored, changes, whole)
+            await self._update(session, receipt, stored, entries, whole)
         in_order = iter(stored)
         return [event if event.partial else next(in_order) for event in given]
 
@@ -446,7 +458,7 @@ class SessionService:
             StateValueError: A value cannot be stored; nothing was stored.
         """
         key = self._existing(key)
-        await self._backend.update_state(key, self._changes(state))
+        await self._backend.update_state(key, await self._changes(state))
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.
@@ -459,7 +471,7 @@ class SessionService:
         """
         self._check_usable()
         check_app(app_name)
-        await self._backend.update_app_state(app_name, self._encode_scope(APP_PREFIX, state))
+        await self._backend.update_app_state(app_name, await self._scope_changes(APP_PREFIX, state))
 
     async def update_user_state(self, user_key: UserKey, state: Mapping[str, Any]) -> None:
         """Merge these names into a user's state, in one step.
@@ -472,19 +484,21 @@ class SessionService:
         """
         self._check_usable()
         check_user(user_key)
-        await self._backend.update_user_state(user_key, self._encode_scope(USER_PREFIX, state))
+        changes = await self._scope_changes(USER_PREFIX, state)
+        await self._backend.update_user_state(user_key, changes)
 
     async def get_app_state(self, app_name: str) -> dict[str, Any]:
         """Return an application's state, names without prefix; empty if there is none."""
         self._check_usable()
         check_app(app_name)
-        return decode_scope(await self._backend.get_app_state(app_name), described_app(app_name))
+        scope = await self._backend.get_app_state(app_name)
+        return await read_scope(scope, described_app(app_name), Pace())
 
     async def get_user_state(self, user_key: UserKey) -> dict[str, Any]:
         """Return a user's state, names without prefix; empty if there is none."""
         self._check_usable()
         check_user(user_key)
-        return decode_scope(await self._backend.get_user_state(user_key), user_key)
+        return await read_scope(await self._backend.get_user_state(user_key), user_key, Pace())
 
     async def delete_app_state(self, app_name: str, key: str) -> None:
         """Delete one name of an application's state; an absent one is no error."""
@@ -514,6 +528,11 @@ class SessionService:
         elif self._loop is not loop:
             raise EventLoopError
 
+    async def _rest(self, pace: Pace) -> None:
+        """Let others run, and refuse to go on if they have closed the service."""
+        await pace.rest()
+        self._check_usable()
+
     def _existing(self, key: SessionKey) -> SessionKey:
         """Check a key that must name a session."""
         self._check_usable()
@@ -531,31 +550,61 @@ class SessionService:
             return session_or_key, self._existing(session_or_key.key)
         return None, self._existing(session_or_key)
 
-    def _split(self, state: Mapping[str, Any]) -> Changes:
+    async def _changes(self, state: Mapping[str, Any]) -> Changes:
+        """Check and encode state that comes in by itself."""
         check_state(state)
-        return split(state, self._max_value_size)
+        pace, limit, changes = Pace(), self._max_value_size, Changes()
+        names, values = [*state], [*state.values()]  # Whatever others do to it meanwhile.
+        for name, value in zip(names, values, strict=True):
+            if pace.due():
+                await self._rest(pace)
+            add_change(changes, name, value, limit)
+        written = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
+        check_write(written, len(names), limit)
+        if pace.due():
+            await self._rest(pace)
+        return changes
 
-    def _encode_scope(
+    async def _scope_changes(
         self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
     ) -> ScopeChanges:
+        """Check and encode state of one scope."""
         check_state(state)
-        changes = encode_scope(prefix, state, self._max_value_size)
-        check_write(changes.values(), len(state), self._max_value_size)
+        pace, limit = Pace(), self._max_value_size
+        changes: ScopeChanges = {}
+        names, values = [*state], [*state.values()]
+        for name, value in zip(names, values, strict=True):
+            if pace.due():
+                await self._rest(pace)
+            add_scope_change(changes, prefix, name, value, limit)
+        check_write(changes.values(), len(names), limit)
+        if pace.due():
+            await self._rest(pace)
         return changes
 
-    def _changes(self, state: Mapping[str, Any]) -> Changes:
-        """Check and encode state that comes in by itself."""
-        changes = self._split(state)
-        values = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
-        check_write(values, len(state), self._max_value_size)
-        return changes
+    async def _prepare_each(
+        self, key: SessionKey, events: Sequence[Event]
+    ) -> tuple[list[tuple[Entry, Event]], int]:
+        """Prepare events in as many steps as it takes; tell how many names of state they change.
+
+        Each is encoded in one step, as it is at that moment.
+        """
+        pace, names = Pace(), 0
+        pairs: list[tuple[Entry, Event]] = []
+        for event in events:
+            if pace.due():
+                await self._rest(pace)
+            pairs.append(self._prepare(key, event))
+            names += len(event.state_delta)
+        return pairs, names
 
     def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event]:
         """Check and encode an event, and return with it the event as readers will get it."""
         if event.seq:
             event = msgspec.structs.replace(event, seq=0)
         try:
-            changes = self._split(event.state_delta)
+            check_state(event.state_delta)
+            changes = split(event.state_delta, self._max_value_size)
             payload, prepared = prepare_event(event)
         except (TypeError, ValueError) as exc:
             exc.add_note(f"This was event {brief(event.id)} for {described(key)}.")
@@ -572,11 +621,17 @@ class SessionService:
         session: Session,
         receipt: Receipt,
         stored: Sequence[Event],
-        changes: Sequence[Changes],
+        entries: Sequence[Entry],
         given: Iterable[Event],
     ) -> None:
-        """Bring a session that one holds up to date after an append to it."""
-        if not apply_appended(session, receipt, stored, changes):
+        """Bring a session that one holds up to date after an append to it, in one step."""
+        pace = Pace()
+        deltas: list[dict[str, Any]] = []
+        for entry in entries:
+            if pace.due():
+                await pace.rest()
+            deltas.append(decode_changes(entry.changes))
+        if not apply_appended(session, receipt, stored, deltas):
             await self._reload(session, created=receipt.created)
         limit = self._backend.retention.event_limit
         if limit and len(session.events) > limit:
@@ -592,7 +647,7 @@ class SessionService:
         # Without a read limit: the append was stored, and an error would say that it was not.
         snapshot = await self._backend.get(session.key, Window(after_seq=newest))
         if snapshot is not None:
-            apply_fresh(session, assemble(session.key, snapshot))
+            apply_fresh(session, await assemble(session.key, snapshot, Pace()))
 
 
 def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:
