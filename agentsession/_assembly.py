@@ -34,7 +34,7 @@ async def assemble(key: SessionKey, snapshot: Snapshot, pace: Pace) -> Session:
     """Decode a session and merge its scopes.
 
     Raises:
-        CodecError: Something in it is unreadable; the error's subject is whose it is: the session,
+        CodecError: A value of state is unreadable; the error's subject is whose it is: the session,
             its user or its application.
     """
     state: dict[str, Any] = {}
@@ -47,7 +47,7 @@ async def assemble(key: SessionKey, snapshot: Snapshot, pace: Pace) -> Session:
     return Session(
         key=key,
         state=state,
-        events=await decode_events(key, snapshot.events, snapshot.first_seq, pace),
+        events=await decode_events(snapshot.events, snapshot.first_seq, pace),
         created_at=from_microseconds(snapshot.created),
         updated_at=from_microseconds(snapshot.updated),
         revision=snapshot.revision,

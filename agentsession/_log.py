@@ -66,35 +66,29 @@ def _content_types(event: Event) -> set[str]:
     return {str(part.__struct_config__.tag) for part in event.content}
 
 
-async def decode_events(
-    key: SessionKey, payloads: Sequence[bytes], first_seq: int, pace: Pace
-) -> list[Event]:
-    """Decode a piece of a log.
-
-    Raises:
-        CodecError: An event is unreadable; the error names the session and the position.
-    """
+async def decode_events(payloads: Sequence[bytes], first_seq: int, pace: Pace) -> list[Event]:
+    """Decode a piece of a log; what is unreadable in it is replaced."""
     events: list[Event] = []
     for run in codec.runs(payloads):
         if pace.due():
             await pace.rest()
-        events += _decoded_run(key, run, first_seq + len(events))
+        events += _decoded_run(run, first_seq + len(events))
     return events
 
 
-def _decoded_run(key: SessionKey, payloads: Sequence[bytes], first_seq: int) -> list[Event]:
+def _decoded_run(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
     try:
         return codec.decode_events(payloads, first_seq)
     except ValueError:
         # One by one, which tells which it is; or none, if only their run was nested too deep.
-        return [_decoded(key, payload, seq) for seq, payload in enumerate(payloads, first_seq)]
+        return [_decoded(payload, seq) for seq, payload in enumerate(payloads, first_seq)]
 
 
-def _decoded(key: SessionKey, payload: bytes, seq: int) -> Event:
+def _decoded(payload: bytes, seq: int) -> Event:
     try:
         return codec.decode_event(payload, seq)
     except ValueError as exc:
-        raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
+        return codec.unreadable_event(payload, seq, str(exc))
 
 
 class LogReader:
@@ -159,6 +153,9 @@ class LogReader:
 
         Returns:
             The events in the order of the log; none if the log does not hold the one at *seq*.
+
+        Raises:
+            CodecError: That event is unreadable.
         """
         alone = await self._backend.read(
             self._key,
@@ -168,15 +165,18 @@ class LogReader:
             newest_first=False,
             read_limit=self._read_limit,
         )
-        anchor = await self._decode(alone)
-        if not anchor:
+        if not alone.events:
             return []
+        try:
+            anchor = codec.decode_event(alone.events[0], seq)
+        except ValueError as exc:
+            raise CodecError(self._key, f"the stored event {seq} is unreadable: {exc}") from exc
         self._count(alone.events)
         older = (limit - 1) // 2
         newer = limit - 1 - older
         before = await self.page(before_seq=seq, limit=older, newest_first=True) if older else []
         after = await self.page(after_seq=seq, limit=newer) if newer else []
-        return [*reversed(before), *anchor, *after]
+        return [*reversed(before), anchor, *after]
 
     async def _passing(
         self, found: EventSlice, *, newest_first: bool
@@ -193,7 +193,7 @@ class LogReader:
         return list(compress(events, kept)), list(compress(payloads, kept))
 
     async def _decode(self, found: EventSlice) -> list[Event]:
-        return await decode_events(self._key, found.events, found.first_seq, self._pace)
+        return await decode_events(found.events, found.first_seq, self._pace)
 
     def _count(self, taken: Sequence[bytes]) -> None:
         """Refuse when all that is returned becomes too much."""
@@ -209,6 +209,7 @@ async def read_around(
 
     Raises:
         EventNotFoundError: The log does not hold the event.
+        CodecError: The event is unreadable.
     """
     if isinstance(around, str):
         seq = await backend.locate(key, around) or 0

@@ -40,10 +40,10 @@ from agentsession._wording import brief, described, described_app
 from agentsession.backend import SMALLEST_EVENT, Backend, Entry, ReadLimit, Window
 from agentsession.clock import from_microseconds, to_microseconds
 from agentsession.codec import prepare_event
-from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
+from agentsession.errors import ClosedError, CodecError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
 from agentsession.retention import DEFAULT_READ_SIZE, MEBIBYTE, positive
-from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
+from agentsession.sessions import Session, SessionKey, SessionPage, UnreadableSession, UserKey
 from agentsession.state import (
     APP_PREFIX,
     DELETE,
@@ -262,12 +262,16 @@ class SessionService:
         anew; the others are neither skipped nor shown twice. The cost grows with the page, not with
         the number of sessions.
 
+        A session that cannot be read, of a newer format or damaged, is named in ``unreadable`` and
+        counts for *limit*; the others are there.
+
         Args:
             user_key: The user; a :class:`~agentsession.SessionKey` is not one.
             limit: The size of the page, from 1 to 1,000.
             cursor: ``next_cursor`` of the page before.
 
         Raises:
+            CodecError: State of the user or of the application cannot be read.
             TypeError: An argument has the wrong type.
             ValueError: *limit* is out of its range, or *cursor* is none of ours.
         """
@@ -279,14 +283,21 @@ class SessionService:
         app_name, user_id = user_key.app_name, user_key.user_id
         pace = Pace()
         sessions: list[Session] = []
+        unreadable = [*found.unreadable]
         for snapshot in found.sessions:
             if pace.due():
                 await pace.rest()
             key = SessionKey(app_name, user_id, snapshot.session_id)
-            sessions.append(await assemble(key, snapshot, pace))
+            try:
+                sessions.append(await assemble(key, snapshot, pace))
+            except CodecError as exc:
+                if exc.subject != key:
+                    raise  # It is in what all of them share.
+                unreadable.append(UnreadableSession(key=key, reason=exc.reason))
         return SessionPage(
             sessions=sessions,
             next_cursor=None if found.next is None else encode_cursor(found.next),
+            unreadable=unreadable,
         )
 
     async def delete_session(self, key: SessionKey) -> None:
@@ -422,6 +433,8 @@ class SessionService:
                 neither *after_seq* nor *before_seq*.
 
         Raises:
+            CodecError: The event of *around* cannot be read; elsewhere in the page another stands
+                for such an event, see :class:`~agentsession.Event`.
             SessionNotFoundError: The session does not exist or has expired.
             EventNotFoundError: The log does not hold the event of *around*.
             ReadTooLargeError: The events are over ``max_read_size``; what a filter leaves out does

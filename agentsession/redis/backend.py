@@ -50,10 +50,11 @@ from agentsession.redis.replies import (
     read_count,
     read_names,
     read_snapshot,
+    read_summary,
     read_text,
 )
 from agentsession.redis.scripts import Script, load
-from agentsession.sessions import SessionKey, UserKey
+from agentsession.sessions import SessionKey, UnreadableSession, UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -183,23 +184,28 @@ class RedisBackend(Backend):
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None
     ) -> SessionSlice:
-        found: list[Snapshot] = []
+        found: list[Snapshot | UnreadableSession] = []
         end: Position | None = None
         while len(found) <= limit:
             # One more than asked for tells whether the list goes on.
             wanted = limit + 1 - len(found)
             positions = await self._positions(user, wanted, before)
-            for position, snapshot in zip(
+            for position, summary in zip(
                 positions, await self._summaries(user, positions), strict=True
             ):
                 before = position
-                if snapshot is not None:
-                    found.append(snapshot)
+                if summary is not None:
+                    found.append(summary)
                     if len(found) == limit:
                         end = position
             if len(positions) < wanted:
                 break
-        return SessionSlice(found[:limit], end if len(found) > limit else None)
+        page = found[:limit]
+        return SessionSlice(
+            [each for each in page if isinstance(each, Snapshot)],
+            end if len(found) > limit else None,
+            [each for each in page if isinstance(each, UnreadableSession)],
+        )
 
     async def _positions(
         self, user: UserKey, wanted: int, before: Position | None
@@ -230,7 +236,7 @@ class RedisBackend(Backend):
 
     async def _summaries(
         self, user: UserKey, positions: Sequence[Position]
-    ) -> list[Snapshot | None]:
+    ) -> list[Snapshot | UnreadableSession | None]:
         """Read the sessions at these positions; ``None`` for one that has expired."""
         if not positions:
             return []
@@ -241,7 +247,7 @@ class RedisBackend(Backend):
         reply = await self._run(user, _SUMMARIES, names, [place.session_id for place in positions])
         _, _, user_fields, app_fields, sessions = reply
         return [
-            read_snapshot(key, [fields, user_fields, app_fields, 0, 0, []]) if fields else None
+            read_summary(key, fields, user_fields, app_fields)
             for key, fields in zip(keys, sessions, strict=True)
         ]
 

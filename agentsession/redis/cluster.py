@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from agentsession._wording import described_app
+from agentsession.backend import Snapshot
 from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis.backend import RedisBackend
@@ -27,10 +28,10 @@ from agentsession.redis.backend import RedisBackend
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
 
-    from agentsession.backend import Entry, Position, Receipt, Snapshot, Window
+    from agentsession.backend import Entry, Position, Receipt, Window
     from agentsession.redis.link import Link
     from agentsession.retention import Retention
-    from agentsession.sessions import SessionKey, UserKey
+    from agentsession.sessions import SessionKey, UnreadableSession, UserKey
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["ClusterBackend"]
@@ -77,11 +78,14 @@ class ClusterBackend(RedisBackend):
 
     async def _summaries(
         self, user: UserKey, positions: Sequence[Position]
-    ) -> list[Snapshot | None]:
+    ) -> list[Snapshot | UnreadableSession | None]:
         found = await super()._summaries(user, positions)
         name = self._keyspace.app(user.app_name)
         app = await self._get_scope(described_app(user.app_name), name, "", 0)
-        return [each and msgspec.structs.replace(each, app=app) for each in found]
+        return [
+            msgspec.structs.replace(each, app=app) if isinstance(each, Snapshot) else each
+            for each in found
+        ]
 
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected_revision: int | None = None

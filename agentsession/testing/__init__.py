@@ -16,7 +16,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from agentsession.testing import _expiry, _hostile, _limits, _log, _scopes, _sessions
+from agentsession.testing import (
+    _expiry,
+    _hostile,
+    _limits,
+    _log,
+    _scopes,
+    _sessions,
+    _unreadable,
+)
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
 __all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
@@ -26,7 +34,7 @@ Check: TypeAlias = Callable[[Subject], Awaitable[None]]
 
 CHECKS: Final[tuple[Check, ...]] = tuple(
     function
-    for module in (_log, _scopes, _sessions, _limits, _hostile, _expiry)
+    for module in (_log, _scopes, _sessions, _limits, _hostile, _unreadable, _expiry)
     for name, function in vars(module).items()
     if name.startswith("check_")
 )

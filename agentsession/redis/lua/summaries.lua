@@ -2,12 +2,18 @@
 --
 -- KEYS   1 index, 2 user state, the session of each id, then app state (absent where it lives on another node)
 -- ARGV   1 echo, 2 and on: session ids
--- Returns {echo, 'found', user state, app state or false, fields of each session, none if it has expired}
+-- Returns {echo, 'found', user state, app state or false, fields of each session: none if it has expired, 'foreign' if
+--        its key holds another type of data}
 
 local sessions = {}
 for i = 2, #ARGV do
-  local fields = redis.call('HGETALL', KEYS[i + 1])
-  if #fields == 0 then
+  local fields = redis.pcall('HGETALL', KEYS[i + 1])
+  if fields.err then
+    if not string.find(fields.err, 'WRONGTYPE', 1, true) then
+      return fields
+    end
+    fields = 'foreign'
+  elseif #fields == 0 then
     redis.call('ZREM', KEYS[1], ARGV[i])
   end
   sessions[#sessions + 1] = fields
