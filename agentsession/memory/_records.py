@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -178,15 +178,27 @@ class User:
         self.activity: list[Place] = []
         self.scope: Scope | None = None
 
+    def moment(self, now: int) -> int:
+        """Return the moment of a write: after all before it, also if the clock stood or went back.
+
+        So the list has the order of the writes, and a session never seems older than it was.
+        """
+        return max(now, self.activity[-1][0] + 1) if self.activity else now
+
+    def add(self, session: StoredSession) -> None:
+        """Add a session that was made at this user's :meth:`moment`."""
+        self.sessions[session.session_id] = session
+        self.activity.append((session.updated, session.session_id))
+
     def move(self, session: StoredSession, now: int) -> None:
         """Note new activity of a session; the busiest one is usually the last already."""
-        old, new = (session.updated, session.session_id), (now, session.session_id)
-        if self.activity and self.activity[-1] == old and now >= session.updated:
-            self.activity[-1] = new
+        old, moment = (session.updated, session.session_id), self.moment(now)
+        if self.activity[-1] == old:
+            del self.activity[-1]
         else:
             self.remove_activity(old)
-            insort(self.activity, new)
-        session.updated = now
+        session.updated = moment
+        self.activity.append((moment, session.session_id))
 
     def remove_activity(self, entry: Place) -> None:
         """Take a session's last activity out of the list."""

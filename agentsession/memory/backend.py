@@ -8,7 +8,8 @@ Rules of this file:
   in which they came, writers of different sessions do not wait for each other. A write checks
   everything first and contains no ``await`` after its first change, so that a cancellation finds it
   whole or not begun.
-- Expiry is decided by the clock at each access. The sweeper only frees memory.
+- The moments by which a user's sessions are listed only grow, whatever the clock does; when they
+  expire is decided by the clock at each access. The sweeper only frees memory.
 - Every operation is one step of the event loop, short however much is stored: readers get no copies
   of state, and what was deleted is freed bit by bit afterwards (:class:`~agentsession._pace.Pace`).
 """
@@ -16,7 +17,7 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -361,9 +362,8 @@ class MemoryBackend(Backend):
         expired = user.sessions.get(key.session_id)
         if expired is not None:
             user.remove_activity((expired.updated, expired.session_id))
-        session = StoredSession(user, key.session_id, token, now)
-        user.sessions[key.session_id] = session
-        insort(user.activity, (now, key.session_id))
+        session = StoredSession(user, key.session_id, token, user.moment(now))
+        user.add(session)
         session.touch(now, self.retention.session_ttl)
         self._apply(session, changes, now)
         return session

@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
-from agentsession.backend import Backend
+from agentsession.backend import NO_EVENTS, Backend
 from agentsession.memory import MemoryBackend
+from agentsession.state import DELETE
 from agentsession.testing import ManualClock
 
 KEY = SessionKey("app", "user", "session")
@@ -89,7 +90,25 @@ async def test_a_sweep_finds_all_of_a_large_user() -> None:
         await held(service).sweep()
         assert f"users=1 sessions={len(alive)}" in repr(service)
         user = held(service)._users[KEY.user]
-        assert {name for _, name in user.activity} == {key.session_id for key in alive}
+        assert [name for _, name in user.activity] == [key.session_id for key in alive]
+
+
+async def test_what_was_read_does_not_change() -> None:
+    """State is handed out without a copy; writes after that, in any scope, make their own."""
+    async with InMemorySessionService() as service:
+        backend = held(service)
+        await service.create_session(KEY, {"a": 1, "user:b": 1, "app:c": 1})
+        snapshot = await backend.get(KEY, NO_EVENTS)
+        app, user = await backend.get_app_state("app"), await backend.get_user_state(KEY.user)
+        page = await backend.list_sessions(KEY.user, 1, None)
+        assert snapshot is not None
+        for value in (2, DELETE):
+            state = {"a": value, "user:b": value, "app:c": value}
+            await service.append_event(KEY, say("x", state_delta=state))
+            await service.update_session_state(KEY, {"d": 1})
+        for each in (snapshot, *page.sessions):
+            assert (each.app, each.user, each.session) == ({"c": b"1"}, {"b": b"1"}, {"a": b"1"})
+        assert (app, user) == ({"c": b"1"}, {"b": b"1"})
 
 
 async def test_an_empty_user_leaves_nothing() -> None:
