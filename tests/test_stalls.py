@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
-from agentsession.errors import ClosedError, StateValueError
+from agentsession.errors import ClosedError, SessionNotFoundError, StateValueError
 from agentsession.events import Data, ToolResult
 from agentsession.memory import MemoryBackend
 from agentsession.state import DELETE, NO_CHANGES, Changes
@@ -212,10 +212,18 @@ async def test_a_large_user_is_erased_in_steps() -> None:
         for n in range(100_000):
             key = SessionKey("app", "user", f"s{n}")
             await service.backend.create(key, NO_CHANGES, token="")
+        turn = backend_of(service)._users[user].sessions["s0"].lock
+        await turn.acquire()
+        waiting = asyncio.create_task(
+            service.append_event(SessionKey("app", "user", "s0"), Event(author="a"))
+        )
+        await asyncio.sleep(0)
         async with measured() as steps:
             erasing = asyncio.create_task(service.delete_user(user))
             await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            turn.release()
+            with pytest.raises(SessionNotFoundError):
+                await waiting
             assert not erasing.done()
             assert (await service.list_sessions(user)).sessions == []
             await service.create_session(KEY)
