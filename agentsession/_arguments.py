@@ -35,7 +35,7 @@ def check_write(written: Collection[bytes | None], names: int, largest: int) -> 
         msg = f"one call changes up to {_MOST_NAMES:,} names of state, not {names:,}; use several"
         raise ValueError(msg)
     if len(written) * largest > _MOST_BYTES:
-        size = sum(len(each) for each in written if each is not None)
+        size = sum(map(len, filter(None, written)))
         if size > _MOST_BYTES:
             msg = (
                 f"one call writes up to {_MOST_BYTES:,} bytes, not {size:,}; use several, and keep "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from agentsession._log import decode_event, decode_events
+from agentsession._wording import described_app
 from agentsession.clock import from_microseconds
-from agentsession.sessions import Session, SessionKey
+from agentsession.sessions import Session, SessionKey, UserKey
 from agentsession.state import (
     APP_PREFIX,
     DELETE,
@@ -17,36 +18,78 @@ from agentsession.state import (
     decode_scope,
     decode_value,
     is_temporary,
-    merge,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentsession._pace import Pace
     from agentsession.backend import Entry, Receipt, Snapshot
     from agentsession.events import Event
 
+# A scope of more is decoded in several steps.
+_NAMES_AT_ONCE: Final = 1000
+_BYTES_AT_ONCE: Final = 1 << 18
 
-def assemble(key: SessionKey, snapshot: Snapshot) -> Session:
+
+async def assemble(key: SessionKey, snapshot: Snapshot, pace: Pace) -> Session:
     """Decode a session and merge its scopes.
 
     Raises:
-        CodecError: Something in it is unreadable.
+        CodecError: A value of state is unreadable; the error's subject is whose it is: the session,
+            its user or its application.
     """
+    state: dict[str, Any] = {}
+    if snapshot.app:
+        app = described_app(key.app_name)
+        state = await read_scope(snapshot.app, app, pace, APP_PREFIX)
+    if snapshot.user:
+        state = await read_scope(snapshot.user, key.user, pace, USER_PREFIX, state)
+    state = await read_scope(snapshot.session, key, pace, "", state)
     return Session(
         key=key,
-        state=merge(
-            decode_scope(snapshot.app, key),
-            decode_scope(snapshot.user, key),
-            decode_scope(snapshot.session, key),
-        ),
-        events=decode_events(key, snapshot.events, snapshot.first_seq),
+        state=state,
+        events=await decode_events(snapshot.events, snapshot.first_seq, pace),
         created_at=from_microseconds(snapshot.created),
         updated_at=from_microseconds(snapshot.updated),
         revision=snapshot.revision,
         last_seq=snapshot.last_seq,
         incarnation=snapshot.incarnation,
     )
+
+
+async def read_scope(
+    scope: Mapping[str, bytes],
+    subject: SessionKey | UserKey | str,
+    pace: Pace,
+    prefix: str = "",
+    into: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Decode a scope as :func:`agentsession.state.decode_scope` does, in as many steps as it takes.
+
+    Args:
+        scope: The encoded values.
+        subject: Whose they are.
+        pace: Says when to let others run.
+        prefix: Stands before the names.
+        into: The view that takes them; a new one by default.
+
+    Raises:
+        CodecError: A value is unreadable; the error names *subject* and the value.
+    """
+    state = {} if into is None else into
+    if not _is_large(scope):
+        state |= decode_scope(scope, subject, prefix)
+        return state
+    for name, data in scope.items():
+        if pace.due():
+            await pace.rest()
+        state |= decode_scope({name: data}, subject, prefix)
+    return state
+
+
+def _is_large(scope: Mapping[str, bytes]) -> bool:
+    return len(scope) > _NAMES_AT_ONCE or sum(map(len, scope.values())) > _BYTES_AT_ONCE
 
 
 def apply_temporary(session: Session, state: Mapping[str, Any]) -> None:
@@ -59,24 +102,21 @@ def apply_temporary(session: Session, state: Mapping[str, Any]) -> None:
                 session.state[name] = value
 
 
-def as_stored(key: SessionKey, receipt: Receipt, index: int, entry: Entry, event: Event) -> Event:
+def as_stored(receipt: Receipt, index: int, entry: Entry, event: Event) -> Event:
     """Return an event that was appended as it is stored, be it by an earlier call.
 
-    A repeat of what the log does not hold any more stays as it was given.
+    A repeat of what the log does not hold any more stays as it was given; another event stands for
+    what is stored and unreadable.
 
     Args:
-        key: The session, for the error.
         receipt: The answer to the append.
         index: Which of its entries it is.
         entry: What was sent.
         event: The same, decoded anew, so that nobody has seen it yet: it gets its position here.
-
-    Raises:
-        CodecError: What is stored under a repeated id is unreadable.
     """
     seq, payload = receipt.seqs[index], receipt.repeats.get(index)
     if payload and payload != entry.payload:
-        return decode_event(key, payload, seq)
+        return decode_event(payload, seq)
     msgspec.structs.force_setattr(event, "seq", seq)
     return event
 
@@ -87,7 +127,11 @@ def stands(receipt: Receipt, index: int, entry: Entry) -> bool:
 
 
 def apply_appended(
-    session: Session, receipt: Receipt, entries: Sequence[Entry], stored: Sequence[Event]
+    session: Session,
+    receipt: Receipt,
+    entries: Sequence[Entry],
+    stored: Sequence[Event],
+    deltas: Sequence[Mapping[str, Any]],
 ) -> bool:
     """Apply one's own append to a session that one holds; tell whether that is all it lacks.
 
@@ -102,8 +146,8 @@ def apply_appended(
     ):
         return False
     session.events.extend(stored)
-    for entry in entries:
-        _fold(session.state, entry.changes)
+    for delta in deltas:
+        _fold(session.state, delta)
     session.revision, session.last_seq = receipt.revision, receipt.last_seq
     session.updated_at = from_microseconds(receipt.updated)
     return True
@@ -129,12 +173,20 @@ def apply_fresh(session: Session, fresh: Session) -> None:
     session.updated_at = fresh.updated_at
 
 
-def _fold(state: dict[str, Any], changes: Changes) -> None:
-    """Apply stored changes to a merged view; values are decoded anew, so that nothing is shared."""
+def decode_changes(changes: Changes) -> dict[str, Any]:
+    """Make a delta of stored changes; values are decoded anew, so that nothing is shared."""
     scopes = ((APP_PREFIX, changes.app), (USER_PREFIX, changes.user), ("", changes.session))
-    for prefix, scope in scopes:
-        for name, data in scope.items():
-            if data is None:
-                state.pop(prefix + name, None)
-            else:
-                state[prefix + name] = decode_value(data)
+    return {
+        prefix + name: DELETE if data is None else decode_value(data)
+        for prefix, scope in scopes
+        for name, data in scope.items()
+    }
+
+
+def _fold(state: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    """Apply a delta to a merged view."""
+    for name, value in delta.items():
+        if value is DELETE:
+            state.pop(name, None)
+        else:
+            state[name] = value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from agentsession import codec
 from agentsession._arguments import natural
+from agentsession._pace import Pace
 from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeError
 from agentsession.events import Event
 
@@ -65,31 +66,30 @@ def _content_types(event: Event) -> set[str]:
     return {str(part.__struct_config__.tag) for part in event.content}
 
 
-def decode_events(key: SessionKey, payloads: Sequence[bytes], first_seq: int) -> list[Event]:
-    """Decode a run of a log.
+async def decode_events(payloads: Sequence[bytes], first_seq: int, pace: Pace) -> list[Event]:
+    """Decode a piece of a log; what is unreadable in it is replaced."""
+    events: list[Event] = []
+    for run in codec.runs(payloads):
+        if pace.due():
+            await pace.rest()
+        events += _decoded_run(run, first_seq + len(events))
+    return events
 
-    Raises:
-        CodecError: An event is unreadable; the error names the session and the position.
-    """
-    if not payloads:
-        return []
+
+def _decoded_run(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
     try:
         return codec.decode_events(payloads, first_seq)
     except ValueError:
         # One by one, which tells which it is; or none, if only their run was nested too deep.
-        return [decode_event(key, payload, seq) for seq, payload in enumerate(payloads, first_seq)]
+        return [decode_event(payload, seq) for seq, payload in enumerate(payloads, first_seq)]
 
 
-def decode_event(key: SessionKey, payload: bytes, seq: int) -> Event:
-    """Decode one event of a log.
-
-    Raises:
-        CodecError: It is unreadable; the error names the session and the position.
-    """
+def decode_event(payload: bytes, seq: int) -> Event:
+    """Decode one event of a log; what is unreadable is replaced."""
     try:
         return codec.decode_event(payload, seq)
     except ValueError as exc:
-        raise CodecError(key, f"the stored event {seq} is unreadable: {exc}") from exc
+        return codec.unreadable_event(payload, seq, str(exc))
 
 
 class LogReader:
@@ -117,6 +117,7 @@ class LogReader:
         self._read_limit = read_limit
         self._expected = expected
         self._taken: list[bytes] = []
+        self._pace = Pace()
 
     async def page(
         self,
@@ -145,7 +146,7 @@ class LogReader:
                     raise
                 stride = max(1, stride // 8)  # What does not pass does not count: look at fewer.
                 continue
-            events, payloads = self._passing(found, newest_first=newest_first)
+            events, payloads = await self._passing(found, newest_first=newest_first)
             room = limit - len(page)
             page += events[:room]
             self._count(payloads[:room])
@@ -167,6 +168,7 @@ class LogReader:
             The events in the order of the log.
 
         Raises:
+            CodecError: That event is unreadable.
             EventNotFoundError: The log does not hold that event.
         """
         if isinstance(anchor, str):
@@ -189,21 +191,24 @@ class LogReader:
             read_limit=self._read_limit,
             expected=self._expected,
         )
-        anchor = decode_events(self._key, alone.events, alone.first_seq)
-        if not anchor:
+        if not alone.events:
             return []
+        try:
+            anchor = codec.decode_event(alone.events[0], seq)
+        except ValueError as exc:
+            raise CodecError(self._key, f"the stored event {seq} is unreadable: {exc}") from exc
         self._count(alone.events)
         older = (limit - 1) // 2
         newer = limit - 1 - older
         before = await self.page(before_seq=seq, limit=older, newest_first=True) if older else []
         after = await self.page(after_seq=seq, limit=newer) if newer else []
-        return [*reversed(before), *anchor, *after]
+        return [*reversed(before), anchor, *after]
 
-    def _passing(
+    async def _passing(
         self, found: EventSlice, *, newest_first: bool
     ) -> tuple[Sequence[Event], Sequence[bytes]]:
         """Decode a run, and leave out what does not pass; in the order of reading."""
-        events: Sequence[Event] = decode_events(self._key, found.events, found.first_seq)
+        events: Sequence[Event] = await self._decode(found)
         payloads = found.events
         if newest_first:
             events, payloads = events[::-1], payloads[::-1]
@@ -212,6 +217,9 @@ class LogReader:
             return events, payloads
         kept = [wanted(event) for event in events]
         return list(compress(events, kept)), list(compress(payloads, kept))
+
+    async def _decode(self, found: EventSlice) -> list[Event]:
+        return await decode_events(found.events, found.first_seq, self._pace)
 
     def _count(self, taken: Sequence[bytes]) -> None:
         """Refuse when all that is returned becomes too much."""

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from agentsession.errors import ReadTooLargeError
+from agentsession.sessions import UnreadableSession
 from agentsession.state import NO_CHANGES, Changes, ScopeChanges
 
 if TYPE_CHECKING:
@@ -244,10 +245,12 @@ class SessionSlice(Struct, frozen=True):
     Attributes:
         sessions: The sessions, without events.
         next: Where the list goes on; ``None`` at its end.
+        unreadable: The sessions of this run whose record is not in the backend's format.
     """
 
     sessions: Sequence[Snapshot]
     next: Position | None
+    unreadable: Sequence[UnreadableSession] = ()
 
 
 class Backend(ABC):
@@ -332,6 +335,7 @@ class Backend(ABC):
         """Return up to *limit* of a user's sessions, newest activity first, from *before* on.
 
         The session at *before* itself is not among them. Fewer than *limit* come only at the end.
+        Sessions that are unreadable count, and hide no others.
         The cost grows with the slice, not with the user's sessions. Never counts as a read for
         ``refresh_on_read``.
         """

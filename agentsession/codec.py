@@ -9,27 +9,39 @@ things in a ``state_delta`` have no form in JSON and are written as an object wi
     {"$bytes": 1}      {"$json": {"$bytes": 1}}   a value that looks like one of these three
 
 A reader knows its own version and the one before. The golden files in the tests hold an event of
-every version that was ever released.
+every version that was ever released. What a reader does not know, it replaces
+(:func:`unreadable_event`): a field never changes its type, so what it finds under a name it knows
+means what it always meant, in a newer format too.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from agentsession.clock import from_microseconds
 from agentsession.errors import StateValueError
-from agentsession.events import Data, Event, Text, ToolCall, ToolResult
+from agentsession.events import UNREADABLE, Data, Event, EventError, Text, ToolCall, ToolResult
 from agentsession.state import DELETE, check_json, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FORMAT_VERSION", "decode_event", "decode_events", "encode_event", "prepare_event"]
+__all__ = [
+    "FORMAT_VERSION",
+    "decode_event",
+    "decode_events",
+    "encode_event",
+    "prepare_event",
+    "runs",
+    "unreadable_event",
+]
 
 FORMAT_VERSION: Final = 1
 """The format in which events are written."""
@@ -39,7 +51,8 @@ _BEGINNING: Final = b'{"v":1,"id":"'
 _THEN: Final = b'","timestamp":"'
 
 # Events are decoded together up to so many bytes: joined, small ones take three quarters of the
-# time of one by one, but ten of a megabyte five times as long, most of it for new memory.
+# time of one by one, but ten of a megabyte five times as long, most of it for new memory. It takes
+# some milliseconds, so a caller who decodes run by run holds up nobody in between.
 _LARGEST_RUN: Final = 1 << 19
 
 
@@ -52,6 +65,14 @@ class _Versioned(Struct):
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
 _run_decoder = msgspec.json.Decoder(list[Event])
+_field_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+# What is told of an event that cannot be read, each field by itself.
+_TOLD: Final = {
+    field.name: msgspec.json.Decoder(field.type)
+    for field in msgspec.structs.fields(Event)
+    if field.name in ("id", "timestamp", "author", "invocation_id", "branch")
+}
 
 # What msgspec raises at bytes that are no JSON, of another shape, not UTF-8, or nested too deep.
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -92,6 +113,12 @@ def _unwrap(value: Any) -> Any:
 
 def _check_payload(event: Event) -> None:
     """Refuse what would not come back as it is in the fields that hold the user's own values."""
+    if isinstance(event.error, EventError) and event.error.type == UNREADABLE:
+        raise _unstorable(
+            event,
+            f"the error type {UNREADABLE!r} marks what stands for a stored event that this version "
+            "cannot read; copy the log with a newer agentsession",
+        )
     if event.metadata:
         check_json(event.metadata, ("metadata",))
     if type(event.content) is str:
@@ -224,14 +251,35 @@ def decode_event(data: bytes, seq: int = 0) -> Event:
     return _decode(data, seq)
 
 
+def runs(payloads: Sequence[bytes]) -> list[Sequence[bytes]]:
+    """Cut a piece of a log into what :func:`decode_events` can decode in one go; often it is one.
+
+    Each is of half a megabyte at most, or of one event that is larger.
+    """
+    if sum(map(len, payloads)) <= _LARGEST_RUN:
+        return [payloads] if payloads else []
+    cut: list[Sequence[bytes]] = []
+    start = size = 0
+    for place, data in enumerate(payloads):
+        size += len(data)
+        if size > _LARGEST_RUN and place > start:
+            cut.append(payloads[start:place])
+            start, size = place, len(data)
+    return [*cut, payloads[start:]]
+
+
 def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
-    """Decode a run of a log: in one go, which takes less time, unless it is large.
+    """Decode a run of a log in one go, which takes less time than one by one.
+
+    Args:
+        payloads: A run as :func:`runs` cuts it; a larger one takes longer.
+        first_seq: The position of the first.
 
     Raises:
         ValueError: Some of the bytes are no event of ours; :func:`decode_event` tells which.
     """
-    if sum(map(len, payloads)) > _LARGEST_RUN:
-        return [decode_event(data, seq) for seq, data in enumerate(payloads, first_seq)]
+    if len(payloads) == 1:
+        return [decode_event(payloads[0], first_seq)]
     for data in payloads:
         if not data.startswith(_BEGINNING) or data.find(_THEN, len(_BEGINNING)) < 0:
             raise ValueError(_beginning_problem(data))
@@ -245,6 +293,32 @@ def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
     for seq, event in enumerate(events, first_seq):
         _complete(event, seq)
     return events
+
+
+def unreadable_event(data: bytes, seq: int, why: str) -> Event:
+    """Make what stands in a log for an event that cannot be read.
+
+    Its id, author, timestamp, invocation id and branch are those of the bytes as far as they tell
+    them, each with a type that is right; else ``"unreadable-"`` and *seq*, ``"unknown"``, the epoch
+    and nothing. Its ``error.type`` is :data:`~agentsession.events.UNREADABLE`, and it has no
+    content.
+
+    Args:
+        data: The bytes.
+        seq: The event's position in the log.
+        why: Why they cannot be read.
+    """
+    told: dict[str, Any] = {
+        "id": f"{UNREADABLE}-{seq}",
+        "author": "unknown",
+        "timestamp": from_microseconds(0),
+    }
+    with suppress(*_UNREADABLE):
+        fields = _field_decoder.decode(data)
+        for name in _TOLD.keys() & fields.keys():
+            with suppress(*_UNREADABLE):
+                told[name] = _TOLD[name].decode(fields[name])
+    return Event(**told, error=EventError(type=UNREADABLE, message=why), seq=seq)
 
 
 def _decode(data: bytes, seq: int = 0) -> Event:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, Struct, field
 
 from agentsession.clock import utc_now
 
 __all__ = [
+    "UNREADABLE",
     "Content",
     "Data",
     "Event",
@@ -32,6 +33,10 @@ __all__ = [
     "ToolResult",
     "new_id",
 ]
+
+
+UNREADABLE: Final = "unreadable"
+"""The ``error.type`` of an event that stands in a log for one that this version cannot read."""
 
 
 def new_id() -> str:
@@ -119,6 +124,11 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v"
     """One entry of a session's log. It never changes once it is stored.
 
     Types are checked when the event is appended, not here.
+
+    Where a log holds an event that this version cannot read, of a newer format or damaged, readers
+    get one in its place whose ``error.type`` is :data:`UNREADABLE`: with its ``seq``, the reason as
+    ``error.message``, no content, and as far as the stored bytes tell them its ``id``, ``author``,
+    ``timestamp``, ``invocation_id`` and ``branch``. It cannot be appended.
 
     Args:
         author: Who speaks: ``"user"``, or an agent's name. Not empty.

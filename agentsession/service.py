@@ -2,12 +2,13 @@
 
 It checks and encodes what comes in, routes state to its scopes, and decodes and merges what goes
 out; all decisions about stored data are the backend's. Nothing here waits for anything but the
-backend.
+backend, except that what takes long lets other tasks run in between (:mod:`agentsession._pace`).
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
@@ -32,9 +33,12 @@ from agentsession._assembly import (
     apply_temporary,
     as_stored,
     assemble,
+    decode_changes,
+    read_scope,
     stands,
 )
 from agentsession._log import ContentType, LogReader, event_filter
+from agentsession._pace import Pace
 from agentsession._wording import brief, described, described_app
 from agentsession.backend import (
     ANYTHING,
@@ -47,23 +51,24 @@ from agentsession.backend import (
 )
 from agentsession.clock import to_microseconds
 from agentsession.codec import prepare_event
-from agentsession.errors import ClosedError, EventLoopError, EventTooLargeError
+from agentsession.errors import ClosedError, CodecError, EventLoopError, EventTooLargeError
 from agentsession.events import Event, new_id
 from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, positive
-from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
+from agentsession.sessions import Session, SessionKey, SessionPage, UnreadableSession, UserKey
 from agentsession.state import (
     APP_PREFIX,
     DELETE,
     USER_PREFIX,
     Changes,
     ScopeChanges,
-    decode_scope,
-    encode_scope,
+    add_change,
+    add_scope_change,
     split,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from agentsession.backend import Receipt
@@ -72,6 +77,8 @@ if TYPE_CHECKING:
 __all__ = ["ContentType", "SessionService"]
 
 _MAX_BATCH: Final = 1000
+# The context of a write that need not wait.
+_ROOM: Final = nullcontext()
 _MAX_PAGE: Final = 1000
 
 
@@ -193,8 +200,10 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._changes(state)
-        session = assemble(key, await self._backend.create(key, changes, token=new_id()))
+        async with self._room(key):
+            changes = await self._changes(state)
+            snapshot = await self._backend.create(key, changes, token=new_id())
+        session = await assemble(key, snapshot, Pace())
         apply_temporary(session, state)
         return session
 
@@ -230,7 +239,7 @@ class SessionService:
         key = self._existing(key)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
         snapshot = await self._backend.get(key, bounds)
-        return None if snapshot is None else assemble(key, snapshot)
+        return None if snapshot is None else await assemble(key, snapshot, Pace())
 
     async def get_or_create_session(
         self,
@@ -261,9 +270,11 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        changes = self._changes(state)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
-        session = assemble(key, await self._backend.get_or_create(key, changes, bounds))
+        async with self._room(key):
+            changes = await self._changes(state)
+            snapshot = await self._backend.get_or_create(key, changes, bounds)
+        session = await assemble(key, snapshot, Pace())
         apply_temporary(session, state)
         return session
 
@@ -277,12 +288,16 @@ class SessionService:
         anew; the others are neither skipped nor shown twice. The cost grows with the page, not with
         the number of sessions.
 
+        A session that cannot be read, of a newer format or damaged, is named in ``unreadable`` and
+        counts for *limit*; the others are there.
+
         Args:
             user_key: The user; a :class:`~agentsession.SessionKey` is not one.
             limit: The size of the page, from 1 to 1,000.
             cursor: ``next_cursor`` of the page before.
 
         Raises:
+            CodecError: State of the user or of the application cannot be read.
             TypeError: An argument has the wrong type.
             ValueError: *limit* is out of its range, or *cursor* is none of ours.
         """
@@ -292,12 +307,23 @@ class SessionService:
         before = None if cursor is None else decode_cursor(cursor)
         found = await self._backend.list_sessions(user_key, limit, before)
         app_name, user_id = user_key.app_name, user_key.user_id
+        pace = Pace()
+        sessions: list[Session] = []
+        unreadable = [*found.unreadable]
+        for snapshot in found.sessions:
+            if pace.due():
+                await pace.rest()
+            key = SessionKey(app_name, user_id, snapshot.session_id)
+            try:
+                sessions.append(await assemble(key, snapshot, pace))
+            except CodecError as exc:
+                if exc.subject != key:
+                    raise  # It is in what all of them share.
+                unreadable.append(UnreadableSession(key=key, reason=exc.reason))
         return SessionPage(
-            sessions=[
-                assemble(SessionKey(app_name, user_id, snapshot.session_id), snapshot)
-                for snapshot in found.sessions
-            ],
+            sessions=sessions,
             next_cursor=None if found.next is None else encode_cursor(found.next),
+            unreadable=unreadable,
         )
 
     async def delete_session(self, session_or_key: Session | SessionKey) -> None:
@@ -361,9 +387,10 @@ class SessionService:
         session, key, expected = self._target(session_or_key, expected_revision)
         if _is_partial(event):
             return event
-        entry, prepared = self._prepare(key, event)
-        receipt = await self._backend.append(key, (entry,), expected=expected)
-        stored = as_stored(key, receipt, 0, entry, prepared)
+        async with self._room(key):
+            entry, prepared = self._prepare(key, event)
+            receipt = await self._backend.append(key, (entry,), expected=expected)
+        stored = as_stored(receipt, 0, entry, prepared)
         if session is not None:
             await self._update(session, receipt, (entry,), (stored,), (event,))
         return stored
@@ -394,12 +421,12 @@ class SessionService:
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
-        pairs = [self._prepare(key, event) for event in whole]
-        entries = [entry for entry, _ in pairs]
-        names = sum(len(event.state_delta) for event in whole)
-        check_write([entry.payload for entry in entries], names, self._max_event_size)
-        receipt = await self._backend.append(key, entries, expected=expected)
-        stored = [as_stored(key, receipt, n, *pair) for n, pair in enumerate(pairs)]
+        async with self._room(key):
+            pairs, names = await self._prepare_each(key, whole)
+            entries = [entry for entry, _ in pairs]
+            check_write([entry.payload for entry in entries], names, self._max_event_size)
+            receipt = await self._backend.append(key, entries, expected=expected)
+        stored = [as_stored(receipt, n, *pair) for n, pair in enumerate(pairs)]
         if session is not None:
             await self._update(session, receipt, entries, stored, whole)
         in_order = iter(stored)
@@ -440,6 +467,8 @@ class SessionService:
                 neither *after_seq* nor *before_seq*.
 
         Raises:
+            CodecError: The event of *around* cannot be read; elsewhere in the page another stands
+                for such an event, see :class:`~agentsession.Event`.
             SessionNotFoundError: The session does not exist or has expired, or was made anew since
                 the Session was read.
             EventNotFoundError: The log does not hold the event of *around*.
@@ -481,7 +510,9 @@ class SessionService:
             StateValueError: A value cannot be stored; nothing was stored.
         """
         _, key, expected = self._target(session_or_key)
-        await self._backend.update_state(key, self._changes(state), expected=expected)
+        async with self._room(key):
+            changes = await self._changes(state)
+            await self._backend.update_state(key, changes, expected=expected)
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.
@@ -494,7 +525,9 @@ class SessionService:
         """
         self._check_usable()
         check_app(app_name)
-        await self._backend.update_app_state(app_name, self._encode_scope(APP_PREFIX, state))
+        async with self._room(described_app(app_name)):
+            changes = await self._scope_changes(APP_PREFIX, state)
+            await self._backend.update_app_state(app_name, changes)
 
     async def update_user_state(self, user_key: UserKey, state: Mapping[str, Any]) -> None:
         """Merge these names into a user's state, in one step.
@@ -507,19 +540,22 @@ class SessionService:
         """
         self._check_usable()
         check_user(user_key)
-        await self._backend.update_user_state(user_key, self._encode_scope(USER_PREFIX, state))
+        async with self._room(user_key):
+            changes = await self._scope_changes(USER_PREFIX, state)
+            await self._backend.update_user_state(user_key, changes)
 
     async def get_app_state(self, app_name: str) -> dict[str, Any]:
         """Return an application's state, names without prefix; empty if there is none."""
         self._check_usable()
         check_app(app_name)
-        return decode_scope(await self._backend.get_app_state(app_name), described_app(app_name))
+        scope = await self._backend.get_app_state(app_name)
+        return await read_scope(scope, described_app(app_name), Pace())
 
     async def get_user_state(self, user_key: UserKey) -> dict[str, Any]:
         """Return a user's state, names without prefix; empty if there is none."""
         self._check_usable()
         check_user(user_key)
-        return decode_scope(await self._backend.get_user_state(user_key), user_key)
+        return await read_scope(await self._backend.get_user_state(user_key), user_key, Pace())
 
     async def delete_app_state(self, app_name: str, key: str) -> None:
         """Delete one name of an application's state; an absent one is no error."""
@@ -549,6 +585,15 @@ class SessionService:
         elif self._loop is not loop:
             raise EventLoopError
 
+    async def _rest(self, pace: Pace) -> None:
+        """Let others run, and refuse to go on if they have closed the service."""
+        await pace.rest()
+        self._check_usable()
+
+    def _room(self, subject: SessionKey | UserKey | str) -> AbstractAsyncContextManager[None]:
+        """Wait for room before a write is encoded, so that what waits takes no memory."""
+        return self._backend.room(subject) if self._backend.crowded else _ROOM
+
     def _existing(self, key: SessionKey) -> SessionKey:
         """Check a key that must name a session."""
         self._check_usable()
@@ -574,31 +619,61 @@ class SessionService:
             return session, key, Expected(incarnation, revision)
         return session, key, ANYTHING
 
-    def _split(self, state: Mapping[str, Any]) -> Changes:
+    async def _changes(self, state: Mapping[str, Any]) -> Changes:
+        """Check and encode state that comes in by itself."""
         check_state(state)
-        return split(state, self._max_value_size)
+        pace, limit, changes = Pace(), self._max_value_size, Changes()
+        names, values = [*state], [*state.values()]  # Whatever others do to it meanwhile.
+        for name, value in zip(names, values, strict=True):
+            if pace.due():
+                await self._rest(pace)
+            add_change(changes, name, value, limit)
+        written = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
+        check_write(written, len(names), limit)
+        if pace.due():
+            await self._rest(pace)
+        return changes
 
-    def _encode_scope(
+    async def _scope_changes(
         self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
     ) -> ScopeChanges:
+        """Check and encode state of one scope."""
         check_state(state)
-        changes = encode_scope(prefix, state, self._max_value_size)
-        check_write(changes.values(), len(state), self._max_value_size)
+        pace, limit = Pace(), self._max_value_size
+        changes: ScopeChanges = {}
+        names, values = [*state], [*state.values()]
+        for name, value in zip(names, values, strict=True):
+            if pace.due():
+                await self._rest(pace)
+            add_scope_change(changes, prefix, name, value, limit)
+        check_write(changes.values(), len(names), limit)
+        if pace.due():
+            await self._rest(pace)
         return changes
 
-    def _changes(self, state: Mapping[str, Any]) -> Changes:
-        """Check and encode state that comes in by itself."""
-        changes = self._split(state)
-        values = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
-        check_write(values, len(state), self._max_value_size)
-        return changes
+    async def _prepare_each(
+        self, key: SessionKey, events: Sequence[Event]
+    ) -> tuple[list[tuple[Entry, Event]], int]:
+        """Prepare events in as many steps as it takes; tell how many names of state they change.
+
+        Each is encoded in one step, as it is at that moment.
+        """
+        pace, names = Pace(), 0
+        pairs: list[tuple[Entry, Event]] = []
+        for event in events:
+            if pace.due():
+                await self._rest(pace)
+            pairs.append(self._prepare(key, event))
+            names += len(event.state_delta)
+        return pairs, names
 
     def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event]:
         """Check and encode an event, and return with it the event as readers will get it."""
         if event.seq:
             event = msgspec.structs.replace(event, seq=0)
         try:
-            changes = self._split(event.state_delta)
+            check_state(event.state_delta)
+            changes = split(event.state_delta, self._max_value_size)
             payload, prepared = prepare_event(event)
         except (TypeError, ValueError) as exc:
             exc.add_note(f"This was event {brief(event.id)} for {described(key)}.")
@@ -618,8 +693,14 @@ class SessionService:
         stored: Sequence[Event],
         given: Sequence[Event],
     ) -> None:
-        """Bring a session that one holds up to date after an append to it."""
-        if not apply_appended(session, receipt, entries, stored):
+        """Bring a session that one holds up to date after an append to it, in one step."""
+        pace = Pace()
+        deltas: list[dict[str, Any]] = []
+        for entry in entries:
+            if pace.due():
+                await pace.rest()
+            deltas.append(decode_changes(entry.changes))
+        if not apply_appended(session, receipt, entries, stored, deltas):
             await self._reload(session)
         limit = self._backend.retention.event_limit
         if limit and len(session.events) > limit:
@@ -634,7 +715,7 @@ class SessionService:
         # Without a read limit: the append was stored, and an error would say that it was not.
         snapshot = await self._backend.get(session.key, Window(after_seq=newest))
         if snapshot is not None:
-            apply_fresh(session, assemble(session.key, snapshot))
+            apply_fresh(session, await assemble(session.key, snapshot, Pace()))
 
 
 def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:

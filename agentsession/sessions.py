@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from agentsession.events import Event
 
-__all__ = ["Session", "SessionKey", "SessionPage", "UserKey"]
+__all__ = ["Session", "SessionKey", "SessionPage", "UnreadableSession", "UserKey"]
 
 
 def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
@@ -134,13 +134,28 @@ class Session(Struct, kw_only=True):
         return self.key.user_id
 
 
+class UnreadableSession(Struct, frozen=True, kw_only=True):
+    """A session that this version cannot read: of a newer format, or damaged.
+
+    Attributes:
+        key: Whose session it is. To get it raises :exc:`~agentsession.errors.CodecError`; it can be
+            deleted.
+        reason: What could not be read.
+    """
+
+    key: SessionKey
+    reason: str
+
+
 class SessionPage(Struct, frozen=True, kw_only=True):
     """One page of a user's sessions, newest activity first.
 
     Attributes:
         sessions: The sessions with their merged state and without events.
         next_cursor: Pass it as ``cursor`` for the next page; ``None`` on the last one.
+        unreadable: The sessions of this page that cannot be read.
     """
 
     sessions: list[Session]
     next_cursor: str | None = None
+    unreadable: list[UnreadableSession] = []

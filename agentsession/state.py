@@ -42,13 +42,13 @@ __all__ = [
     "USER_PREFIX",
     "Changes",
     "ScopeChanges",
+    "add_change",
+    "add_scope_change",
     "check_json",
     "decode_scope",
     "decode_value",
-    "encode_scope",
     "encode_value",
     "is_temporary",
-    "merge",
     "split",
 ]
 
@@ -225,8 +225,10 @@ def decode_value(data: bytes) -> Any:
     return _decoder.decode(data)
 
 
-def decode_scope(scope: Mapping[str, bytes], subject: SessionKey | UserKey | str) -> dict[str, Any]:
-    """Decode all values of one scope.
+def decode_scope(
+    scope: Mapping[str, bytes], subject: SessionKey | UserKey | str, prefix: str = ""
+) -> dict[str, Any]:
+    """Decode all values of one scope, and put its prefix before their names.
 
     Raises:
         CodecError: A value is no value of ours; the error names *subject* and the value.
@@ -234,7 +236,7 @@ def decode_scope(scope: Mapping[str, bytes], subject: SessionKey | UserKey | str
     state: dict[str, Any] = {}
     for name, data in scope.items():
         try:
-            state[name] = decode_value(data)
+            state[prefix + name] = decode_value(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise CodecError(
                 subject, f"the stored state value {brief(name)} is unreadable: {exc}"
@@ -277,52 +279,53 @@ def split(delta: Mapping[str, object], limit: int) -> Changes:
     """
     if not delta:
         return NO_CHANGES
-    app: ScopeChanges = {}
-    user: ScopeChanges = {}
-    session: ScopeChanges = {}
+    changes = Changes()
     for full, value in delta.items():
-        scope, name = session, full
-        if type(full) is str:
-            if full.startswith(TEMP_PREFIX):
-                _check_prefix(full[len(TEMP_PREFIX) :], full)
-                continue
-            if full.startswith(APP_PREFIX):
-                scope, name = app, full[len(APP_PREFIX) :]
-            elif full.startswith(USER_PREFIX):
-                scope, name = user, full[len(USER_PREFIX) :]
-        _check_name(name, full)
-        scope[name] = None if value is DELETE else encode_value(full, value, limit)
-    return Changes(app=app, user=user, session=session)
-
-
-def encode_scope(
-    prefix: Literal["app:", "user:"], state: Mapping[str, object], limit: int
-) -> ScopeChanges:
-    """Encode an update to the application's or the user's scope alone.
-
-    A name may carry the scope's own prefix, or none; both mean the same value.
-
-    Raises:
-        StateValueError: A name belongs to another scope, or a name or a value cannot be stored.
-    """
-    changes: ScopeChanges = {}
-    for full, value in state.items():
-        name = full
-        if type(full) is str:
-            name = full.removeprefix(prefix)
-            if name is full and full.startswith(_PREFIXES):
-                raise StateValueError((full,), f"the name belongs to another scope than {prefix!r}")
-        _check_name(name, full)
-        changes[name] = None if value is DELETE else encode_value(full, value, limit)
+        add_change(changes, full, value, limit)
     return changes
 
 
-def merge(
-    app: Mapping[str, Any], user: Mapping[str, Any], session: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Make the view of a session's state: all scopes, with their prefixes."""
-    view = {APP_PREFIX + name: value for name, value in app.items()}
-    for name, value in user.items():
-        view[USER_PREFIX + name] = value
-    view.update(session)
-    return view
+def add_change(changes: Changes, full: str, value: object, limit: int) -> None:
+    """Add one name of a delta to what :func:`split` makes of it.
+
+    Raises:
+        StateValueError: The name or the value cannot be stored; the error names its path.
+    """
+    scope, name = changes.session, full
+    if type(full) is str:
+        if full.startswith(TEMP_PREFIX):
+            _check_prefix(full[len(TEMP_PREFIX) :], full)
+            return
+        if full.startswith(APP_PREFIX):
+            scope, name = changes.app, full[len(APP_PREFIX) :]
+        elif full.startswith(USER_PREFIX):
+            scope, name = changes.user, full[len(USER_PREFIX) :]
+    if not (name and type(full) is str and full.isascii()) or name.startswith(_PREFIXES):
+        _check_name(name, full)
+    scope[name] = None if value is DELETE else encode_value(full, value, limit)
+
+
+def add_scope_change(
+    changes: ScopeChanges, prefix: Literal["app:", "user:"], full: str, value: object, limit: int
+) -> None:
+    """Encode a change to the application's or the user's scope alone.
+
+    A name may carry the scope's own prefix, or none; both mean the same value.
+
+    Args:
+        changes: Takes the change.
+        prefix: The scope's own.
+        full: The name.
+        value: What it is to be, or :data:`DELETE`.
+        limit: The largest encoded size of the value in bytes.
+
+    Raises:
+        StateValueError: The name belongs to another scope, or it or the value cannot be stored.
+    """
+    name = full
+    if type(full) is str:
+        name = full.removeprefix(prefix)
+        if name is full and full.startswith(_PREFIXES):
+            raise StateValueError((full,), f"the name belongs to another scope than {prefix!r}")
+    _check_name(name, full)
+    changes[name] = None if value is DELETE else encode_value(full, value, limit)

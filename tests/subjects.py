@@ -40,6 +40,17 @@ class RedisSubject(Subject):
                 # A time to live that is over deletes the key.
                 await self.client.pexpire(key, left - round(seconds * 1000))
 
+    async def set_clock_back(self, seconds: float) -> None:
+        microseconds = round(seconds * 1_000_000)
+        for key in await self.keys():
+            kind = key.decode().removeprefix(self.prefix).partition(":")[0]
+            if kind in ("sessions", "events"):
+                for member in await self.client.zrange(key, 0, -1):
+                    await self.client.zincrby(key, microseconds, member)
+            elif kind == "session":
+                for field in ("created", "updated", "last"):
+                    await self.client.hincrby(key, field, microseconds)
+
     async def unexpiring(self) -> list[str]:
         return [key.decode() for key in await self.keys() if await self.client.pttl(key) == -1]
 

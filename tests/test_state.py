@@ -19,13 +19,13 @@ from agentsession.sessions import SessionKey, UserKey
 from agentsession.state import (
     DELETE,
     Changes,
+    ScopeChanges,
+    add_scope_change,
     check_json,
     decode_scope,
     decode_value,
-    encode_scope,
     encode_value,
     is_temporary,
-    merge,
     split,
 )
 
@@ -33,6 +33,14 @@ LIMIT = 1 << 20
 # Of 4,299 digits, stored whatever its sign; nothing of over 4,300 can be read again.
 LARGE = 2**14_280 - 1
 TOO_LARGE = 10**4300
+
+
+def encode_scope(prefix: Any, state: dict[Any, Any], limit: int) -> ScopeChanges:
+    """Encode an update to one scope, name by name."""
+    changes: ScopeChanges = {}
+    for name, value in state.items():
+        add_scope_change(changes, prefix, name, value, limit)
+    return changes
 
 
 class Point(NamedTuple):
@@ -205,13 +213,6 @@ def test_one_scope_refuses_names_of_another(prefix: Any, name: str) -> None:
     assert raised.value.path == (name,)
 
 
-def test_the_view_has_all_scopes_with_their_prefixes() -> None:
-    """Equal names of different scopes stay apart."""
-    view = merge({"a": 1, "user:a": 2}, {"a": 3}, {"a": 4, "b": 5})
-    assert view == {"app:a": 1, "app:user:a": 2, "user:a": 3, "a": 4, "b": 5}
-    assert merge({}, {}, {}) == {}
-
-
 def test_only_names_with_the_prefix_are_temporary() -> None:
     """``temp:`` counts in front, whole, and in lower case."""
     assert is_temporary("temp:")
@@ -249,12 +250,12 @@ def is_a_name(full: str) -> bool:
 def test_what_is_split_is_merged_to_the_same(delta: dict[str, Any]) -> None:
     """Splitting and merging a delta gives it back, without what is temporary."""
     changes = split(delta, LIMIT)
-    scopes = [
-        {name: decode_value(data) for name, data in scope.items() if data is not None}
-        for scope in (changes.app, changes.user, changes.session)
-    ]
+    merged: dict[str, Any] = {}
+    for prefix, scope in (("app:", changes.app), ("user:", changes.user), ("", changes.session)):
+        stored = {name: data for name, data in scope.items() if data is not None}
+        merged |= decode_scope(stored, "app 'a'", prefix)
     kept = {name: value for name, value in delta.items() if not name.startswith("temp:")}
-    assert merge(*scopes) == kept
+    assert merged == kept
 
 
 @given(json_values | st.binary())
@@ -464,7 +465,8 @@ def test_random_bytes_are_a_value_or_an_error(data: bytes) -> None:
 
 
 def test_an_intact_scope_is_read_whole() -> None:
-    """Every name has its value; an empty scope is an empty dict."""
+    """Every name has its value, behind its prefix; an empty scope is an empty dict."""
     scope = {"a": b"1", "b": b"\x00\x00", "c": b'{"d": [true]}'}
     assert decode_scope(scope, "app 'a'") == {"a": 1, "b": b"\x00", "c": {"d": [True]}}
+    assert decode_scope(scope, "app 'a'", "app:").keys() == {"app:a", "app:b", "app:c"}
     assert decode_scope({}, "app 'a'") == {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from agentsession.backend import REMEMBERED_IDS, Entry
 
@@ -13,7 +13,46 @@ if TYPE_CHECKING:
     from agentsession.sessions import UserKey
     from agentsession.state import ScopeChanges
 
-__all__ = ["Log", "Mortal", "Scope", "StoredSession", "User", "change"]
+__all__ = ["Log", "Mortal", "Place", "Scope", "StoredSession", "User", "Values"]
+
+Place: TypeAlias = tuple[int, str]
+"""Where a session is in its user's list: when it was last written to, and its id."""
+
+
+class Values:
+    """Names and encoded values, which readers get without a copy.
+
+    What was read is never changed: the first change after a read makes a copy. So a page of large
+    sessions takes no longer than one of small ones.
+    """
+
+    __slots__ = ("_read", "_values")
+
+    def __init__(self) -> None:
+        self._values: dict[str, bytes] = {}
+        self._read = False
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def read(self) -> dict[str, bytes]:
+        """Return them as they are now, and will be in this dict."""
+        self._read = True
+        return self._values
+
+    def change(self, changes: ScopeChanges) -> None:
+        """Apply changes."""
+        if self._read and changes:
+            self._values, self._read = self._values.copy(), False
+        if None not in changes.values():
+            # In one go, which takes a third of the time; that matters with 100,000 names.
+            self._values |= changes  # type: ignore[arg-type]  # as the line above has seen
+            return
+        for name, value in changes.items():
+            if value is None:
+                self._values.pop(name, None)
+            else:
+                self._values[name] = value
 
 
 class Mortal:
@@ -40,7 +79,7 @@ class Scope(Mortal):
 
     def __init__(self) -> None:
         super().__init__()
-        self.values: dict[str, bytes] = {}
+        self.values = Values()
 
 
 class Log:
@@ -123,7 +162,7 @@ class StoredSession(Mortal):
         self.incarnation = incarnation
         self.created = self.updated = now
         self.revision = 1
-        self.state: dict[str, bytes] = {}
+        self.state = Values()
         self.log = Log()
         self.lock = asyncio.Lock()
 
@@ -134,37 +173,64 @@ class StoredSession(Mortal):
 
 
 class User:
-    """All that belongs to one user. ``activity`` holds (updated, session id) in ascending order."""
+    """All that belongs to one user. ``activity`` holds the places of all sessions, ascending."""
 
     __slots__ = ("activity", "key", "scope", "sessions")
 
     def __init__(self, key: UserKey) -> None:
         self.key = key
         self.sessions: dict[str, StoredSession] = {}
-        self.activity: list[tuple[int, str]] = []
+        self.activity: list[Place] = []
         self.scope: Scope | None = None
+
+    def moment(self, now: int) -> int:
+        """Return the moment of a write: after all before it, also if the clock stood or went back.
+
+        So the list has the order of the writes, and a session never seems older than it was.
+        """
+        return max(now, self.activity[-1][0] + 1) if self.activity else now
+
+    def add(self, session: StoredSession) -> None:
+        """Add a session that was made at this user's :meth:`moment`."""
+        self.sessions[session.session_id] = session
+        self.activity.append((session.updated, session.session_id))
 
     def move(self, session: StoredSession, now: int) -> None:
         """Note new activity of a session; the busiest one is usually the last already."""
-        old, new = (session.updated, session.session_id), (now, session.session_id)
-        if self.activity and self.activity[-1] == old and now >= session.updated:
-            self.activity[-1] = new
+        old, moment = (session.updated, session.session_id), self.moment(now)
+        if self.activity[-1] == old:
+            del self.activity[-1]
         else:
             self.remove_activity(old)
-            insort(self.activity, new)
-        session.updated = now
+        session.updated = moment
+        self.activity.append((moment, session.session_id))
 
-    def remove_activity(self, entry: tuple[int, str]) -> None:
+    def remove_activity(self, entry: Place) -> None:
         """Take a session's last activity out of the list."""
         index = bisect_left(self.activity, entry)
         if index < len(self.activity) and self.activity[index] == entry:
             del self.activity[index]
 
+    def drop_expired(
+        self, after: Place | None, most: int, now: int
+    ) -> tuple[list[StoredSession], Place | None]:
+        """Drop what has expired of the next *most* sessions in the list.
 
-def change(values: dict[str, bytes], changes: ScopeChanges) -> None:
-    """Apply changes to the values of one scope."""
-    for name, value in changes.items():
-        if value is None:
-            values.pop(name, None)
-        else:
-            values[name] = value
+        They leave the list together: one by one, each would move all that come after it.
+
+        Args:
+            after: Where to begin, which is after this place; ``None`` for the oldest session.
+            most: How many sessions to look at.
+            now: The present.
+
+        Returns:
+            What was dropped, and after which place to go on; ``None`` at the end of the list.
+        """
+        start = 0 if after is None else bisect_right(self.activity, after)
+        places = self.activity[start : start + most]
+        alive = [place for place in places if self.sessions[place[1]].alive(now)]
+        dropped: list[StoredSession] = []
+        if len(alive) < len(places):
+            self.activity[start : start + most] = alive
+            dropped = [self.sessions.pop(name) for _, name in set(places).difference(alive)]
+        return dropped, places[-1] if len(places) == most else None

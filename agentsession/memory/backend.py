@@ -8,15 +8,20 @@ Rules of this file:
   in which they came, writers of different sessions do not wait for each other. A write checks
   everything first and contains no ``await`` after its first change, so that a cancellation finds it
   whole or not begun.
-- Expiry is decided by the clock at each access. The sweeper only frees memory.
+- The moments by which a user's sessions are listed only grow, whatever the clock does; when they
+  expire is decided by the clock at each access. The sweeper only frees memory.
+- Every operation is one step of the event loop, short however much is stored: readers get no copies
+  of state, and what was deleted is freed bit by bit afterwards (:class:`~agentsession._pace.Pace`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left, insort
+from bisect import bisect_left
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from agentsession._pace import Pace
 from agentsession.backend import (
     ANYTHING,
     NO_EVENTS,
@@ -40,7 +45,7 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
-from agentsession.memory._records import Log, Scope, StoredSession, User, change
+from agentsession.memory._records import Log, Place, Scope, StoredSession, User
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +63,7 @@ _IN_THIS_PROCESS: Final = Concern(
     "them; use RedisSessionService for data that matters",
 )
 
-# The sweeper lets other tasks run after this many sessions: 1,000 take it under a millisecond.
+# The sweeper looks at so many sessions of a user in one go, which takes it under a millisecond.
 _SWEEP_STRIDE: Final = 1000
 
 
@@ -81,8 +86,9 @@ class MemoryBackend(Backend):
         super().__init__(retention)
         self._cleanup_interval = cleanup_interval
         self._clock = clock
-        self._apps: dict[str, Scope] = {}
-        self._users: dict[UserKey, User] = {}
+        # In the order in which the sweeper comes to them.
+        self._apps: OrderedDict[str, Scope] = OrderedDict()
+        self._users: OrderedDict[UserKey, User] = OrderedDict()
         self._sweeper: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -152,8 +158,17 @@ class MemoryBackend(Backend):
     async def delete_user(self, user: UserKey) -> None:
         self._begin()
         erased = self._users.pop(user, None)
-        if erased is not None:
-            erased.sessions.clear()  # Writers that wait for their turn look there.
+        if erased is None:
+            return
+        # At once, since writers that wait for their turn look there.
+        sessions, erased.sessions = erased.sessions, {}
+        places, erased.activity = erased.activity, []
+        pace = Pace()
+        while sessions:
+            if pace.due():
+                await pace.rest()
+            sessions.popitem()
+            places.pop()
 
     # -- the log
 
@@ -245,13 +260,13 @@ class MemoryBackend(Backend):
         now = self._begin()
         if self.retention.refresh_on_read:
             self._change_app(app_name, {}, now)
-        return dict(self._app_values(app_name, now))
+        return self._app_values(app_name, now)
 
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         now = self._begin()
         if self.retention.refresh_on_read:
             self._change_user(self._user(user), {}, now)
-        return dict(_user_values(self._users.get(user), now))
+        return _user_values(self._users.get(user), now)
 
     # -- expiry
 
@@ -267,17 +282,37 @@ class MemoryBackend(Backend):
 
     async def sweep(self) -> None:
         """Free all that has expired, letting other tasks run in between."""
-        seen = 0
-        for user in list(self._users.values()):
-            for session in list(user.sessions.values()):
-                if not session.alive(self._clock()):
-                    self._remove(session)
-                seen += 1
-                if seen % _SWEEP_STRIDE == 0:
-                    await asyncio.sleep(0)
-            self._drop_if_empty(user, self._clock())
-        for name in [name for name, scope in self._apps.items() if not scope.alive(self._clock())]:
-            del self._apps[name]
+        pace = Pace()
+        # The first one goes to the end of all, and so on: whatever others add or take away
+        # meanwhile, each that was there in the beginning has its turn.
+        for _ in range(len(self._users)):
+            if pace.due():
+                await pace.rest()
+            if self._users:
+                key, user = next(iter(self._users.items()))
+                self._users.move_to_end(key)
+                await self._sweep_user(user, pace)
+        for _ in range(len(self._apps)):
+            if pace.due():
+                await pace.rest()
+            if self._apps:
+                name, scope = self._apps.popitem(last=False)
+                if scope.alive(self._clock()):
+                    self._apps[name] = scope
+
+    async def _sweep_user(self, user: User, pace: Pace) -> None:
+        place: Place | None = None
+        while True:
+            dropped, place = user.drop_expired(place, _SWEEP_STRIDE, self._clock())
+            while dropped:
+                dropped.pop()  # Which frees it; a session may be large.
+                if pace.due():
+                    await pace.rest()
+            if place is None:
+                break
+            if pace.due():
+                await pace.rest()
+        self._drop_if_empty(user, self._clock())
 
     def unexpiring(self) -> list[str]:
         """Name everything that is held and would never expire; the conformance checks ask."""
@@ -340,9 +375,8 @@ class MemoryBackend(Backend):
         expired = user.sessions.get(key.session_id)
         if expired is not None:
             user.remove_activity((expired.updated, expired.session_id))
-        session = StoredSession(user, key.session_id, incarnation, now)
-        user.sessions[key.session_id] = session
-        insort(user.activity, (now, key.session_id))
+        session = StoredSession(user, key.session_id, incarnation, user.moment(now))
+        user.add(session)
         session.touch(now, self.retention.session_ttl)
         self._apply(session, changes, now)
         return session
@@ -356,7 +390,7 @@ class MemoryBackend(Backend):
 
     def _apply(self, session: StoredSession, changes: Changes, now: int) -> None:
         owner = session.owner
-        change(session.state, changes.session)
+        session.state.change(changes.session)
         if changes.user:
             self._change_user(owner, changes.user, now)
         if changes.app:
@@ -389,13 +423,13 @@ class MemoryBackend(Backend):
         """Apply changes to a scope that may be absent or expired; an empty one is given up."""
         if scope is None or not scope.alive(now):
             scope = Scope()
-        change(scope.values, changes)
+        scope.values.change(changes)
         scope.touch(now, ttl)
         return scope if scope.values else None
 
     def _app_values(self, app_name: str, now: int) -> dict[str, bytes]:
         scope = self._apps.get(app_name)
-        return scope.values if scope is not None and scope.alive(now) else {}
+        return scope.values.read() if scope is not None and scope.alive(now) else {}
 
     def _remove(self, session: StoredSession) -> None:
         if session.stored:
@@ -428,7 +462,7 @@ class MemoryBackend(Backend):
 
 def _user_values(user: User | None, now: int) -> dict[str, bytes]:
     scope = None if user is None else user.scope
-    return scope.values if scope is not None and scope.alive(now) else {}
+    return scope.values.read() if scope is not None and scope.alive(now) else {}
 
 
 def _is_expected(session: StoredSession, expected: Expected) -> bool:
@@ -471,9 +505,9 @@ def _snapshot(
         updated=session.updated,
         revision=session.revision,
         last_seq=session.log.count,
-        app=dict(app),
-        user=dict(user),
-        session=dict(session.state),
+        app=app,
+        user=user,
+        session=session.state.read(),
         events=events,
         first_seq=first_seq,
     )

@@ -172,9 +172,7 @@ def _after_the_first(key: SessionKey) -> Generator[None]:
     except OutcomeUnknownError:
         raise
     except BackendError as exc:
-        reason = (
-            f"the session was written, what follows failed ({exc.reason}); repeat it within a minute"
-        )
+        reason = f"the session was written, what follows failed ({exc.reason}); repeat it within a minute"
         raise OutcomeUnknownError(key, reason) from exc
 
 

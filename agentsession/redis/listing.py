@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from agentsession.backend import Position, SessionSlice, Snapshot
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import number
-from agentsession.redis.replies import read_count, read_snapshot, read_text
-from agentsession.sessions import SessionKey, UserKey
+from agentsession.redis.replies import read_count, read_summary, read_text
+from agentsession.sessions import SessionKey, UnreadableSession, UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,25 +37,32 @@ class Listing:
 
     async def page(self, user: UserKey, limit: int, before: Position | None) -> SessionSlice:
         """Read up to *limit* sessions, newest activity first, from *before* on."""
-        found: list[Snapshot] = []
+        found: list[Snapshot | UnreadableSession] = []
         end: Position | None = None
         while len(found) <= limit:
             # One more than asked for tells whether the list goes on.
             wanted = limit + 1 - len(found)
             positions = await self.positions(user, wanted, before)
-            for position, snapshot in zip(
+            for position, summary in zip(
                 positions, await self._summaries(user, positions), strict=True
             ):
                 before = position
-                if snapshot is not None:
-                    found.append(snapshot)
+                if summary is not None:
+                    found.append(summary)
                     if len(found) == limit:
                         end = position
             if len(positions) < wanted:
                 break
-        return SessionSlice(found[:limit], end if len(found) > limit else None)
+        page = found[:limit]
+        return SessionSlice(
+            [each for each in page if isinstance(each, Snapshot)],
+            end if len(found) > limit else None,
+            [each for each in page if isinstance(each, UnreadableSession)],
+        )
 
-    async def positions(self, user: UserKey, wanted: int, before: Position | None) -> list[Position]:
+    async def positions(
+        self, user: UserKey, wanted: int, before: Position | None
+    ) -> list[Position]:
         """Read a run of the index; entries of equal score are in the order of their ids' bytes."""
         extra = 1
         while True:
@@ -85,7 +92,7 @@ class Listing:
 
     async def _summaries(
         self, user: UserKey, positions: Sequence[Position]
-    ) -> list[Snapshot | None]:
+    ) -> list[Snapshot | UnreadableSession | None]:
         """Read the sessions at these positions; ``None`` for one that has expired."""
         if not positions:
             return []
@@ -98,7 +105,7 @@ class Listing:
             user, _SUMMARIES, names, ids
         )
         return [
-            read_snapshot(key, [fields, user_fields, app_fields, 0, 0, []]) if fields else None
+            read_summary(key, fields, user_fields, app_fields)
             for key, fields in zip(keys, sessions, strict=True)
         ]
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agentsession._wording import brief
+from agentsession._wording import brief, described_app
 from agentsession.backend import NO_REPEATS, Receipt, Snapshot
 from agentsession.errors import CodecError, ReadTooLargeError, SessionNotFoundError
 from agentsession.redis.keys import STATE_FIELD
 from agentsession.retention import LARGEST
+from agentsession.sessions import SessionKey, UnreadableSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentsession.backend import ReadLimit
     from agentsession.redis.failures import Subject
-    from agentsession.sessions import SessionKey
 
 __all__ = [
     "check_found",
@@ -25,6 +25,7 @@ __all__ = [
     "read_names",
     "read_receipt",
     "read_snapshot",
+    "read_summary",
     "read_text",
 ]
 
@@ -32,6 +33,7 @@ _FORMAT: Final = b"1"
 _WRONG_COUNT: Final = (
     "the stored session is damaged: its count or the position of an event is wrong"
 )
+_NO_SESSION: Final = "what is stored is not a session of ours; set a key_prefix of your own"
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
 
 
@@ -77,7 +79,7 @@ def _version_problem(version: bytes) -> str:
             f"stored in format {version.decode():.20} by a newer agentsession, and this one reads "
             f"format {_FORMAT.decode()}; upgrade this process"
         )
-    return "the stored hash is not a session of ours; set a key_prefix of your own"
+    return _NO_SESSION
 
 
 def pairs(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
@@ -129,9 +131,29 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
         updated=updated,
         revision=revision,
         last_seq=count,
-        app=read_names(key, pairs(app_fields)),
-        user=read_names(key, pairs(user_fields)),
+        app=read_names(described_app(key.app_name), pairs(app_fields)),
+        user=read_names(key.user, pairs(user_fields)),
         session=state,
         events=events,
         first_seq=count - length + start + 1,
     )
+
+
+def read_summary(
+    key: SessionKey, fields: Any, user_fields: Any, app_fields: Any
+) -> Snapshot | UnreadableSession | None:
+    """Read a session as summaries.lua returns it; ``None`` if it has expired.
+
+    Raises:
+        CodecError: State that it shares with others is unreadable.
+    """
+    if not fields:
+        return None
+    if fields == b"foreign":
+        return UnreadableSession(key=key, reason=_NO_SESSION)
+    try:
+        return read_snapshot(key, [fields, user_fields, app_fields, 0, 0, []])
+    except CodecError as exc:
+        if exc.subject != key:
+            raise
+        return UnreadableSession(key=key, reason=exc.reason)

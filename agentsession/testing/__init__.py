@@ -25,6 +25,7 @@ from agentsession.testing import (
     _repeats,
     _scopes,
     _sessions,
+    _unreadable,
 )
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
@@ -35,7 +36,17 @@ Check: TypeAlias = Callable[[Subject], Awaitable[None]]
 
 CHECKS: Final[tuple[Check, ...]] = tuple(
     function
-    for module in (_log, _repeats, _scopes, _sessions, _incarnations, _limits, _hostile, _expiry)
+    for module in (
+        _log,
+        _repeats,
+        _scopes,
+        _sessions,
+        _incarnations,
+        _limits,
+        _hostile,
+        _unreadable,
+        _expiry,
+    )
     for name, function in vars(module).items()
     if name.startswith("check_")
 )

@@ -294,6 +294,32 @@ async def check_sessions_active_at_one_moment_are_all_listed(subject: Subject) -
     assert sorted(seen) == sorted(f"s{n}" for n in range(30))
 
 
+async def check_a_clock_that_goes_back_moves_no_session_back(subject: Subject) -> None:
+    """The list is in the order of the writes: none comes late, twice, or older than it was."""
+    service = subject.service()
+    key = {name: SessionKey("app", "user", name) for name in ("s0", "s1", "s2", "s3", "s4", "new")}
+    for name in ("s0", "s1", "s2", "s3", "s4"):
+        await service.create_session(key[name])
+    await subject.set_clock_back(3600)
+    before = {each.id: each for each in (await service.list_sessions(subject.user)).sessions}
+    assert list(before) == ["s4", "s3", "s2", "s1", "s0"]
+    page = await service.list_sessions(subject.user, limit=2)
+    await service.append_event(key["s3"], say("x"))
+    await service.update_session_state(key["s1"], {"x": 1})
+    await service.create_session(key["new"])
+    await service.append_event(before["s2"], say("x"))
+    rest = await service.list_sessions(subject.user, cursor=page.next_cursor)
+    assert [each.id for each in rest.sessions] == ["s0"]
+    after = (await service.list_sessions(subject.user)).sessions
+    assert [each.id for each in after] == ["s2", "new", "s1", "s3", "s4", "s0"]
+    moments = [each.updated_at for each in after]
+    assert moments == sorted(moments, reverse=True)
+    for each in after:
+        assert each.created_at <= each.updated_at
+        assert each.id == "new" or before[each.id].updated_at <= each.updated_at
+    assert before["s2"] == await service.get_session(key["s2"])
+
+
 async def check_looking_for_dangers_leaves_no_trace(subject: Subject) -> None:
     """``check()`` answers with concerns or none, stores nothing, and moves no session."""
     service = subject.service(session_ttl=60)

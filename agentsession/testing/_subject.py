@@ -65,6 +65,14 @@ class Subject(ABC):
         """Let time pass for everything that is stored, so that it expires as it would."""
 
     @abstractmethod
+    async def set_clock_back(self, seconds: float) -> None:
+        """Let the store's clock go back, as an administrator or another server's clock does.
+
+        A subject whose clock it cannot move makes all that is stored so many seconds newer instead,
+        so moments that were read before do not compare with those that are read afterwards.
+        """
+
+    @abstractmethod
     async def unexpiring(self) -> list[str]:
         """Name everything that is stored and would never expire."""
 
@@ -117,6 +125,9 @@ class MemorySubject(Subject):
 
     async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+    async def set_clock_back(self, seconds: float) -> None:
+        self.clock.advance(-seconds)
 
     async def unexpiring(self) -> list[str]:
         return [name for backend in self._backends.values() for name in backend.unexpiring()]

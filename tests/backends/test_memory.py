@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
-from agentsession.backend import Backend
+from agentsession.backend import NO_EVENTS, Backend
 from agentsession.errors import SessionNotFoundError
 from agentsession.memory import MemoryBackend
+from agentsession.state import DELETE
 from agentsession.testing import ManualClock
 
 KEY = SessionKey("app", "user", "session")
@@ -75,26 +76,40 @@ async def test_the_sweeper_frees_what_has_expired() -> None:
                 clock.advance(10.5)
 
 
-async def test_a_long_sweep_lets_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sweeping many users is done in strides, between which other tasks have their turn."""
+async def test_a_sweep_finds_all_of_a_large_user() -> None:
+    """It frees what has expired, stride by stride, and nothing that has not."""
     clock = ManualClock()
-    async with InMemorySessionService(session_ttl=1, cleanup_interval=60, clock=clock) as service:
-        for n in range(3500):
-            await service.create_session(SessionKey("app", f"u{n}", "s"))
-        clock.advance(2)
-        turns = 0
-
-        async def count() -> None:
-            nonlocal turns
-            while True:
-                await asyncio.sleep(0)
-                turns += 1
-
-        counting = asyncio.create_task(count())
+    async with InMemorySessionService(session_ttl=10, cleanup_interval=60, clock=clock) as service:
+        keys = [SessionKey("app", "user", f"s{n}") for n in range(2500)]
+        for key in keys:
+            await service.create_session(key)
+        clock.advance(6)
+        alive = keys[::7]
+        for key in alive:
+            await service.update_session_state(key, {"a": 1})
+        clock.advance(6)
         await held(service).sweep()
-        counting.cancel()
-        assert turns >= 2
-        assert "users=0 sessions=0" in repr(service)
+        assert f"users=1 sessions={len(alive)}" in repr(service)
+        user = held(service)._users[KEY.user]
+        assert [name for _, name in user.activity] == [key.session_id for key in alive]
+
+
+async def test_what_was_read_does_not_change() -> None:
+    """State is handed out without a copy; writes after that, in any scope, make their own."""
+    async with InMemorySessionService() as service:
+        backend = held(service)
+        await service.create_session(KEY, {"a": 1, "user:b": 1, "app:c": 1})
+        snapshot = await backend.get(KEY, NO_EVENTS)
+        app, user = await backend.get_app_state("app"), await backend.get_user_state(KEY.user)
+        page = await backend.list_sessions(KEY.user, 1, None)
+        assert snapshot is not None
+        for value in (2, DELETE):
+            state = {"a": value, "user:b": value, "app:c": value}
+            await service.append_event(KEY, say("x", state_delta=state))
+            await service.update_session_state(KEY, {"d": 1})
+        for each in (snapshot, *page.sessions):
+            assert (each.app, each.user, each.session) == ({"c": b"1"}, {"b": b"1"}, {"a": b"1"})
+        assert (app, user) == ({"c": b"1"}, {"b": b"1"})
 
 
 async def test_an_empty_user_leaves_nothing() -> None:

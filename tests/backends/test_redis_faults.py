@@ -309,7 +309,7 @@ async def test_foreign_keys_break_nothing(
         "find": lambda: service.get_events(KEY, around="e"),
     }
     touching = {
-        "session:{app:user}:session": "append batch update get list events find",
+        "session:{app:user}:session": "append batch update get events find",
         "events:{app:user}:session": "append batch get events find",
         "eventids:{app:user}:session": "append batch find",
         "sessions:{app:user}": "append batch update create list",
@@ -333,7 +333,7 @@ async def test_foreign_keys_break_nothing(
 async def test_foreign_contents_are_named(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
-    """Damaged events, values and hashes, and newer formats, are errors that say what and whose."""
+    """Damaged values and hashes, and newer formats, are errors that say what and whose."""
     name = "session:{app:user}:session"
 
     async def damaged(match: str) -> None:
@@ -342,11 +342,6 @@ async def test_foreign_contents_are_named(
         assert "user" in str(raised.value)
         await service.delete_session(KEY)
 
-    await service.create_session(KEY)
-    await service.append_event(KEY, say("x"))
-    await admin.zadd("events:{app:user}:session", {'{"v":2,"author":"x"}': 1e16})
-    await admin.hincrby(name, "count", 1)
-    await damaged("event 2")
     await service.create_session(KEY, {"n": 1})
     await admin.hset(name, "state:n", "{")
     await damaged("'n'")
@@ -370,6 +365,42 @@ async def test_foreign_contents_are_named(
     await admin.hset("userdata:{app:user}", "u", "nonsense")
     with pytest.raises(CodecError, match="'u'"):
         await service.get_user_state(UserKey("app", "user"))
+
+
+async def test_an_unreadable_record_is_named_in_its_page(
+    admin: redis.asyncio.Redis, service: RedisSessionService
+) -> None:
+    """A newer format, a damaged count, a name or a type that is not ours: the others are there."""
+    damages = {
+        "newer": ("newer agentsession", lambda name: admin.hset(name, "v", "2")),
+        "count": ("count", lambda name: admin.hset(name, "count", "many")),
+        "name": ("UTF-8", lambda name: admin.hset(name, b"state:\xff", "1")),
+        "foreign": ("not a session of ours", lambda name: admin.hdel(name, "v")),
+        "type": ("not a session of ours", lambda name: admin.rename("a string", name)),
+    }
+    for session_id in ("first", *damages, "last"):
+        await service.create_session(SessionKey("app", "user", session_id), {"app:a": 1})
+    for session_id, (_, damage) in damages.items():
+        await admin.set("a string", "x")
+        await damage(f"session:{{app:user}}:{session_id}")
+    page = await service.list_sessions(KEY.user)
+    assert [session.id for session in page.sessions] == ["last", "first"]
+    assert all(session.state == {"app:a": 1} for session in page.sessions)
+    assert [each.key.session_id for each in page.unreadable] == list(damages)[::-1]
+    for each in page.unreadable:
+        assert damages[each.key.session_id][0] in each.reason
+        with pytest.raises(CodecError):
+            await service.get_session(each.key)
+    page = await service.list_sessions(KEY.user, limit=3)
+    assert ([each.id for each in page.sessions], len(page.unreadable)) == (["last"], 2)
+    page = await service.list_sessions(KEY.user, limit=3, cursor=page.next_cursor)
+    assert (page.sessions, len(page.unreadable)) == ([], 3)
+    page = await service.list_sessions(KEY.user, limit=3, cursor=page.next_cursor)
+    assert ([each.id for each in page.sessions], page.next_cursor) == (["first"], None)
+    await admin.hset("userdata:{app:user}", b"\xff", "1")
+    with pytest.raises(CodecError, match="UTF-8") as raised:
+        await service.list_sessions(KEY.user)
+    assert raised.value.subject == KEY.user
 
 
 @pytest.mark.parametrize("field", ["revision", "count", "last", "updated", "horizon"])

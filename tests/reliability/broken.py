@@ -6,10 +6,10 @@ import asyncio
 
 import msgspec
 
-from agentsession.backend import ANYTHING
+from agentsession.backend import ANYTHING, Receipt
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.memory import MemoryBackend
-from agentsession.memory._records import change
+from agentsession.memory._records import Values
 from agentsession.retention import Retention
 from reliability.plan import shared_sessions
 
@@ -94,17 +94,18 @@ class AppliesADeltaTwice(Sometimes):
         for changes in (entry.changes.session for entry in entries):
             for name in changes.keys() & (self.older or {}).keys():
                 self.broken += 1
-                change(self._need(key, self._clock()).state, {name: self.older[name]})
+                self._need(key, self._clock()).state.change({name: self.older[name]})
             self.older = {**(self.older or {}), **changes}
         return receipt
 
 
 class LosesADelta(Sometimes):
     async def append(self, key, entries, **options):
-        before = dict(self._need(key, self._clock()).state)
+        before = self._need(key, self._clock()).state.read()
         receipt = await super().append(key, entries, **options)
         if self.now_and_then():
-            self._need(key, self._clock()).state = before
+            state = self._need(key, self._clock()).state = Values()
+            state.change(before)
         return receipt
 
 
@@ -124,8 +125,10 @@ class ShowsAnothersState(Sometimes):
     async def get(self, key, window):
         snapshot = await super().get(key, window)
         if snapshot is not None and self.now_and_then():
+            merged = {}
             for user in self._users.values():
-                snapshot.user.update(user.scope.values if user.scope else {})
+                merged |= user.scope.values.read() if user.scope else {}
+            return msgspec.structs.replace(snapshot, user=merged)
         return snapshot
 
 

@@ -35,7 +35,9 @@ def test_a_proof_names_what_is_wrong(
 ) -> None:
     """What was lost is counted in its column, and the exit code is 1."""
     unsound = backend._APPEND.text.replace("ARGV[at]) == 1 then", "ARGV[at]) >= 0 then")
-    monkeypatch.setattr(backend, "_APPEND", structs.replace(backend._APPEND, text=unsound, sha="0" * 40))
+    monkeypatch.setattr(
+        backend, "_APPEND", structs.replace(backend._APPEND, text=unsound, sha="0" * 40)
+    )
     monkeypatch.setattr(command, "proofs", lambda *_: [command.everything(7, 300)])
     assert command.main(["--operations=300", "--seed=7"]) == 1
     printed = capsys.readouterr().out

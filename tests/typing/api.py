@@ -424,6 +424,9 @@ class MySubject(Subject):
     async def advance(self, seconds: float) -> None:
         return None
 
+    async def set_clock_back(self, seconds: float) -> None:
+        return None
+
     async def unexpiring(self) -> list[str]:
         return []
 

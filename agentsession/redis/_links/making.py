@@ -150,7 +150,8 @@ def _endpoint_of(pool: redis.asyncio.ConnectionPool) -> Endpoint:
 
 def _pool(address: Address, options: Mapping[str, Any]) -> redis.asyncio.ConnectionPool:
     pool = _taken(
-        lambda: redis.asyncio.ConnectionPool(**(_DEFAULTS | dict(options) | address.options)), options
+        lambda: redis.asyncio.ConnectionPool(**(_DEFAULTS | dict(options) | address.options)),
+        options,
     )
     # The pool looks at nothing; the first call would tell of an unreachable server.
     _taken(lambda: pool.connection_class(**pool.connection_kwargs), options)

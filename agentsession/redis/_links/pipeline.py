@@ -37,7 +37,16 @@ if TYPE_CHECKING:
 __all__ = ["NOT_NOW", "Pipeline"]
 
 NOT_NOW: Final = frozenset(
-    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "NOREPLICAS",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+    }
 )
 """Answers of a server that ran nothing and may do so later: it is loading, was demoted, somebody's
 script is running, the replicas that it insists on are lost, or slots are being rearranged."""

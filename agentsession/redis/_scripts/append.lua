@@ -78,10 +78,13 @@ if revision ~= '' and revision ~= meta[3] then
 end
 local top = call('ZREVRANGE', index, '0', '0', 'WITHSCORES')
 
--- The store's time of a session never stands still or goes back, whatever its clock does.
-local stamp = now
+-- As lib/activity.lua, without a function.
+local top_id, stamp = top[1], now
 if stamp <= updated then
   stamp = updated + 1
+end
+if top_id ~= session_id and top_id and top[2] + 0 >= stamp then
+  stamp = top[2] + 1
 end
 local count, moment, number = before, meta[5], 7
 local reply = { echo, 'ok', now, current, before, updated, meta[2] }
@@ -132,9 +135,11 @@ if count == before then
   return reply
 end
 
-if top[1] ~= session_id then
-  --! uses activity
-  move_to_the_top(index, session_id, now, top)
+reply[4], reply[5], reply[6] = current + 1, count, stamp + #new - 1
+local written = format('%d', reply[6])
+-- The head of the index need not be moved, unless others could come to stand between its place and its time.
+if top_id ~= session_id or reply[6] > now then
+  call('ZADD', index, written, session_id)
 end
 if changing then
   --! uses changes, scope_expiry
@@ -149,9 +154,7 @@ if changing then
   end
 end
 
-reply[4], reply[5], reply[6] = current + 1, count, stamp + #new - 1
-call('HSET', session, 'revision', format('%d', reply[4]), 'count', format('%d', count), 'last', moment,
-  'updated', format('%d', reply[6]))
+call('HSET', session, 'revision', format('%d', reply[4]), 'count', format('%d', count), 'last', moment, 'updated', written)
 
 if keep_events ~= '' and count >= -keep_events then
   call('ZREMRANGEBYRANK', events, '0', keep_events)

@@ -67,10 +67,10 @@ if app then
   call('HLEN', app)
 end
 remember(calls, id, deadline, now)
-move_to_the_top(index, session_id, now, top)
+local present = string.format('%d', moment_of(session_id, now, 0, top))
+call('ZADD', index, present, session_id)
 -- Left over if the server evicted the session's hash alone; a new session must not inherit them.
 call('UNLINK', events, ids)
-local present = string.format('%d', now)
 call('HSET', session, 'v', 1, 'incarnation', id, 'created', present, 'updated', present, 'horizon', present,
   'revision', 1, 'count', 0, 'last', 0)
 

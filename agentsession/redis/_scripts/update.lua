@@ -52,9 +52,9 @@ end
 
 local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
 remember(calls, id, deadline, now)
-if top[1] ~= session_id then
-  move_to_the_top(index, session_id, now, top)
-end
+local moment = moment_of(session_id, now, updated, top)
+local written = format('%d', moment)
+call('ZADD', index, written, session_id)
 apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
 if user then
   move_scope_expiry(user, tonumber(user_ttl))
@@ -62,7 +62,6 @@ end
 if app then
   move_scope_expiry(app, tonumber(app_ttl))
 end
-updated = math.max(now, updated + 1)
-call('HSET', session, 'revision', format('%d', revision + 1), 'updated', format('%d', updated))
+call('HSET', session, 'revision', format('%d', revision + 1), 'updated', written)
 move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8])
-return { echo, 'ok', now, revision + 1, count, updated, meta[2] }
+return { echo, 'ok', now, revision + 1, count, moment, meta[2] }

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from agentsession.redis._scripts import Argument
     from agentsession.state import Changes, ScopeChanges
 
-__all__ = ["change_triples", "flag", "flat", "limit_words", "number", "scope_triples", "window_words"]
+__all__ = [
+    "change_triples",
+    "flag",
+    "flat",
+    "limit_words",
+    "number",
+    "scope_triples",
+    "window_words",
+]
 
 
 def number(value: int | None) -> str:

@@ -1,9 +1,9 @@
--- Puts a session at the head of its user's index, which is in the order of writes, also after the server's clock went back:
--- `top` is the head with its score, as ZREVRANGE gives it.
-local function move_to_the_top(index, session_id, now, top)
-  local score = now
-  if top[2] and top[2] + 0 >= score then
-    score = top[2] + 1
+-- A user's index is in the order of writes, also after the server's clock went back; so is the time that a write gets.
+-- `top` is the head of the index with its score, as ZREVRANGE gives it; `updated` is the time of the session's last write.
+local function moment_of(session_id, now, updated, top)
+  local moment = math.max(now, updated + 1)
+  if top[1] and top[1] ~= session_id then
+    moment = math.max(moment, top[2] + 1)
   end
-  redis.call('ZADD', index, string.format('%d', score), session_id)
+  return moment
 end
