@@ -107,6 +107,7 @@ class Proxy:
         late_arrivals: How often it did.
         holding: What keeps back what clients send, if anything does.
         rate: Bytes a second that pass at most, in each direction; 0 for any number.
+        passed: How many have passed in each, "up" to the server and "down" from it.
         delay: Seconds that each piece waits at most; how long is chance.
         hung: This many connections, the oldest, pass nothing on any more, and are not closed.
     """
@@ -122,6 +123,7 @@ class Proxy:
         self.late_arrivals = 0
         self.holding: Hold | None = None
         self.rate = 0
+        self.passed = {"up": 0, "down": 0}
         self.delay = 0.0
         self.random = random.Random(seed)
         self.spoke = False
@@ -292,6 +294,7 @@ class _Connection:
         passing = self._proxy.share(way, data)
         writer.write(passing)
         await writer.drain()
+        self._proxy.passed[way] += len(passing)
         return len(passing) == len(data)
 
     async def _deliver_late(self) -> None:

@@ -285,6 +285,7 @@ def cluster(
     replicas: bool = False,
     spare: int = 0,
     public: bool = True,
+    binary: str | None = None,
     options: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """Run a cluster.
@@ -295,6 +296,7 @@ def cluster(
         spare: How many nodes besides have no slots.
         public: Whether clients come to the nodes themselves; otherwise each names a free port, for
             a proxy to listen on.
+        binary: The program of the nodes; Valkey by default.
         options: Of the nodes, besides.
     """
     number = primaries * (2 if replicas else 1) + spare
@@ -302,7 +304,7 @@ def cluster(
     with tempfile.TemporaryDirectory(prefix="agentsession-") as parent:
         nodes = [
             Node(
-                binaries()["valkey"], folder, port, "--cluster-enabled", "yes",
+                binary or binaries()["valkey"], folder, port, "--cluster-enabled", "yes",
                 "--cluster-port", str(bus), "--cluster-node-timeout", "1000",
                 "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
                 *options,

@@ -8,7 +8,7 @@ import servers
 
 from reliability.faults import FAULTS
 from reliability.history import History, Operation, Step, decoded, encoded
-from reliability.plan import Planner, shared_sessions
+from reliability.plan import Planner, is_mortal, shared_sessions
 from reliability.trial import Trial, Verdict, run
 
 SEED = 20
@@ -65,6 +65,8 @@ def test_a_seed_decides_every_step() -> None:
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
     assert plans[0] != plans[3]
+    kinds = {step.kind for step in plans[0] if is_mortal(step.key)}
+    assert kinds >= {"create", "open", "append", "update", "delete"}
     ids = {sent.id for step in plans[0] for sent in step.sent}
     assert ids.isdisjoint({sent.id for step in plans[2] for sent in step.sent})
 
