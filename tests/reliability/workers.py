@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -120,7 +121,9 @@ async def _update_app(service: SessionService, operation: Operation) -> None:
 
 async def _create(service: SessionService, operation: Operation) -> None:
     step = operation.step
-    operation.view = _view(await service.create_session(step.key, step.values))
+    # Not found is what a creation raises which succeeded, where somebody has deleted it since.
+    with suppress(SessionNotFoundError):
+        operation.view = _view(await service.create_session(step.key, step.values))
 
 
 async def _open(service: SessionService, operation: Operation) -> None:
