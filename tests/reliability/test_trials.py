@@ -16,7 +16,11 @@ TRIALS = [
     Trial(name="nothing happens", seed=SEED, operations=400, processes=2, limit=30),
     Trial(name="cancellations", seed=SEED, operations=600, cancelling=0.4),
     Trial(name="lost replies", seed=SEED, operations=600, losing=0.1),
-    Trial(name="late arrivals", seed=SEED, operations=300, lateness=0.05, limit=30),
+    Trial(name="late arrivals", seed=SEED, operations=1500, lateness=0.05, limit=30),
+    Trial(
+        name="on a cluster, late arrivals", seed=SEED, operations=200, lateness=0.05, cluster=True
+    ),
+    Trial(name="on a cluster, lost replies", seed=SEED, operations=200, losing=0.1, cluster=True),
     Trial(name="kills", seed=SEED, operations=400, faults=("kill_and_restart",), strikes=6),
 ]
 EVERYTHING = Trial(
@@ -52,6 +56,14 @@ async def test_every_promise_is_kept_while(trial: Trial) -> None:
 async def test_every_promise_is_kept_whatever_happens(kind: str) -> None:
     """All faults in turn, on every server."""
     verdict = await run(EVERYTHING, servers.binaries()[kind])
+    assert verdict.violations == []
+    assert_that_much_was_done(verdict)
+
+
+async def test_every_promise_is_kept_whatever_happens_to_a_cluster() -> None:
+    """All faults in turn, each on one of its nodes."""
+    trial = msgspec.structs.replace(EVERYTHING, cluster=True, strikes=len(FAULTS))
+    verdict = await run(trial, servers.binaries()["valkey"])
     assert verdict.violations == []
     assert_that_much_was_done(verdict)
 
