@@ -9,17 +9,87 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
+import hiredis
+from servers import LOOPBACK, Node
+
 _CHUNK = 1 << 16
-# Bytes that come late do so within so many round trips of others, of which it takes a client some
-# to connect again, or at once when all is calm. They are taken when the server answers them, which
-# takes seconds at most.
-_LATEST = 100
+# Bytes that come late do so within so many round trips of others, most of them within a few, or at
+# once when all is calm. They are taken when the server has answered all of them, which takes
+# seconds at most.
+_LATEST = 2000
 _TAKEN = 5.0
+
+_INCOMPLETE: Final = object()
+
+
+class Hold:
+    """Keeps what clients send on its way to the server, to deliver it when told to.
+
+    The client is cut off at once, so that it comes again over a new connection; the old one stays
+    open towards the server.
+
+    Args:
+        after: So many pieces of what clients send pass first, then one is kept and all others pass;
+            ``None`` keeps all.
+
+    Attributes:
+        kept: How many pieces were kept.
+    """
+
+    def __init__(self, after: int | None = None) -> None:
+        self._after = after
+        self._seen = 0
+        self.kept = 0
+        self._under_way = 0
+        self._due = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    def keeps(self) -> bool:
+        """Decide whether the piece at hand is kept."""
+        if self._due.is_set():
+            return False
+        kept = self._after is None or self._seen == self._after
+        self._seen += 1
+        self.kept += kept
+        self._under_way += kept
+        return kept
+
+    async def deliver(self) -> None:
+        """Give the servers what was kept, and wait until they have taken it; keep no more."""
+        self._due.set()
+        if self._under_way:
+            async with asyncio.timeout(2 * _TAKEN):
+                await self._taken.wait()
+
+    async def due(self) -> None:
+        await self._due.wait()
+
+    def took(self) -> None:
+        """Note that a piece was taken."""
+        self._under_way -= 1
+        if not self._under_way:
+            self._taken.set()
+
+
+class Counter:
+    """Counts the messages of the protocol in a stream of bytes, commands or replies."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+
+    def feed(self, data: bytes) -> int:
+        """Count those that are complete with this piece; return how many there were so far."""
+        self._reader.feed(data)
+        while self._reader.gets() is not _INCOMPLETE:
+            self.count += 1
+        return self.count
 
 
 class Proxy:
@@ -35,6 +105,9 @@ class Proxy:
         lateness: How likely what a client sends is to cost its connection and yet reach the server,
             after the client has come again: what a network does that is slow and not dead.
         late_arrivals: How often it did.
+        holding: What keeps back what clients send, if anything does.
+        rate: Bytes a second that pass at most, in each direction; 0 for any number.
+        passed: How many have passed in each, "up" to the server and "down" from it.
         delay: Seconds that each piece waits at most; how long is chance.
         hung: This many connections, the oldest, pass nothing on any more, and are not closed.
     """
@@ -48,6 +121,9 @@ class Proxy:
         self.losing = 0.0
         self.lateness = 0.0
         self.late_arrivals = 0
+        self.holding: Hold | None = None
+        self.rate = 0
+        self.passed = {"up": 0, "down": 0}
         self.delay = 0.0
         self.random = random.Random(seed)
         self.spoke = False
@@ -57,6 +133,7 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._left: dict[str, int] = {}
+        self._free = {"up": 0.0, "down": 0.0}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -120,6 +197,13 @@ class Proxy:
         if self.delay:
             await asyncio.sleep(self.delay * self.random.random())
 
+    async def travel(self, way: str, size: int) -> None:
+        """Wait as long as so many bytes take at the rate that is set, behind those before them."""
+        if self.rate:
+            now = asyncio.get_running_loop().time()
+            self._free[way] = max(now, self._free[way]) + size / self.rate
+            await asyncio.sleep(self._free[way] - now)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -158,6 +242,7 @@ class _Connection:
         self._from_client, self._to_client = client
         self._from_server, self._to_server = server
         self._late = b""
+        self._hold: Hold | None = None
 
     async def serve(self) -> None:
         """Pass on until one side has ended, or is cut off."""
@@ -183,6 +268,9 @@ class _Connection:
                 if not proxy.spoke:
                     proxy.round_trips += 1
                     proxy.spoke = True
+                if proxy.holding is not None and proxy.holding.keeps():
+                    self._late, self._hold = data, proxy.holding
+                    return
                 if proxy.random.random() < proxy.lateness:
                     self._late = data
                     return
@@ -202,23 +290,41 @@ class _Connection:
         """Pass a piece on; tell whether it was all of it."""
         if self._number <= self._proxy.hung:
             await asyncio.Event().wait()
+        await self._proxy.travel(way, len(data))
         passing = self._proxy.share(way, data)
         writer.write(passing)
         await writer.drain()
+        self._proxy.passed[way] += len(passing)
         return len(passing) == len(data)
 
     async def _deliver_late(self) -> None:
         """Give the server what the client holds for lost, once it has come again."""
+        if self._hold is None:
+            await self._wait_for_a_chance()
+            await self._deliver()
+            return
+        try:
+            await self._hold.due()
+            await self._deliver()
+        finally:
+            self._hold.took()
+
+    async def _wait_for_a_chance(self) -> None:
         proxy = self._proxy
-        due = proxy.round_trips + proxy.random.randint(1, _LATEST)
+        due = proxy.round_trips + round(_LATEST ** proxy.random.random())
+        while proxy.round_trips < due and not proxy.calmed:
+            await asyncio.sleep(0.001)
+
+    async def _deliver(self) -> None:
+        """Write it, and read an answer to each command, unless the server has hung up by now."""
+        commands, replies = Counter().feed(self._late), Counter()
         with suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(_TAKEN):
-                while proxy.round_trips < due and not proxy.calmed:
-                    await asyncio.sleep(0.001)
                 self._to_server.write(self._late)
                 await self._to_server.drain()
-                proxy.late_arrivals += 1
-                await self._from_server.read(_CHUNK)
+                self._proxy.late_arrivals += 1
+                while replies.count < commands and (data := await self._from_server.read(_CHUNK)):
+                    replies.feed(data)
 
 
 @asynccontextmanager
@@ -232,3 +338,16 @@ async def proxied(url: str, *, tcp: bool = False, seed: int = 0) -> AsyncIterato
             yield proxy
         finally:
             await proxy.stop()
+
+
+@asynccontextmanager
+async def proxied_nodes(nodes: Sequence[Node], *, seed: int = 0) -> AsyncIterator[list[Proxy]]:
+    """A proxy before each node, where the nodes tell clients to come."""
+    async with AsyncExitStack() as stack:
+        proxies = []
+        for number, node in enumerate(nodes):
+            proxy = Proxy(f"redis://{LOOPBACK}:{node.public_port}", node.url, seed + number)
+            await proxy.start()
+            stack.push_async_callback(proxy.stop)
+            proxies.append(proxy)
+        yield proxies

@@ -101,11 +101,21 @@ class Server:
 
 
 class Node(Server):
-    """A server that listens on loopback too, and is one of several."""
+    """A server that listens on loopback too, and is one of several.
+
+    Attributes:
+        port: Where it listens.
+        public_port: Where it tells clients of a cluster to come: a proxy's, or its own.
+    """
 
     def __init__(self, binary: str, folder: Path, port: int, *options: str) -> None:
         super().__init__(binary, folder, "--port", str(port), "--bind", LOOPBACK, *options)
-        self.port = port
+        self.port = self.public_port = port
+
+    def announce(self, port: int) -> None:
+        """Tell clients of a cluster to come to another port, from the next start on."""
+        self.public_port = port
+        self._command += ["--cluster-announce-port", str(port)]
 
     def is_primary(self) -> bool:
         return bool(self.ask("ROLE")[0] == "master")
@@ -176,7 +186,7 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[Node], primaries: int, spare: int) -> None:
         self.nodes = list(nodes)
-        self.url = "redis+cluster://" + ",".join(f"{LOOPBACK}:{node.port}" for node in nodes)
+        self.url = "redis+cluster://" + ",".join(f"{LOOPBACK}:{node.public_port}" for node in nodes)
         self._primaries = primaries
         self._followers = self.nodes[primaries : len(nodes) - spare]
 
@@ -225,7 +235,7 @@ class Cluster:
         slot = self.nodes[-1].ask("CLUSTER", "KEYSLOT", key)
         ranges = self.nodes[-1].ask("CLUSTER", "SLOTS")
         port = next(each[2][1] for each in ranges if each[0] <= slot <= each[1])
-        return next(node for node in self.nodes if node.port == port)
+        return next(node for node in self.nodes if node.public_port == port)
 
 
 class Move:
@@ -269,27 +279,43 @@ class Move:
 
 
 @contextmanager
-def cluster(primaries: int = 3, *, replicas: bool = False, spare: int = 0) -> Iterator[Cluster]:
+def cluster(
+    primaries: int = 3,
+    *,
+    replicas: bool = False,
+    spare: int = 0,
+    public: bool = True,
+    binary: str | None = None,
+    options: Sequence[str] = (),
+) -> Iterator[Cluster]:
     """Run a cluster.
 
     Args:
         primaries: How many nodes share the slots.
         replicas: Whether each has a replica, which takes its place soon after it is gone.
         spare: How many nodes besides have no slots.
+        public: Whether clients come to the nodes themselves; otherwise each names a free port, for
+            a proxy to listen on.
+        binary: The program of the nodes; Valkey by default.
+        options: Of the nodes, besides.
     """
     number = primaries * (2 if replicas else 1) + spare
-    ports = free_ports(2 * number)
+    ports = free_ports(3 * number)
     with tempfile.TemporaryDirectory(prefix="agentsession-") as parent:
         nodes = [
             Node(
-                binaries()["valkey"], folder, port, "--cluster-enabled", "yes",
+                binary or binaries()["valkey"], folder, port, "--cluster-enabled", "yes",
                 "--cluster-port", str(bus), "--cluster-node-timeout", "1000",
                 "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
+                *options,
             )
             for folder, port, bus in zip(
-                _folders(parent, number), ports[:number], ports[number:], strict=True
+                _folders(parent, number), ports[:number], ports[number : 2 * number], strict=True
             )
         ]  # fmt: skip
+        if not public:
+            for node, port in zip(nodes, ports[2 * number :], strict=True):
+                node.announce(port)
         with _started(nodes):
             found = Cluster(nodes, primaries, spare)
             found.join()

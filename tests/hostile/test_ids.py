@@ -61,7 +61,6 @@ def test_a_key_can_be_read_back(key: SessionKey) -> None:
     assert read_back(names.user) == ("userdata", app, user)
     assert (keyspace.index(key.user), keyspace.user(key.user)) == (names.index, names.user)
     assert read_back(keyspace.app(app)) == ("appdata", app)
-    assert read_back(keyspace.steps(app)) == ("appsteps", app)
     # A cluster hashes what stands between the first "{" and the next "}".
     tags = {name.partition("{")[2].partition("}")[0] for name in (*names.own, names.index)}
     assert len(tags) == 1

@@ -2,9 +2,10 @@
 
 Two ways. For some minutes, all faults in rotation, round after round, with memory and open
 connections held flat (the default); or, with ``--operations`` and ``--kills``, one large trial each
-of cancellations, of lost replies, and of kills on an append-only file that is synced before each
-answer. The seed is printed first, and decides what is done; the exit code is 1 if anything at all
-was wrong.
+of cancellations, of lost replies, of late arrivals, and of kills on an append-only file that is
+synced before each answer. Both on one server and on a cluster of three, in turn, or on one of these
+with ``--only``. The seed is printed first, and decides what is done; the exit code is 1 if anything
+at all was wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import random
 import time
+from typing import Any
 
 import servers
 
@@ -21,8 +23,9 @@ from reliability.footprint import Footprint
 from reliability.report import complaint, table
 from reliability.trial import Trial, Verdict, run
 
+PLACES = ("server", "cluster")
 # By then the code is loaded, and what is kept for reuse has been filled.
-_WARM = 3
+_WARM = 4
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
@@ -31,15 +34,16 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--round", type=int, default=1000, help="operations of a round")
     parser.add_argument("--server", choices=sorted(servers.binaries()), default="valkey")
+    parser.add_argument("--only", choices=PLACES, help="on one kind of place, not on both in turn")
     parser.add_argument("--operations", type=int, help="prove it once, with so many each")
     parser.add_argument("--kills", type=int, default=200, help="how often the server is killed")
     return parser.parse_args(given)
 
 
-def everything(seed: int, operations: int) -> Trial:
+def everything(seed: int, operations: int, place: str = "server") -> Trial:
     """Return a round of the soak: every fault twice."""
     return Trial(
-        name="everything",
+        name=f"everything, {place}",
         seed=seed,
         operations=operations,
         faults=tuple(FAULTS),
@@ -47,24 +51,26 @@ def everything(seed: int, operations: int) -> Trial:
         cancelling=0.1,
         limit=50,
         processes=2,
+        cluster=place == "cluster",
     )
 
 
-def proofs(seed: int, operations: int, kills: int) -> list[Trial]:
+def proofs(seed: int, operations: int, kills: int, place: str = "server") -> list[Trial]:
     """Return the trials of the full size."""
+    same: dict[str, Any] = {
+        "seed": seed, "operations": operations, "processes": 1, "cluster": place == "cluster",
+    }  # fmt: skip
+    killing = ("kill_and_restart",)
     return [
-        Trial(name="cancelled", seed=seed, operations=operations, cancelling=0.4, processes=1),
-        Trial(name="replies lost", seed=seed, operations=operations, losing=0.2, processes=1),
-        Trial(name="arrived late", seed=seed, operations=operations, lateness=0.05, processes=1),
-        Trial(
-            name="server killed",
-            seed=seed,
-            operations=operations,
-            faults=("kill_and_restart",),
-            strikes=kills,
-            processes=1,
-        ),
+        Trial(name=f"cancelled, {place}", cancelling=0.4, **same),
+        Trial(name=f"replies lost, {place}", losing=0.2, **same),
+        Trial(name=f"arrived late, {place}", lateness=0.05, **same),
+        Trial(name=f"server killed, {place}", faults=killing, strikes=kills, **same),
     ]
+
+
+def places(options: argparse.Namespace) -> tuple[str, ...]:
+    return (options.only,) if options.only else PLACES
 
 
 def one(trial: Trial, binary: str) -> Verdict:
@@ -79,9 +85,10 @@ def one(trial: Trial, binary: str) -> Verdict:
 def prove(options: argparse.Namespace, binary: str) -> bool:
     """Run each large trial once; tell whether all was well."""
     verdicts: list[Verdict] = []
-    for trial in proofs(options.seed, options.operations, options.kills):
-        verdicts.append(one(trial, binary))
-        print(f"{trial.name}: {verdicts[-1].outcomes.total():,} operations", flush=True)
+    for place in places(options):
+        for trial in proofs(options.seed, options.operations, options.kills, place):
+            verdicts.append(one(trial, binary))
+            print(f"{trial.name}: {verdicts[-1].outcomes.total():,} operations", flush=True)
     print(table(verdicts))
     return not any(verdict.violations for verdict in verdicts)
 
@@ -92,7 +99,9 @@ def soak(options: argparse.Namespace, binary: str) -> bool:
     verdicts: list[Verdict] = []
     grown: list[str] = []
     while time.monotonic() < until and not (grown or any(each.violations for each in verdicts)):
-        trial = everything(options.seed + len(verdicts), options.round)
+        number = len(verdicts)
+        place = places(options)[number % len(places(options))]
+        trial = everything(options.seed + number, options.round, place)
         verdicts.append(one(trial, binary))
         footprint = Footprint.now()
         if len(verdicts) <= _WARM:

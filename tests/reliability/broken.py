@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 
 import msgspec
 
 from agentsession.backend import ANYTHING, Receipt
-from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
+from agentsession.errors import (
+    AgentSessionError,
+    BackendUnavailableError,
+    OutcomeUnknownError,
+)
 from agentsession.memory import MemoryBackend
 from agentsession.memory._records import Values
 from agentsession.retention import Retention
@@ -189,9 +195,93 @@ class KeepsWhatWasDeleted(Sometimes):
 class ForgetsASession(Sometimes):
     async def list_sessions(self, user, limit, before):
         found = await super().list_sessions(user, limit, before)
-        if self.now_and_then():
+        if found.sessions and self.now_and_then():
             found.sessions.pop()
         return found
+
+
+class Late(Sometimes):
+    """Carries some calls out once more, later on, as if a copy of them had been under way."""
+
+    _MOST_CALLS = 100
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._copies = []
+        self._calls = 0
+
+    def note(self, copy):
+        """Have a copy of a call carried out some calls from now, every seventh time."""
+        if super().now_and_then():
+            self._copies.append((self._calls + self._counted % self._MOST_CALLS, copy))
+
+    async def get(self, key, window):
+        self._calls += 1
+        due = [copy for moment, copy in self._copies if moment <= self._calls]
+        self._copies = [each for each in self._copies if each[0] > self._calls]
+        for copy in due:
+            with suppress(AgentSessionError):
+                await copy()
+        return await super().get(key, window)
+
+
+class DeletesLate(Late):
+    async def delete(self, key, **options):
+        await super().delete(key, **options)
+        self.note(partial(super().delete, key, **options))
+
+
+class ErasesLate(Late):
+    async def delete_user(self, user):
+        await super().delete_user(user)
+        self.note(partial(super().delete_user, user))
+
+
+class CreatesLate(Late):
+    async def create(self, key, changes, *, token):
+        self.note(partial(super().create, key, changes, token=token))
+        return await super().create(key, changes, token=token)
+
+
+class OpensLate(Late):
+    async def get_or_create(self, key, changes, window):
+        self.note(partial(super().get_or_create, key, changes, window))
+        return await super().get_or_create(key, changes, window)
+
+
+class AppendsLate(Late):
+    async def append(self, key, entries, **options):
+        self.note(partial(super().append, key, entries, **options))
+        return await super().append(key, entries, **options)
+
+
+class UpdatesLate(Late):
+    async def update_state(self, key, changes, **options):
+        self.note(partial(super().update_state, key, changes, **options))
+        return await super().update_state(key, changes, **options)
+
+
+class UpdatesAUserLate(Late):
+    async def update_user_state(self, user, changes):
+        self.note(partial(super().update_user_state, user, changes))
+        return await super().update_user_state(user, changes)
+
+
+class UpdatesAnApplicationLate(Late):
+    async def update_app_state(self, app_name, changes):
+        self.note(partial(super().update_app_state, app_name, changes))
+        return await super().update_app_state(app_name, changes)
+
+
+class StoresLateWhatItGaveUp(Late):
+    """Gives an append up, and stores it when others have been stored after it."""
+
+    async def append(self, key, entries, **options):
+        if super().now_and_then():
+            due = self._calls + 5
+            self._copies.append((due, partial(super().append, key, entries, **options)))
+            raise OutcomeUnknownError(key, "no reply in time")
+        return await super().append(key, entries, **options)
 
 
 class RaisesARawError(Sometimes):

@@ -13,14 +13,15 @@ order           positions that contradict the order in which calls were made
 half            a part of what has to be stored in one step
 state           state that is not the fold of the log's deltas, or of the updates
 limit           more events than allowed, or fewer than there should be
+late            a copy of a call has taken effect after the call was answered or given up
 expiry          keys of one session that do not expire together, or never
 left over       a connection, a task or a key that nobody needs any more
 wrong           an error that no fault excuses
 gave up         a call that failed before its time was over
 =============== ===================================================================================
 
-An unknown outcome may be there or not; and it may come late, since what a client has given up can
-still be under way.
+An unknown outcome may be there or not; but it may not come late: what a client has given up can
+still be under way, and has no effect any more. What was cancelled may have until its deadline.
 """
 
 from __future__ import annotations
@@ -46,17 +47,22 @@ CHECKS: tuple[Callable[[Ledger, int], Iterator[str]], ...] = (
     checks_of_sessions.errors_are_excused,
     checks_of_sessions.sessions_live_and_die,
     checks_of_sessions.listings_are_complete,
+    checks_of_sessions.lives_follow_each_other,
+    checks_of_sessions.mortals_keep_what_they_live_with,
 )
 
 
-def violations(operations: Iterable[Operation], *, limit: int | None = None) -> list[str]:
+def violations(
+    operations: Iterable[Operation], *, limit: int | None = None, apart: bool = False
+) -> list[str]:
     """Say everything that is wrong with a run.
 
     Args:
         operations: What was recorded; it ends with a read of every session as a whole.
         limit: The service's ``session_event_limit``.
+        apart: Whether application state is written in a step of its own, as on a cluster.
     """
-    ledger = Ledger(operations)
+    ledger = Ledger(operations, apart=apart)
     return [found for check in CHECKS for found in check(ledger, limit or 0)]
 
 

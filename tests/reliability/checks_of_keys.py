@@ -26,8 +26,7 @@ def key_violations(ledger: Ledger, kept: Kept, strangers: dict[str, bytes]) -> I
         kept: What is there now.
         strangers: The keys of others as they were before.
     """
-    found = {key: log.afterlife or log.final for key, log in ledger.logs.items()}
-    alive = {key: view for key, view in found.items() if view and _in_keys(key, kept)}
+    alive = {key: view for key, view in ledger.finals.items() if view and _in_keys(key, kept)}
     for key, view in alive.items():
         names = _keyspace.session(key)
         yield from _expiries(key, names, view, kept)

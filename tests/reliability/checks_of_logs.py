@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 
 from agentsession import SessionKey
 from reliability.history import Sent, View, words_of
-from reliability.ledger import Ledger, Log
+from reliability.ledger import Ledger, Log, Written
+from reliability.plan import is_mortal
 
 
 def positions_are_unique(ledger: Ledger, _: int) -> Iterator[str]:
     """No event is at two positions, whoever says so."""
-    for key, log in ledger.logs.items():
+    for key, log in ledger.all_logs():
         for event_id, seqs in log.seqs.items():
             if len(seqs) > 1:
                 yield f"twice: {event_id} of {key} is at {sorted(seqs)}"
@@ -20,7 +22,7 @@ def positions_are_unique(ledger: Ledger, _: int) -> Iterator[str]:
 
 def readers_see_one_log(ledger: Ledger, _: int) -> Iterator[str]:
     """All readers, and those who were told of a position, agree on what stands there."""
-    for key, log in ledger.logs.items():
+    for key, log in ledger.all_logs():
         for seq, ids in log.ids.items():
             if len(ids) > 1:
                 yield f"disagreement: position {seq} of {key} is said to hold {sorted(ids)}"
@@ -51,7 +53,7 @@ def _may_be_absent(event_id: str, log: Log, view: View) -> bool:
 
 def only_what_was_sent_is_there(ledger: Ledger, _: int) -> Iterator[str]:
     """Events are as they were sent, to this session, and by an attempt that may have succeeded."""
-    for key, log in ledger.logs.items():
+    for key, log in ledger.all_logs():
         for operation, view in log.reads:
             for seen in view.events:
                 if seen.words != words_of(seen.id, key):
@@ -72,7 +74,7 @@ def _unsent(ledger: Ledger, key: SessionKey, event_id: str) -> Iterator[str]:
 
 def pages_are_full_and_bounded(ledger: Ledger, limit: int) -> Iterator[str]:
     """A read returns a run without gaps at the end of the log, as long as asked for and allowed."""
-    for key, log in ledger.logs.items():
+    for key, log in ledger.all_logs():
         for operation, view in log.reads:
             where = f"{operation.worker} reads {key}"
             seqs = [seen.seq for seen in view.events]
@@ -91,36 +93,42 @@ def _asked(kind: str, limit: int, held: int) -> int:
 
 
 def order_is_that_of_the_calls(ledger: Ledger, _: int) -> Iterator[str]:
-    """What was sent after another event had been acknowledged stands after it, whoever sent it."""
-    for key, log in ledger.logs.items():
-        earliest, by = math.inf, ""
+    """What was sent after another event had been answered or given up stands after it.
+
+    Whoever sent it.
+    """
+    for key, log in ledger.all_logs():
+        earliest: float = math.inf
+        by: Written | None = None
         for seq in sorted(log.ids, reverse=True):
             event = ledger.written.get(log.event_at(seq) or "")
             if event is None:
                 continue
-            if event.started > earliest:
+            if by is not None and event.started > earliest:
+                late = is_mortal(key) or by.acknowledged == math.inf
+                kind = "late" if late else "order"
                 yield (
-                    f"order: {event.sent.id} at {seq} of {key} was sent after {by}, "
-                    "which stands behind it, had been acknowledged"
+                    f"{kind}: {event.sent.id} at {seq} of {key} was sent after {by.sent.id}, "
+                    f"which stands behind it, had been answered or given up ({by})"
                 )
-            if event.acknowledged < earliest:
-                earliest, by = event.acknowledged, event.sent.id
+            if event.over < earliest:
+                earliest, by = event.over, event
 
 
 def batches_are_whole(ledger: Ledger, _: int) -> Iterator[str]:
     """Of the events of a batch all are there, side by side, or none."""
-    batches = {
-        operation.step.sent[0].id: (operation.step.key, operation.step.sent)
-        for operation in ledger.operations
-        if operation.step.kind == "batch"
-    }
-    for key, sent in batches.values():
-        log = ledger.logs[key]
-        if log.final is not None and not _whole(sent, log, log.final.last_seq):
-            yield f"half: of {[each.id for each in sent]} of {key} a part is stored, or scattered"
+    batches: dict[SessionKey, list[list[Sent]]] = defaultdict(list)
+    for operation in ledger.operations:
+        if operation.step.kind == "batch":
+            batches[operation.step.key].append(operation.step.sent)
+    for key, log in ledger.all_logs():
+        for sent in batches[key]:
+            if log.final is not None and not _whole(sent, log):
+                ids = [each.id for each in sent]
+                yield f"half: of {ids} of {key} a part is stored, or scattered"
 
 
-def _whole(sent: list[Sent], log: Log, last_seq: int) -> bool:
+def _whole(sent: list[Sent], log: Log) -> bool:
     """Tell whether a batch is whole as far as is known: what was trimmed nobody may have seen."""
     placed = [
         (min(log.seqs[each.id]), number) for number, each in enumerate(sent) if each.id in log.seqs
@@ -129,6 +137,7 @@ def _whole(sent: list[Sent], log: Log, last_seq: int) -> bool:
         return True
     seq, number = placed[0]
     first = seq - number
+    last_seq = max(view.last_seq for _, view in log.reads)
     return first + len(sent) - 1 <= last_seq and all(
         log.ids.get(first + number, {each.id}) == {each.id} for number, each in enumerate(sent)
     )
@@ -140,6 +149,8 @@ def nothing_comes_before_who_insists(ledger: Ledger, _: int) -> Iterator[str]:
         view = operation.view
         if operation.step.kind != "expect" or view is None or not operation.acknowledged:
             continue
+        if is_mortal(operation.step.key):
+            continue  # Another life may have had the same revision.
         event_id, (seq,) = operation.step.sent[0].id, operation.seqs
         # A repeat is answered as the first attempt was, whatever the revision is by now.
         if ledger.written[event_id].attempts == 1 and seq != view.last_seq + 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
@@ -14,17 +15,22 @@ Outcome: TypeAlias = Literal["ok", "failed", "unknown", "wrong"]
 """``failed`` promises that nothing was written; ``wrong`` is an answer that no fault excuses."""
 
 
+Value: TypeAlias = int | str | None
+"""What a name of state is set to; ``None`` deletes it."""
+
+
 class Sent(Struct, frozen=True):
     """An event as a worker sends it, again and again perhaps.
 
     Attributes:
         id: Unique in the whole run.
         delta: What it does to state; ``None`` deletes a name. No other session's events, and of
-            this session's only the same worker's, have these names.
+            this session's only the same worker's, have these names; but on mortal sessions all
+            share them, and each value is of one event.
     """
 
     id: str
-    delta: dict[str, int | None] = {}
+    delta: dict[str, Value] = {}
 
 
 class Cancel(Struct, frozen=True):
@@ -41,8 +47,8 @@ class Step(Struct, frozen=True, kw_only=True):
         kind: Which call; a key of ``workers.CALLS``.
         key: The session that it is about.
         sent: The events to append.
-        values: Names of state to set without an event, with prefixes; only this worker sets them,
-            and each value is higher than the one before.
+        values: Names of state to set without an event, with prefixes, by a creation or an update;
+            no two steps set one to the same value.
         limit: How many events to read.
         cancel: Whether and when to cancel it.
         again: Whether to make the call again if its outcome is unknown.
@@ -51,7 +57,7 @@ class Step(Struct, frozen=True, kw_only=True):
     kind: str
     key: SessionKey
     sent: list[Sent] = []
-    values: dict[str, int] = {}
+    values: dict[str, Value] = {}
     limit: int = 0
     cancel: Cancel | None = None
     again: bool = False
@@ -91,6 +97,7 @@ class Operation(Struct, kw_only=True):
         view: What a read of one session returned, also the one before an append that insists on a
             revision; ``None`` if it is not there.
         listed: What a listing returned: state by session id.
+        grace: Nanoseconds after its cancellation in which a copy of it may take effect.
     """
 
     worker: str
@@ -104,10 +111,25 @@ class Operation(Struct, kw_only=True):
     expected_revision: int | None = None
     view: View | None = None
     listed: dict[str, dict[str, Any]] | None = None
+    grace: int = 0
 
     @property
     def acknowledged(self) -> bool:
         return self.outcome == "ok"
+
+    @property
+    def over(self) -> float:
+        """From when on no copy of it may take effect: it was answered, or given up.
+
+        What was cancelled may until its deadline, and of a process that died nobody knows.
+        """
+        if self.ended is None:
+            return math.inf
+        cancelled = self.outcome == "unknown" and not self.error
+        return self.ended + self.grace if cancelled else self.ended
+
+    def __str__(self) -> str:
+        return f"the {self.step.kind} number {self.number} of {self.worker}"
 
 
 class History:

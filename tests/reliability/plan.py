@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentsession import SessionKey
-from reliability.history import Cancel, Sent, Step
+from reliability.history import Cancel, Sent, Step, Value
 
 # Ids that would meet in a key if it were built carelessly.
 USERS = (("app", "u"), ("app", "u:s"), ("app:u", "s"))
 NAMES = ("s", "s:t", "{s}")
+# Whose sessions are deleted and made again all the time, and who are erased themselves.
+MORTALS = (("app", "m"), ("app:m", "s"))
+# The name of a mortal session's state that says which creation has made it.
+MADE = "made"
 
-# How often each call is made, among a hundred.
+# How often each call is made, in proportion.
 WEIGHTS = {
     "append": 34,
     "batch": 10,
@@ -28,6 +32,22 @@ WEIGHTS = {
     "list": 4,
     "open": 2,
     "own": 2,
+    "mortal": 60,
+}
+# The same of calls on mortal sessions.
+MORTAL_WEIGHTS = {
+    "create": 3,
+    "open": 4,
+    "append": 6,
+    "batch": 2,
+    "expect": 2,
+    "update": 3,
+    "update_user": 2,
+    "delete": 6,
+    "erase": 1,
+    "recent": 4,
+    "whole": 4,
+    "list": 2,
 }
 # A call over a local socket takes some twenty turns of the loop; a few come when all is over.
 _MOST_TURNS = 30
@@ -36,6 +56,15 @@ _MOST_TURNS = 30
 def shared_sessions() -> list[SessionKey]:
     """Return the sessions that all workers write to."""
     return [SessionKey(app, user, name) for app, user in USERS for name in NAMES]
+
+
+def mortal_sessions() -> list[SessionKey]:
+    """Return the sessions that all workers write to, make and delete."""
+    return [SessionKey(app, user, name) for app, user in MORTALS for name in NAMES[:2]]
+
+
+def is_mortal(key: SessionKey) -> bool:
+    return (key.app_name, key.user_id) in MORTALS
 
 
 class Planner:
@@ -52,6 +81,7 @@ class Planner:
         self._worker = worker
         self._cancelling = cancelling
         self._keys = shared_sessions()
+        self._mortals = mortal_sessions()
         self._counted = 0
         self._sent: list[tuple[SessionKey, list[Sent]]] = []
 
@@ -65,6 +95,8 @@ class Planner:
     def _next(self) -> list[Step]:
         (kind,) = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))
         key = self._random.choice(self._keys)
+        if kind == "mortal":
+            return [self._mortal_step(self._random.choice(self._mortals))]
         if kind == "own":
             return self._own_session(key)
         if kind == "repeat":
@@ -87,6 +119,24 @@ class Planner:
             case _:
                 return {"limit": self._random.randint(1, 40)}
 
+    def _mortal_step(self, key: SessionKey) -> Step:
+        """Plan a call whose every effect says whose it is, where all write to the same names."""
+        (kind,) = self._random.choices(list(MORTAL_WEIGHTS), list(MORTAL_WEIGHTS.values()))
+        value = f"{self._worker}-{self._count()}"
+        match kind:
+            case "create" | "open":
+                return self._step(kind, key, values={MADE: value, f"user:{MADE}": value}, limit=10)
+            case "append" | "expect" | "batch":
+                first = Sent(value, {"n": value, "user:n": value})
+                others = [Sent(f"{value}.{n}") for n in range(2 if kind == "batch" else 0)]
+                return self._step(kind, key, sent=[first, *others])
+            case "update":
+                return self._step(kind, key, values={"n": value, "user:n": value})
+            case "update_user":
+                return self._step(kind, key, values={"user:n": value})
+            case _:
+                return self._step(kind, key, limit=self._random.randint(0, 10))
+
     def _step(self, kind: str, key: SessionKey, **arguments: Any) -> Step:
         cancel = None
         if self._random.random() < self._cancelling:
@@ -100,6 +150,7 @@ class Planner:
         name = f"{self._worker} {self._count()}"
         key = SessionKey(shared.app_name, shared.user_id, name)
         return [
+            self._step("delete", key),
             self._step("create", key),
             self._step("append", key, sent=self._events(key, 1)),
             self._step("batch", key, sent=self._events(key, 3)),
@@ -126,10 +177,12 @@ class Planner:
         place = f"{self._worker}@{key.session_id}"
         names = (place, f"user:{place}", f"app:{place}@{key.user_id}")
         chosen = self._random.sample(names, self._random.randint(0, 3))
-        delta = {name: None if self._random.random() < 0.1 else number for name in chosen}
+        delta: dict[str, Value] = {
+            name: None if self._random.random() < 0.1 else number for name in chosen
+        }
         return Sent(f"{self._worker}-{number}", delta)
 
-    def _values(self, names: Sequence[str]) -> dict[str, int]:
+    def _values(self, names: Sequence[str]) -> dict[str, Value]:
         number = self._count()
         return {f"{name} {self._worker}": number for name in names}
 

@@ -49,7 +49,7 @@ async def work(orders: Orders, record=_print) -> None:
         async with asyncio.TaskGroup() as group:
             for name in orders.workers:
                 planner = Planner(orders.seed, name, cancelling=orders.cancelling)
-                worker = Worker(name, service, record)
+                worker = Worker(name, service, record, grace=orders.terms.grace)
                 group.create_task(worker.work(planner.steps(orders.operations)))
 
 

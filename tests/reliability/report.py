@@ -9,13 +9,13 @@ from reliability.checker import kind_of
 from reliability.trial import Verdict
 
 # What counts in which column; everything else is a wrong or a foreign answer.
-_OWN_COLUMN = {"lost": "lost", "twice": "twice", "left over": "left over"}
+_OWN_COLUMN = {each: each for each in ("lost", "twice", "late", "left over")}
 _OTHER = "wrong"
 _MOST_SHOWN = 20
 
 HEADINGS = (
     *("trial", "operations", "ok", "failed", "unknown", "faults"),
-    *("events acknowledged", "lost", "twice", "wrong", "left over"),
+    *("events acknowledged", "lost", "twice", "late", "wrong", "left over"),
 )
 
 
@@ -28,7 +28,7 @@ def row(name: str, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
         *(outcomes.total(), outcomes["ok"], outcomes["failed"], outcomes["unknown"]),
         sum(each.strikes + each.lost_replies + each.late_arrivals for each in verdicts),
         sum(each.acknowledged for each in verdicts),
-        *(found["lost"], found["twice"], found[_OTHER], found["left over"]),
+        *(found["lost"], found["twice"], found["late"], found[_OTHER], found["left over"]),
     )
     return (name, *(f"{figure:,}" for figure in figures))
 

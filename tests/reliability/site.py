@@ -1,17 +1,18 @@
-"""Where a run takes place: a server of its own, a proxy before it, and what is kept there."""
+"""Where a run takes place: servers of its own, a proxy before each, and what is kept there."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import redis.asyncio
 from msgspec import Struct
-from proxy import Proxy, proxied
-from servers import Server, running
+from proxy import Proxy, proxied, proxied_nodes
+from servers import Server, cluster, running
 
 from agentsession import Event, RedisSessionService
 from reliability.plan import shared_sessions
@@ -33,6 +34,11 @@ class Terms(Struct, frozen=True, kw_only=True):
 
     limit: int | None = None
     timeout: float = 20.0
+
+    @property
+    def grace(self) -> float:
+        """Seconds after its cancellation in which a call may take effect, and a second one step."""
+        return 2 * self.timeout + 1
 
     def open(self, url: str) -> RedisSessionService:
         return RedisSessionService.from_url(
@@ -62,50 +68,90 @@ class Kept(Struct, kw_only=True):
 
 
 class Site:
-    """A server, and the proxy through which workers reach it."""
+    """A server, or the nodes of a cluster, and the proxies through which workers reach it.
 
-    def __init__(self, server: Server, proxy: Proxy) -> None:
-        self.server = server
-        self.proxy = proxy
+    Args:
+        servers: One, or the nodes.
+        proxies: The proxy of each.
+        url: Where workers come.
+        aside: Where visitors come, on whom nothing is to befall: around the proxy if there is a
+            way.
+    """
 
-    @asynccontextmanager
-    async def admin(self) -> AsyncIterator[redis.asyncio.Redis]:
-        """A connection that goes around the proxy."""
-        async with redis.asyncio.Redis.from_url(self.server.url) as client:
-            yield client
+    def __init__(
+        self, servers: Sequence[Server], proxies: Sequence[Proxy], url: str, aside: str
+    ) -> None:
+        self.servers = list(servers)
+        self.proxies = list(proxies)
+        self.url = url
+        self.aside = aside
+
+    @property
+    def lost_replies(self) -> int:
+        return sum(proxy.lost_replies for proxy in self.proxies)
+
+    @property
+    def late_arrivals(self) -> int:
+        return sum(proxy.late_arrivals for proxy in self.proxies)
+
+    def calm(self) -> None:
+        """Let nothing more befall it."""
+        for proxy in self.proxies:
+            proxy.calm()
 
     async def house_strangers(self) -> None:
         """Store what is not the run's: the same sessions without the prefix."""
-        async with RedisSessionService.from_url(self.server.url) as service:
+        async with RedisSessionService.from_url(self.aside) as service:
             for key in shared_sessions():
                 session = await service.create_session(key, {"a": 1, "user:b": 1, "app:c": 1})
                 await service.append_event(session, Event(author="stranger"))
 
     async def look(self) -> Kept:
-        """Read everything that the server holds, without the library."""
+        """Read everything that the servers hold, without the library."""
         kept = Kept()
-        async with self.admin() as client:
-            names = [name.decode() for name in await client.keys("*")]
-            own = [name for name in names if name.startswith(PREFIX)]
-            kept.expiries = await _expiries(client, own)
-            for name in own:
-                if name.startswith(f"{PREFIX}events:"):
-                    payloads = await client.zrange(name, 0, -1)
-                    kept.logs[name] = [json.loads(payload)["id"] for payload in payloads]
-            for name in set(names).difference(own):
-                kept.strangers[name] = await client.dump(name)
+        for server in self.servers:
+            async with admin(server) as client:
+                names = [name.decode() for name in await client.keys("*")]
+                own = [name for name in names if name.startswith(PREFIX)]
+                for together in _of_one_slot(own):
+                    kept.expiries.update(await _expiries(client, together))
+                for name in own:
+                    if name.startswith(f"{PREFIX}events:"):
+                        payloads = await client.zrange(name, 0, -1)
+                        kept.logs[name] = [json.loads(payload)["id"] for payload in payloads]
+                for name in set(names).difference(own):
+                    kept.strangers[name] = await client.dump(name)
         return kept
 
     async def connections_left(self) -> list[str]:
         """Wait until nobody is connected any more, and return those who will not go."""
         deadline = time.monotonic() + _PATIENCE
-        async with self.admin() as client:
-            own = await client.client_id()
-            while True:
-                others = [each for each in await client.client_list() if int(each["id"]) != own]
-                if not others or time.monotonic() > deadline:
-                    return [f"left over: connection {each}" for each in others]
-                await asyncio.sleep(0.005)
+        return [left for server in self.servers for left in await _connections(server, deadline)]
+
+
+@asynccontextmanager
+async def admin(server: Server) -> AsyncIterator[redis.asyncio.Redis]:
+    """A connection that goes around the proxy."""
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        yield client
+
+
+async def _connections(server: Server, deadline: float) -> list[str]:
+    async with admin(server) as client:
+        own = await client.client_id()
+        while True:
+            others = [each for each in await client.client_list() if int(each["id"]) != own]
+            if not others or time.monotonic() > deadline:
+                return [f"left over: connection {each}" for each in others]
+            await asyncio.sleep(0.005)
+
+
+def _of_one_slot(names: list[str]) -> Iterable[list[str]]:
+    """Put together the keys that a cluster keeps together."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.partition("{")[2].partition("}")[0]].append(name)
+    return groups.values()
 
 
 async def _expiries(client: redis.asyncio.Redis, names: list[str]) -> dict[str, int]:
@@ -123,9 +169,19 @@ async def _expiries(client: redis.asyncio.Redis, names: list[str]) -> dict[str, 
 
 @asynccontextmanager
 async def opened(binary: str, *options: str, seed: int = 0) -> AsyncIterator[Site]:
+    """One server."""
     with running(binary, *options) as server:
         async with proxied(server.url, seed=seed) as proxy:
-            yield Site(server, proxy)
+            yield Site([server], [proxy], proxy.url, server.url)
+
+
+@asynccontextmanager
+async def opened_cluster(binary: str, *options: str, seed: int = 0) -> AsyncIterator[Site]:
+    """Three nodes, which send clients to the proxies, and are not soon taken for lost."""
+    patient = ("--cluster-node-timeout", "2000")
+    with cluster(public=False, binary=binary, options=(*options, *patient)) as found:
+        async with proxied_nodes(found.nodes, seed=seed) as proxies:
+            yield Site(found.nodes, proxies, found.url, found.url)
 
 
 async def tasks_left(before: set[asyncio.Task[object]]) -> list[str]:

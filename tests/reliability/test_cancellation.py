@@ -86,7 +86,7 @@ async def left_as_found() -> AsyncIterator[Site]:
 async def test_a_cancelled_call_is_whole_or_nothing(kind: str, style: Style) -> None:
     """Whenever it is cancelled: what it did is seen whole or not at all, and it may be repeated."""
     history = History()
-    async with left_as_found() as site, Terms().open(site.proxy.url) as service:
+    async with left_as_found() as site, Terms().open(site.url) as service:
         for turns in count():
             if not await attempt(service, history, kind, Cancel(style, turns)):
                 break
@@ -101,17 +101,17 @@ async def test_a_first_call_may_be_cancelled_while_it_connects(style: Style) -> 
     """The next call connects, and nothing is left of the attempt."""
     history = History()
     async with left_as_found() as site:
-        async with Terms().open(site.server.url) as service:
+        async with Terms().open(site.aside) as service:
             key = SessionKey("app", "user", "session")
             await Worker("first", service, history.record).make(step_on(key, "create"))
         for turns in count():
-            async with Terms().open(site.proxy.url) as service:
+            async with Terms().open(site.url) as service:
                 worker = Worker(f"w{turns}", service, history.record)
                 sent, cancel = [Sent(f"{turns}")], Cancel(style, turns)
                 step = Step(kind="append", key=key, sent=sent, cancel=cancel)
                 if (await worker.make(step)).outcome != "unknown":
                     break
-        async with Terms().open(site.server.url) as service:
+        async with Terms().open(site.aside) as service:
             await Worker("last", service, history.record).make(step_on(key, "whole"))
     assert violations(history) == []
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 import servers
 from msgspec import structs
@@ -37,6 +39,15 @@ BROKEN = [
     (broken.ReadsWhatIsOld, "lost"),
     (broken.KeepsWhatWasDeleted, "ghost"),
     (broken.ForgetsASession, "lost"),
+    (broken.DeletesLate, "late"),
+    (broken.ErasesLate, "late"),
+    (broken.CreatesLate, "late"),
+    (broken.OpensLate, "late"),
+    (broken.AppendsLate, "late"),
+    (broken.UpdatesLate, "late"),
+    (broken.UpdatesAUserLate, "late"),
+    (broken.UpdatesAnApplicationLate, "late"),
+    (broken.StoresLateWhatItGaveUp, "late"),
     (broken.RaisesARawError, "wrong"),
 ]
 
@@ -70,30 +81,60 @@ async def test_a_broken_backend_is_caught(kind: type[broken.Sometimes], expected
     assert expected in {kind_of(each) for each in found}, found
 
 
+KEY = SessionKey("app", "u", "own")
+EMPTY = View(events=[], state={})
+
+
 def operations(*made: tuple[str, Outcome, View | None]) -> list[Operation]:
     """Word calls on one session, one after the other."""
-    key = SessionKey("app", "u", "own")
     return [
         Operation(
-            worker="w", number=moment, step=Step(kind=kind, key=key), outcome=outcome, view=view,
-            started=2 * moment, ended=2 * moment + 1,
+            worker="w", number=moment, step=Step(kind=kind, key=KEY), outcome=outcome, view=view,
+            started=2 * moment + 1, ended=2 * moment + 2,
         )
         for moment, (kind, outcome, view) in enumerate(made)
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("first", ["ok", "unknown"])
-def test_a_creation_of_unknown_outcome_may_come_late(first: Outcome) -> None:
-    """It may make a session again that was deleted; one that was acknowledged may not."""
-    empty = View(events=[], state={})
-    history = operations(
-        ("create", first, empty),
-        ("create", "ok", empty),
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ({"outcome": "ok"}, {"ghost"}),
+        ({"outcome": "unknown", "error": "OutcomeUnknownError"}, {"ghost"}),
+        ({"outcome": "unknown", "grace": 1}, {"ghost"}),
+        ({"outcome": "unknown", "grace": 100}, set()),
+        ({"outcome": "unknown", "ended": None}, set()),
+    ],
+    ids=["answered", "given up", "cancelled long ago", "cancelled", "killed"],
+)
+def test_a_creation_may_come_late_until_it_is_over(
+    first: dict[str, Any], expected: set[str]
+) -> None:
+    """A session that was deleted is made again by what was cancelled, or by nobody."""
+    creation, *others = operations(
+        ("create", "unknown", EMPTY),
+        ("create", "ok", EMPTY),
         ("delete", "ok", None),
-        ("whole", "ok", empty),
+        ("whole", "ok", EMPTY),
     )
-    kinds = {kind_of(each) for each in violations(history)}
-    assert kinds == (set() if first == "unknown" else {"ghost"})
+    history = [msgspec.structs.replace(creation, **first), *others]
+    assert {kind_of(each) for each in violations(history)} == expected
+
+
+def test_a_deletion_that_comes_late_is_named() -> None:
+    """It found nothing, and what was made since is gone."""
+    (found,) = violations(
+        operations(
+            ("delete", "ok", None),
+            ("create", "ok", EMPTY),
+            ("whole", "ok", EMPTY),
+            ("whole", "ok", None),
+        )
+    )
+    assert found.startswith("late: the whole number 3 of w does not find")
+    assert found.endswith(
+        "the whole number 2 of w found it after the delete number 0 of w was over"
+    )
 
 
 # What is taken out of which script or put in, and what is found then.

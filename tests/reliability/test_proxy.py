@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from proxy import Proxy, proxied
+from proxy import Hold, Proxy, proxied
 
 WORDS = b"0123456789"
 
@@ -114,13 +115,38 @@ async def test_what_comes_late_comes_once(echo: Echo) -> None:
     """The client is cut off, comes again, and then the server gets what was sent first."""
     async with proxied(echo.url) as proxy:
         proxy.lateness = 1.0
-        assert await answer(proxy, b"early ") == b""
+        assert await answer(proxy, b"+early\r\n") == b""
         proxy.lateness = 0.0
         assert echo.got == b""
-        assert await answer(proxy, b"next") == b"next"
+        assert await answer(proxy, b"+next\r\n") == b"+next\r\n"
         proxy.calm()
-        await until(lambda: echo.got == b"nextearly ")
+        await until(lambda: echo.got == b"+next\r\n+early\r\n")
         assert proxy.late_arrivals == 1
+
+
+async def test_a_piece_is_kept_until_it_is_to_be_delivered(echo: Echo) -> None:
+    """One piece, or all that come; nothing is kept any more once they were delivered."""
+    async with proxied(echo.url) as proxy:
+        proxy.holding = Hold(after=1)
+        asked = [await answer(proxy, b"+%d\r\n" % n) for n in range(3)]
+        assert asked == [b"+0\r\n", b"", b"+2\r\n"]
+        await proxy.holding.deliver()
+        assert (proxy.holding.kept, echo.got) == (1, b"+0\r\n+2\r\n+1\r\n")
+        proxy.holding = Hold()
+        assert [await answer(proxy, b"+%d\r\n" % n) for n in range(3)] == [b""] * 3
+        await proxy.holding.deliver()
+        assert (proxy.holding.kept, sorted(echo.got[-12:].split())) == (3, [b"+0", b"+1", b"+2"])
+        assert await answer(proxy) == WORDS
+
+
+async def test_a_rate_holds_in_each_direction(echo: Echo) -> None:
+    """What comes back at the same rate comes while the rest is still on its way."""
+    async with proxied(echo.url) as proxy:
+        proxy.rate = 2_000_000
+        large = WORDS * 40_000
+        start = time.monotonic()
+        assert await answer(proxy, large) == large
+        assert 0.2 <= time.monotonic() - start < 0.4
 
 
 async def test_a_seed_decides_what_chance_does(echo: Echo) -> None:

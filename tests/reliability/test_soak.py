@@ -17,17 +17,19 @@ from reliability.footprint import Footprint
 TESTS = Path(__file__).parent.parent
 
 
-def test_a_short_soak_finds_nothing() -> None:
+@pytest.mark.parametrize("place", command.PLACES)
+def test_a_short_soak_finds_nothing(place: str) -> None:
     """The seed is printed first, then rounds and counts; all is well, and the exit code is 0."""
     done = subprocess.run(
-        [sys.executable, "-m", "reliability", "--minutes=0.03", "--round=200", "--seed=7"],
+        [sys.executable, "-m", "reliability", "--minutes=0.03", "--round=200", "--seed=7",
+         f"--only={place}"],
         env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True,
     )  # fmt: skip
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr, lines[-1]) == (0, "", "all well"), done
     assert lines[0] == "seed 7, valkey"
     assert lines[1].startswith("round 1: ")
-    assert lines[-2].startswith("everything")
+    assert lines[-2].startswith(f"everything, {place}")
 
 
 def test_a_proof_names_what_is_wrong(
@@ -39,7 +41,7 @@ def test_a_proof_names_what_is_wrong(
         backend, "_APPEND", structs.replace(backend._APPEND, text=unsound, sha="0" * 40)
     )
     monkeypatch.setattr(command, "proofs", lambda *_: [command.everything(7, 300)])
-    assert command.main(["--operations=300", "--seed=7"]) == 1
+    assert command.main(["--operations=300", "--seed=7", "--only=server"]) == 1
     printed = capsys.readouterr().out
     assert "violations with seed 7" in printed
     assert "twice: " in printed

@@ -8,7 +8,7 @@ import servers
 
 from reliability.faults import FAULTS
 from reliability.history import History, Operation, Step, decoded, encoded
-from reliability.plan import Planner, shared_sessions
+from reliability.plan import Planner, is_mortal, shared_sessions
 from reliability.trial import Trial, Verdict, run
 
 SEED = 20
@@ -16,7 +16,11 @@ TRIALS = [
     Trial(name="nothing happens", seed=SEED, operations=400, processes=2, limit=30),
     Trial(name="cancellations", seed=SEED, operations=600, cancelling=0.4),
     Trial(name="lost replies", seed=SEED, operations=600, losing=0.1),
-    Trial(name="late arrivals", seed=SEED, operations=300, lateness=0.05, limit=30),
+    Trial(name="late arrivals", seed=SEED, operations=1500, lateness=0.05, limit=30),
+    Trial(
+        name="on a cluster, late arrivals", seed=SEED, operations=200, lateness=0.05, cluster=True
+    ),
+    Trial(name="on a cluster, lost replies", seed=SEED, operations=200, losing=0.1, cluster=True),
     Trial(name="kills", seed=SEED, operations=400, faults=("kill_and_restart",), strikes=6),
 ]
 EVERYTHING = Trial(
@@ -56,6 +60,14 @@ async def test_every_promise_is_kept_whatever_happens(kind: str) -> None:
     assert_that_much_was_done(verdict)
 
 
+async def test_every_promise_is_kept_whatever_happens_to_a_cluster() -> None:
+    """All faults in turn, each on one of its nodes."""
+    trial = msgspec.structs.replace(EVERYTHING, cluster=True, strikes=len(FAULTS))
+    verdict = await run(trial, servers.binaries()["valkey"])
+    assert verdict.violations == []
+    assert_that_much_was_done(verdict)
+
+
 def test_a_seed_decides_every_step() -> None:
     """The same seed and name plan the same calls, another one plans others."""
     plans = [
@@ -65,6 +77,8 @@ def test_a_seed_decides_every_step() -> None:
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
     assert plans[0] != plans[3]
+    kinds = {step.kind for step in plans[0] if is_mortal(step.key)}
+    assert kinds >= {"create", "open", "append", "update", "delete"}
     ids = {sent.id for step in plans[0] for sent in step.sent}
     assert ids.isdisjoint({sent.id for step in plans[2] for sent in step.sent})
 

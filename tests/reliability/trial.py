@@ -21,7 +21,7 @@ from reliability.history import History, Step
 from reliability.ledger import Ledger
 from reliability.plan import shared_sessions
 from reliability.process import Orders, work
-from reliability.site import DURABLE, Site, Terms, opened, tasks_left
+from reliability.site import DURABLE, Site, Terms, opened, opened_cluster, tasks_left
 from reliability.workers import Worker
 
 _TESTS = Path(__file__).parent.parent
@@ -49,6 +49,7 @@ class Trial(Struct, frozen=True, kw_only=True):
         losing: How likely a reply is to be lost with its connection.
         lateness: How likely what a client sends is to arrive after the client has given up.
         limit: The most events of a session.
+        cluster: Whether it takes place on a cluster.
         services: How many services there are in this process; the last one is hasty.
         processes: How many other processes take part; one of several is killed on the way.
     """
@@ -62,6 +63,7 @@ class Trial(Struct, frozen=True, kw_only=True):
     losing: float = 0.0
     lateness: float = 0.0
     limit: int | None = None
+    cluster: bool = False
     services: int = 3
     processes: int = 0
 
@@ -96,28 +98,29 @@ class Verdict(Struct, kw_only=True):
 
 
 async def run(trial: Trial, binary: str) -> Verdict:
-    """Run a trial on a server of its own."""
+    """Run a trial on a server, or a cluster, of its own."""
     before = asyncio.all_tasks()
     history = History()
     options = DURABLE if "kill_and_restart" in trial.faults else ()
-    async with opened(binary, *options, seed=trial.seed) as site:
+    place = opened_cluster if trial.cluster else opened
+    async with place(binary, *options, seed=trial.seed) as site:
         await site.house_strangers()
         strangers = (await site.look()).strangers
-        async with Terms(limit=trial.limit).open(site.server.url) as service:
+        async with Terms(limit=trial.limit).open(site.aside) as service:
             await visit(service, history, "the first", "open")
         async with asyncio.timeout(_LONGEST + trial.operations / _SLOWEST):
             strikes = await _attack(site, trial, history)
-        site.proxy.calm()
+        site.calm()
         left = await site.connections_left()
-        async with Terms(limit=trial.limit).open(site.server.url) as service:
+        async with Terms(limit=trial.limit).open(site.aside) as service:
             await visit(service, history, "the last", "whole", "list")
         kept = await site.look()
     left += await tasks_left(before)
-    ledger = Ledger(history)
+    ledger = Ledger(history, apart=trial.cluster)
     return Verdict(
         trial=trial,
         violations=[
-            *violations(history, limit=trial.limit),
+            *violations(history, limit=trial.limit, apart=trial.cluster),
             *key_violations(ledger, kept, strangers),
             *who_has_time_gets_an_answer(ledger, trial.hasty_team),
             *left,
@@ -125,8 +128,8 @@ async def run(trial: Trial, binary: str) -> Verdict:
         outcomes=Counter(operation.outcome for operation in history),
         acknowledged=sum(1 for _ in ledger.acknowledged()),
         strikes=strikes,
-        lost_replies=site.proxy.lost_replies,
-        late_arrivals=site.proxy.late_arrivals,
+        lost_replies=site.lost_replies,
+        late_arrivals=site.late_arrivals,
     )
 
 
@@ -139,7 +142,8 @@ async def visit(service: SessionService, history: History, who: str, *kinds: str
 
 async def _attack(site: Site, trial: Trial, history: History) -> int:
     """Let everybody work while the faults befall the site; return how many did."""
-    site.proxy.losing, site.proxy.lateness = trial.losing, trial.lateness
+    for proxy in site.proxies:
+        proxy.losing, proxy.lateness = trial.losing, trial.lateness
     async with asyncio.TaskGroup() as group:
         striking = group.create_task(_strike(site, trial, history))
         for number in range(trial.services):
@@ -153,7 +157,7 @@ async def _attack(site: Site, trial: Trial, history: History) -> int:
 def _orders(site: Site, trial: Trial, team: str) -> Orders:
     timeout = _HASTY if team == trial.hasty_team else _PATIENT
     return Orders(
-        url=site.proxy.url,
+        url=site.url,
         terms=Terms(limit=trial.limit, timeout=timeout),
         seed=trial.seed,
         workers=[f"{team}w{number}" for number in range(_WORKERS_OF_A_SERVICE)],

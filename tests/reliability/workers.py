@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -38,12 +39,19 @@ class Worker:
         name: Unique in the run.
         service: What it calls.
         record: Takes each operation twice: when it begins and when it has ended.
+        grace: Seconds after its cancellation in which a call may still take effect.
     """
 
     def __init__(
-        self, name: str, service: SessionService, record: Callable[[Operation], None]
+        self,
+        name: str,
+        service: SessionService,
+        record: Callable[[Operation], None],
+        *,
+        grace: float = 0.0,
     ) -> None:
         self._name = name
+        self._grace = round(grace * 1e9)
         self._service = service
         self._record = record
         self._made = 0
@@ -57,7 +65,9 @@ class Worker:
     async def make(self, step: Step) -> Operation:
         self._made += 1
         started = time.monotonic_ns()
-        operation = Operation(worker=self._name, number=self._made, step=step, started=started)
+        operation = Operation(
+            worker=self._name, number=self._made, step=step, started=started, grace=self._grace
+        )
         self._record(operation)
         try:
             call = CALLS[step.kind]
@@ -110,17 +120,26 @@ async def _update_app(service: SessionService, operation: Operation) -> None:
 
 
 async def _create(service: SessionService, operation: Operation) -> None:
-    operation.view = _view(await service.create_session(operation.step.key))
+    step = operation.step
+    # Not found is what a creation raises which succeeded, where somebody has deleted it since.
+    with suppress(SessionNotFoundError):
+        operation.view = _view(await service.create_session(step.key, step.values))
 
 
 async def _open(service: SessionService, operation: Operation) -> None:
     step = operation.step
-    opened = await service.get_or_create_session(step.key, num_recent_events=step.limit)
+    opened = await service.get_or_create_session(
+        step.key, step.values, num_recent_events=step.limit
+    )
     operation.view = _view(opened)
 
 
 async def _delete(service: SessionService, operation: Operation) -> None:
     await service.delete_session(operation.step.key)
+
+
+async def _erase(service: SessionService, operation: Operation) -> None:
+    await service.delete_user(operation.step.key.user)
 
 
 async def _recent(service: SessionService, operation: Operation) -> None:
@@ -156,6 +175,7 @@ CALLS: dict[str, Callable[[SessionService, Operation], Awaitable[None]]] = {
     "create": _create,
     "open": _open,
     "delete": _delete,
+    "erase": _erase,
     "recent": _recent,
     "whole": _whole,
     "page": _page,

@@ -1,0 +1,161 @@
+"""A server that hangs fills no memory: who is too much waits, and who gives up leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import servers
+from msgspec import Struct
+
+from agentsession import Event, RedisSessionService, SessionKey
+
+MEBIBYTE = 1 << 20
+# What may be under way, and what else a service needs while it sends.
+BOUND = 64 * MEBIBYTE
+MARGIN = 16 * MEBIBYTE
+# One object for all callers, so that what is measured is not theirs.
+LARGE = "x" * 1_000_000
+PATIENCE = 30.0
+# What is sent stands in the buffers of sockets, which hold some MB.
+SENT = 16 * MEBIBYTE
+
+
+class Place(Struct):
+    """A server, or the node of a cluster that has a user's data."""
+
+    url: str
+    node: servers.Server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[servers.Cluster]:
+    # The others shall not notice that a node is stopped.
+    with servers.cluster(options=["--cluster-node-timeout", "60000"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[servers.Server]:
+    with servers.running(servers.binaries()["valkey"]) as running:
+        yield running
+
+
+@pytest.fixture(params=["server", "cluster"])
+def place(request: pytest.FixtureRequest, key: SessionKey) -> Place:
+    found = request.getfixturevalue(request.param)
+    node = found.owner(f"{{app:{key.user_id}}}") if request.param == "cluster" else found
+    return Place(found.url, node)
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest) -> SessionKey:
+    return SessionKey("app", request.node.originalname, "session")
+
+
+@asynccontextmanager
+async def stopped(place: Place, key: SessionKey) -> AsyncIterator[RedisSessionService]:
+    """A service with a session, whose server does nothing for now."""
+    async with RedisSessionService.from_url(place.url, timeout=PATIENCE) as service:
+        await service.create_session(key)
+        await service.append_event(key, Event(author="user", content="first"))
+        place.node.freeze()
+        try:
+            yield service
+        finally:
+            place.node.thaw()
+        await service.delete_user(key.user)
+
+
+async def append(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    await service.append_event(key, Event(author="user", content=LARGE))
+
+
+async def append_three(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    events = [Event(author="user", content=LARGE) for _ in range(3)]
+    await service.append_events(key, events)
+
+
+async def update(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    await service.update_session_state(key, {"n": LARGE})
+
+
+async def create(service: RedisSessionService, key: SessionKey, number: int) -> None:
+    another = SessionKey(key.app_name, key.user_id, f"{number}")
+    await service.create_session(another, {"n": LARGE})
+
+
+async def settle() -> None:
+    """Let everybody go as far as they get by themselves."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def callers(calls: list[Awaitable[Any]]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """So many at once, cancelled in the end."""
+
+    async def made(call: Awaitable[Any]) -> None:
+        await call
+
+    tasks = [asyncio.create_task(made(call)) for call in calls]
+    try:
+        await settle()
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+Call = Callable[[RedisSessionService, SessionKey, int], Awaitable[None]]
+
+
+@pytest.mark.parametrize("call", [append, append_three, update, create])
+async def test_what_waits_for_a_hung_server_is_bounded(
+    place: Place, key: SessionKey, call: Call
+) -> None:
+    """In bytes, whichever the call, however many callers there are."""
+    number = 100 if call is append_three else 300
+    async with stopped(place, key) as service:
+        tracemalloc.start()
+        try:
+            async with callers([call(service, key, n) for n in range(number)]):
+                _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert peak < BOUND + MARGIN, f"{peak // MEBIBYTE} MiB"
+
+
+async def test_a_caller_who_is_cancelled_leaves_nothing(place: Place, key: SessionKey) -> None:
+    """No task, and nothing that would be carried out later; only what was sent by then may be."""
+    size, number = 20_000, 3000
+    async with stopped(place, key) as service:
+        before = len(asyncio.all_tasks())
+        events = [Event(author="user", content="x" * size) for _ in range(number)]
+        async with callers([service.append_event(key, event) for event in events]) as tasks:
+            assert not any(task.done() for task in tasks)
+        await settle()
+        assert len(asyncio.all_tasks()) < before + 10
+        place.node.thaw()
+        last = await service.append_event(key, Event(author="user", content="last"))
+        session = await service.get_session(key, num_recent_events=1)
+        assert session is not None
+        # The last call has come behind all that was sent before it.
+        assert session.events == [last]
+        assert session.last_seq < SENT // size
+
+
+async def test_who_waits_in_line_gets_his_turn(place: Place, key: SessionKey) -> None:
+    """When the server goes on, all calls are carried out, once each."""
+    number = 100
+    async with stopped(place, key) as service:
+        events = [Event(author="user", content=f"{n} {LARGE}") for n in range(number)]
+        calls = [asyncio.create_task(service.append_event(key, event)) for event in events]
+        await settle()
+        place.node.thaw()
+        assert sorted([(await call).seq for call in calls]) == list(range(2, number + 2))
