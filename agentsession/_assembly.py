@@ -102,7 +102,7 @@ def apply_temporary(session: Session, state: Mapping[str, Any]) -> None:
                 session.state[name] = value
 
 
-def as_stored(receipt: Receipt, index: int, entry: Entry, event: Event) -> Event:
+def as_stored(receipt: Receipt, index: int, entry: Entry, event: Event | None) -> Event:
     """Return an event that was appended as it is stored, be it by an earlier call.
 
     A repeat of what the log does not hold any more stays as it was given; another event stands for
@@ -112,11 +112,12 @@ def as_stored(receipt: Receipt, index: int, entry: Entry, event: Event) -> Event
         receipt: The answer to the append.
         index: Which of its entries it is.
         entry: What was sent.
-        event: The same, decoded anew, so that nobody has seen it yet: it gets its position here.
+        event: The same, decoded anew, so that nobody has seen it yet: it gets its position here;
+            ``None`` if it was too large to be kept meanwhile.
     """
     seq, payload = receipt.seqs[index], receipt.repeats.get(index)
-    if payload and payload != entry.payload:
-        return decode_event(payload, seq)
+    if event is None or (payload and payload != entry.payload):
+        return decode_event(payload or entry.payload, seq)
     msgspec.structs.force_setattr(event, "seq", seq)
     return event
 

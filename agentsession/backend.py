@@ -27,8 +27,8 @@ Rules for every operation:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,8 @@ from agentsession.sessions import UnreadableSession
 from agentsession.state import NO_CHANGES, Changes, ScopeChanges
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from agentsession.concerns import Concern
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
@@ -276,8 +278,7 @@ class Backend(ABC):
         """
         return False
 
-    @asynccontextmanager
-    async def room(self, subject: SessionKey | UserKey | str) -> AsyncGenerator[None]:
+    def room(self, subject: SessionKey | UserKey | str) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - there always is
         """Wait for room for one write, which is made within the block.
 
         Whoever writes asks before it encodes, so that what waits takes no memory here.
@@ -288,7 +289,7 @@ class Backend(ABC):
         Raises:
             BackendUnavailableError: There was no room in time; nothing was written.
         """
-        yield
+        return nullcontext()
 
     @abstractmethod
     async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:

@@ -28,7 +28,7 @@ from msgspec import Struct
 from agentsession.clock import from_microseconds
 from agentsession.errors import StateValueError
 from agentsession.events import UNREADABLE, Data, Event, EventError, Text, ToolCall, ToolResult
-from agentsession.state import DELETE, check_json, is_temporary
+from agentsession.state import DELETE, check_json, is_temporary, without_slack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -179,7 +179,7 @@ def prepare_event(event: Event) -> tuple[bytes, Event]:
     _check_payload(event)
     event = _normalised(event)
     try:
-        payload = _encoder.encode(_wired(event))
+        payload = without_slack(_encoder.encode(_wired(event)))
         decoded = _decode(payload)
     except UnicodeEncodeError as exc:
         check_json(msgspec.to_builtins(event, str_keys=True), ("event",))

@@ -58,6 +58,7 @@ from agentsession.sessions import Session, SessionKey, SessionPage, UnreadableSe
 from agentsession.state import (
     APP_PREFIX,
     DELETE,
+    LARGE,
     USER_PREFIX,
     Changes,
     ScopeChanges,
@@ -426,7 +427,12 @@ class SessionService:
             entries = [entry for entry, _ in pairs]
             check_write([entry.payload for entry in entries], names, self._max_event_size)
             receipt = await self._backend.append(key, entries, expected=expected)
-        stored = [as_stored(receipt, n, *pair) for n, pair in enumerate(pairs)]
+        pace = Pace()
+        stored: list[Event] = []
+        for index, pair in enumerate(pairs):
+            if pace.due():
+                await pace.rest()
+            stored.append(as_stored(receipt, index, *pair))
         if session is not None:
             await self._update(session, receipt, entries, stored, whole)
         in_order = iter(stored)
@@ -653,13 +659,13 @@ class SessionService:
 
     async def _prepare_each(
         self, key: SessionKey, events: Sequence[Event]
-    ) -> tuple[list[tuple[Entry, Event]], int]:
+    ) -> tuple[list[tuple[Entry, Event | None]], int]:
         """Prepare events in as many steps as it takes; tell how many names of state they change.
 
         Each is encoded in one step, as it is at that moment.
         """
         pace, names = Pace(), 0
-        pairs: list[tuple[Entry, Event]] = []
+        pairs: list[tuple[Entry, Event | None]] = []
         for event in events:
             if pace.due():
                 await self._rest(pace)
@@ -667,8 +673,11 @@ class SessionService:
             names += len(event.state_delta)
         return pairs, names
 
-    def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event]:
-        """Check and encode an event, and return with it the event as readers will get it."""
+    def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event | None]:
+        """Check and encode an event, and return with it the event as readers will get it.
+
+        A large one is not returned, so as not to be in memory twice while it waits.
+        """
         if event.seq:
             event = msgspec.structs.replace(event, seq=0)
         try:
@@ -683,7 +692,7 @@ class SessionService:
         # A log's times begin after 1970, as the scores of a log on Redis do.
         time = max(1, to_microseconds(prepared.timestamp))
         entry = Entry(prepared.id, time, payload, changes)
-        return entry, prepared
+        return entry, prepared if len(payload) <= LARGE else None
 
     async def _update(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,16 +20,13 @@ from agentsession.backend import (
     Snapshot,
     Window,
 )
-from agentsession.clock import system_clock
 from agentsession.errors import (
     AgentSessionError,
-    BackendError,
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from agentsession.events import new_id
-from agentsession.redis._links.link import ServerError
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import (
     change_triples,
@@ -41,7 +37,8 @@ from agentsession.redis._scripts.words import (
     window_words,
 )
 from agentsession.redis.calls import Calls
-from agentsession.redis.diagnosis import diagnosed, scripts_refused
+from agentsession.redis.diagnosis import diagnose
+from agentsession.redis.erasing import Erasing
 from agentsession.redis.keys import Keyspace
 from agentsession.redis.listing import Listing
 from agentsession.redis.replies import (
@@ -51,7 +48,6 @@ from agentsession.redis.replies import (
     read_snapshot,
 )
 from agentsession.redis.scopes import Scopes
-from agentsession.sessions import SessionKey, UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,20 +58,17 @@ if TYPE_CHECKING:
     from agentsession.redis._scripts import Argument
     from agentsession.redis.failures import Subject
     from agentsession.retention import Retention
+    from agentsession.sessions import SessionKey, UserKey
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["RedisBackend"]
 
 _APPEND: Final = load("append")
-_CHECK: Final = load("check")
 _CREATE: Final = load("create")
-_DELETE: Final = load("delete")
 _GET: Final = load("get")
 _LOCATE: Final = load("locate")
 _READ: Final = load("read")
 _UPDATE: Final = load("update")
-
-_DELETED_AT_ONCE: Final = 100
 
 
 class RedisBackend(Backend):
@@ -97,6 +90,7 @@ class RedisBackend(Backend):
         self._calls = Calls(link)
         self._keyspace = Keyspace(key_prefix, clustered=clustered)
         self._listing = Listing(self._calls, self._keyspace)
+        self._erasing = Erasing(self._calls, self._keyspace, self._listing)
         self._scopes = Scopes(self._calls, self._keyspace, retention)
         self._lives: dict[str, Argument] = {
             "session_ttl": number(retention.session_ttl),
@@ -199,25 +193,10 @@ class RedisBackend(Backend):
         return await self._listing.page(user, limit, before)
 
     async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
-        names = self._keyspace.session(key)
-        words = _DELETE.words(id=new_id(), incarnation=expected.incarnation)
-        keys = [names.index, names.calls, *names.own]
-        await self._calls.run(key, _DELETE, keys, [*words, key.session_id])
+        await self._erasing.session(key, expected.incarnation)
 
     async def delete_user(self, user: UserKey) -> None:
-        index, calls = self._keyspace.index(user), self._keyspace.user_calls(user)
-        while positions := await self._listing.positions(user, _DELETED_AT_ONCE, None):
-            ids = [place.session_id for place in positions]
-            keys = [
-                self._keyspace.session(SessionKey(user.app_name, user.user_id, each))
-                for each in ids
-            ]
-            names = itertools.chain.from_iterable(key.own for key in keys)
-            words = _DELETE.words(id=new_id(), incarnation="")
-            await self._calls.run(user, _DELETE, [index, calls, *names], [*words, *ids])
-        # What is remembered of calls stays until no copy of one can come any more: ids by chance.
-        words = _DELETE.words(id=new_id(), incarnation="")
-        await self._calls.run(user, _DELETE, [index, calls, self._keyspace.user(user)], words)
+        await self._erasing.user(user)
 
     # -- the log
 
@@ -355,17 +334,7 @@ class RedisBackend(Backend):
     # -- what endangers it
 
     async def check(self) -> list[Concern]:
-        sent = system_clock()
-        try:
-            reply = await self._calls.run("check()", _CHECK, self._keyspace.scratch(new_id()), [])
-        except BackendError as exc:
-            why = exc.__cause__
-            if isinstance(why, ServerError) and (
-                why.code == "NOPERM" or "unknown command" in str(why)
-            ):
-                return [scripts_refused(why)]
-            raise
-        return diagnosed(reply, self.retention, sent, system_clock())
+        return await diagnose(self._calls, self._keyspace, self.retention)
 
 
 def _scopes(changes: Changes) -> str:

@@ -41,7 +41,7 @@ __all__ = ["ClusterBackend"]
 
 _T = TypeVar("_T")
 
-# The margin of lib/once.lua, in microseconds: for so long a second step is known to have been taken.
+# The margin of lib/once.lua, in microseconds: so long it is known whether a step was taken.
 _REMEMBERED: Final = 60_000_000
 
 
@@ -172,7 +172,9 @@ def _after_the_first(key: SessionKey) -> Generator[None]:
     except OutcomeUnknownError:
         raise
     except BackendError as exc:
-        reason = f"the session was written, what follows failed ({exc.reason}); repeat it within a minute"
+        reason = (
+            f"the session was written, the rest failed ({exc.reason}); repeat it within a minute"
+        )
         raise OutcomeUnknownError(key, reason) from exc
 
 

@@ -1,18 +1,27 @@
-"""What lua/check.lua found, made into concerns. Pure; no I/O."""
+"""What endangers the data: what check.lua finds, made into concerns."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from agentsession.clock import system_clock
 from agentsession.concerns import Concern
+from agentsession.errors import BackendError
+from agentsession.events import new_id
+from agentsession.redis._links.link import ServerError
+from agentsession.redis._scripts import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from agentsession.redis.calls import Calls
+    from agentsession.redis.keys import Keyspace
     from agentsession.retention import Retention
 
-__all__ = ["diagnosed", "scripts_refused"]
+__all__ = ["diagnose", "diagnosed"]
+
+_CHECK: Final = load("check")
 
 _OLDEST: Final = (6, 2)
 # Microseconds. Less than this is what ordinary clocks differ by, and no time to live is that short.
@@ -45,6 +54,19 @@ _REFUSALS: Final = {
 """What a command fails with if its server takes no writes at all, by the error's code."""
 
 
+async def diagnose(calls: Calls, keyspace: Keyspace, retention: Retention) -> list[Concern]:
+    """Ask a server, and say what is worrying about it."""
+    sent = system_clock()
+    try:
+        reply = await calls.run("check()", _CHECK, keyspace.scratch(new_id()), [])
+    except BackendError as exc:
+        why = exc.__cause__
+        if isinstance(why, ServerError) and (why.code == "NOPERM" or "unknown command" in str(why)):
+            return [_scripts_refused(why)]
+        raise
+    return diagnosed(reply, retention, sent, system_clock())
+
+
 def diagnosed(
     reply: Sequence[Any], retention: Retention, sent: int, received: int
 ) -> list[Concern]:
@@ -69,7 +91,7 @@ def diagnosed(
     ]
 
 
-def scripts_refused(why: object) -> Concern:
+def _scripts_refused(why: object) -> Concern:
     """Say that a server runs no script, or not on our keys."""
     return Concern(
         "rights_missing",

@@ -20,9 +20,9 @@ import hiredis
 from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
-from agentsession.redis.backend import RedisBackend
 from agentsession.redis._links.link import Argument, Link
 from agentsession.redis._scripts import Script
+from agentsession.redis.backend import RedisBackend
 from agentsession.sessions import SessionKey
 from benchmarks.cases import Case, Setup
 from benchmarks.contestants.ours import OnServer

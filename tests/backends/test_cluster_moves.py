@@ -42,7 +42,7 @@ async def moving(cluster: servers.Cluster, key: SessionKey) -> AsyncIterator[ser
     """The slot of a user's data on its way, with one key moved and the others not."""
     move = servers.Move(cluster, tag(key))
     move.begin()
-    assert move.move_a_key()
+    assert move.move_a_key(f"sessions:{tag(key)}")  # which every call needs
     try:
         yield move
     finally:

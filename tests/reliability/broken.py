@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from agentsession.backend import ANYTHING, Receipt
+from agentsession.backend import ANYTHING
 from agentsession.errors import (
     AgentSessionError,
     BackendUnavailableError,

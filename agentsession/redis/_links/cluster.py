@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,16 +22,16 @@ import anyio
 
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.backlog import Backlog
-from agentsession.redis._links.link import Link, NotSentError, ServerError
+from agentsession.redis._links.counted import CountedLink
+from agentsession.redis._links.link import NotSentError, ServerError
 from agentsession.redis._links.request import Command, Request
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._links.slots import SlotMap, redirection, slot_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from agentsession.redis._links.endpoint import Endpoint
-    from agentsession.redis._scripts import Argument, Script
     from agentsession.redis.addresses import Host
 
 __all__ = ["ClusterLink"]
@@ -43,7 +42,7 @@ _PAUSE: Final = 0.1
 _PATIENCE: Final = 1 / 10
 
 
-class ClusterLink(Link):
+class ClusterLink(CountedLink):
     """A :class:`~agentsession.redis._links.link.Link` to a cluster.
 
     Args:
@@ -61,11 +60,10 @@ class ClusterLink(Link):
         timeout: float,
         acknowledgement: Acknowledgement = SERVER_MEMORY,
     ) -> None:
+        super().__init__(timeout, Backlog())
         self._endpoint = endpoint
         self._known = list(hosts)
-        self._timeout = timeout
         self._acknowledgement = acknowledgement
-        self._backlog = Backlog()
         self._slots = SlotMap()
         self._nodes: dict[Host, ServerLink] = {}
         # What nobody is known to own the slot of.
@@ -76,51 +74,14 @@ class ClusterLink(Link):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
 
-    async def run(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[Argument],
-        *,
-        deadline: float | None = None,
-    ) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        if deadline is None:
-            deadline = loop.time() + self._timeout
-            if not self._backlog.free:
-                async with self._backlog.place(deadline):
-                    return await self._run(script, keys, args, deadline)
-        return await self._run(script, keys, args, deadline)
+    # -- the way of a call
 
-    async def _run(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument], deadline: float
-    ) -> list[Any]:
+    def _submit(self, request: Request) -> None:
         if self._closed:
             msg = "the connection is closed"
             raise NotSentError(msg)
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        request = Request(script, keys, args, future, deadline)
         self._backlog.enter(request.size)
-        self._route(request, slot_of(keys[0]))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._backlog.shrink(request.size)
-                request.forget()
-            raise
-
-    @property
-    def crowded(self) -> bool:
-        return not self._backlog.free
-
-    @asynccontextmanager
-    async def room(self) -> AsyncGenerator[float]:
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        async with self._backlog.place(deadline):
-            yield deadline
-
-    # -- the way of a call
+        self._route(request, slot_of(request.keys[0]))
 
     def _route(self, command: Command, slot: int) -> None:
         """Hand a command to the node that owns its slot, or wait for the map."""

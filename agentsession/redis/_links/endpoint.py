@@ -100,7 +100,7 @@ class Endpoint:
         except PrimaryAbsentError:
             raise
         except OSError as exc:
-            msg = f"no connection to {self!r}: {exc or type(exc).__name__}"
+            msg = f"no connection to {self!r}: {str(exc) or type(exc).__name__}"
             raise ConnectionError(msg) from exc
         try:
             async with asyncio.timeout(patience):
@@ -127,7 +127,8 @@ class Endpoint:
             # Options that the platform lacks are no reason to do without the connection.
             with suppress(OSError, TypeError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for name, value in settings.socket_keepalive_options.items():
+                options: Any = settings.socket_keepalive_options
+                for name, value in options.items():
                     sock.setsockopt(socket.IPPROTO_TCP, name, value)
         return connection
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import ResponseError
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["Link", "NoReplyError", "NotAcknowledgedError", "NotSentError", "ServerError"]
+
+
+# Another server would not answer so: the address is to be looked up anew.
+_ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
+_NOT_NOW: Final = _ELSEWHERE | {"BUSY", "CLUSTERDOWN", "LOADING", "NOREPLICAS", "TRYAGAIN"}
 
 
 class ServerError(ResponseError):
@@ -26,6 +31,25 @@ class ServerError(ResponseError):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.code = text.partition(" ")[0]
+
+    @property
+    def is_not_now(self) -> bool:
+        """Whether nothing was run, and may be later.
+
+        The server is loading, was demoted, somebody's script is running, the replicas that it
+        insists on are lost, or slots are being rearranged.
+        """
+        return self.code in _NOT_NOW
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another server is to be looked for, since this one was demoted."""
+        return self.code in _ELSEWHERE
+
+    @property
+    def is_redirection(self) -> bool:
+        """Whether a node of a cluster names another one."""
+        return self.code in {"ASK", "MOVED"}
 
 
 class NotSentError(Exception):

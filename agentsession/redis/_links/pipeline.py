@@ -27,34 +27,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.link import NotAcknowledgedError, ServerError
-from agentsession.redis._links.request import LARGE, Command, Request
+from agentsession.redis._links.request import LARGE, NOBODY, Asking, Barrier, Command, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentsession.redis._links.clock import ServerClock
 
-__all__ = ["NOT_NOW", "Pipeline"]
+__all__ = ["Pipeline"]
 
-NOT_NOW: Final = frozenset(
-    {
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "NOREPLICAS",
-        "READONLY",
-        "TRYAGAIN",
-        "UNBLOCKED",
-    }
-)
-"""Answers of a server that ran nothing and may do so later: it is loading, was demoted, somebody's
-script is running, the replicas that it insists on are lost, or slots are being rearranged."""
-
-# Of these, those that another server would not give: the address is to be looked up anew.
-_ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
-_REDIRECTED: Final = frozenset({"ASK", "MOVED"})
-# So many in a row are followed at once.
+# So many redirections in a row are followed at once.
 _REDIRECTIONS: Final = 6
 
 # A command that was put off waits this long in seconds, doubling up to the second figure, each time
@@ -68,34 +50,6 @@ _MARGIN: Final = 60_000_000
 
 # What a script answers if what it was to write to is not there.
 _GONE: Final = frozenset({b"missing", b"replaced"})
-
-
-class _Barrier(Command):
-    """Asks how far the writes before it have got; nobody's own."""
-
-    __slots__ = ()
-
-
-class _Asking(Command):
-    """Lets a node serve a slot that it is about to own; nobody's own."""
-
-    __slots__ = ()
-
-
-class _Nobody:
-    """A future that nobody waits for."""
-
-    def done(self) -> bool:
-        return True
-
-    def set_result(self, result: Any, /) -> None:
-        """Drop it."""
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """Drop it."""
-
-
-_NOBODY: Final = _Nobody()
 
 
 class Pipeline:
@@ -154,7 +108,7 @@ class Pipeline:
     @property
     def next_put_off(self) -> float | None:
         """When the first of those that were put off is due."""
-        return min((due for due, _ in self._put_off), default=None)
+        return min(due for due, _ in self._put_off) if self._put_off else None
 
     @property
     def head(self) -> Command | None:
@@ -184,7 +138,7 @@ class Pipeline:
                 break
             self._waiting.popleft()
             if command.asking:
-                batch.append(self._own(_Asking(("ASKING",), _NOBODY, command.deadline)))
+                batch.append(self._own(Asking(("ASKING",), NOBODY, command.deadline)))
             command.sent_at = now
             if isinstance(command, Request):
                 command.prepare(b"%d" % next(self._echoes), self._clock, now)
@@ -202,7 +156,7 @@ class Pipeline:
         if barrier_due and self._acknowledgement:
             last = self._in_flight or self._unconfirmed
             deadline = last[-1].deadline if last else now
-            batch.append(self._own(_Barrier(self._acknowledgement.words, _NOBODY, deadline)))
+            batch.append(self._own(Barrier(self._acknowledgement.words, NOBODY, deadline)))
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     def _own(self, command: Command) -> bytes:
@@ -221,7 +175,7 @@ class Pipeline:
             self._refused(command, reply, now)
         elif isinstance(command, Request):
             self._answered(command, reply, now)
-        elif isinstance(command, _Barrier):
+        elif isinstance(command, Barrier):
             self._confirm(self._acknowledgement.shortfall(reply))
         else:
             self._end(command, reply)
@@ -233,17 +187,17 @@ class Pipeline:
 
     def _refused(self, command: Command, error: ServerError, now: float) -> None:
         """Decide what a server's error means."""
-        if isinstance(command, _Asking):
+        if isinstance(command, Asking):
             self._in_flight[0].refuse(error)  # It will be redirected, without an end.
             return
-        if error.code in NOT_NOW:
+        if error.is_not_now:
             self._postpone(command, error, now)
-        elif isinstance(command, _Barrier):
+        elif isinstance(command, Barrier):
             self._confirm(str(error), for_good=True)
         elif error.code == "NOSCRIPT" and isinstance(command, Request):
             command.by_text = True
             self._waiting.append(command)
-        elif error.code in _REDIRECTED and self._redirect is not None:
+        elif error.is_redirection and self._redirect is not None:
             command.redirections += 1
             if command.redirections % _REDIRECTIONS == 0:
                 self._postpone(command, error, now)  # Nodes disagree, and should come to terms.
@@ -258,9 +212,9 @@ class Pipeline:
     def _postpone(self, command: Command, error: ServerError, now: float) -> None:
         """Note that nothing was run, and that it may be later."""
         command.refusal = error
-        if isinstance(command, _Barrier):
+        if isinstance(command, Barrier):
             self.broken = error
-        elif error.code in _ELSEWHERE:
+        elif error.is_elsewhere:
             self._in_flight.appendleft(command)
             self._not_run = command
             self.broken = error
@@ -336,7 +290,7 @@ class Pipeline:
         self.broken = None
         self.answered = 0
         for command in reversed(taken):
-            if isinstance(command, (_Barrier, _Asking)):
+            if isinstance(command, (Barrier, Asking)):
                 continue
             command.refusal = exc
             command.reply = None

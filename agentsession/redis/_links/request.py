@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._scripts import Argument, Script
 
-__all__ = ["LARGE", "Command", "Request"]
+__all__ = ["LARGE", "NOBODY", "Asking", "Barrier", "Command", "Request"]
 
 LARGE: Final = 1 << 18
 """In bytes: a larger command is not packed in one go, but word by word as there is room for it."""
@@ -186,3 +186,32 @@ class Request(Command):
         times = (b"%d" % self.issued, b"%d" % (self.expires or 0)) if self.writes else ()
         count = str(len(self.keys))
         return tuple(chain(beginning, (count,), self.keys, (self.echo,), times, self.words))
+
+
+class Barrier(Command):
+    """Asks how far the writes before it have got; nobody's own."""
+
+    __slots__ = ()
+
+
+class Asking(Command):
+    """Lets a node serve a slot that it is about to own; nobody's own."""
+
+    __slots__ = ()
+
+
+class _Nobody:
+    """A future that nobody waits for."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Any, /) -> None:
+        """Drop it."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Drop it."""
+
+
+NOBODY: Final = _Nobody()
+"""Waits for the replies to the connection's own commands."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -24,17 +23,17 @@ from redis.exceptions import AuthenticationError, AuthorizationError
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.clock import ServerClock
+from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.endpoint import PrimaryAbsentError
-from agentsession.redis._links.link import Link, NotSentError, ServerError
-from agentsession.redis._links.pipeline import NOT_NOW, Pipeline
-from agentsession.redis._links.request import Command, Request
+from agentsession.redis._links.link import NotSentError, ServerError
+from agentsession.redis._links.pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from agentsession.redis._links.connection import Connection
     from agentsession.redis._links.endpoint import Endpoint
-    from agentsession.redis._scripts import Argument, Script
+    from agentsession.redis._links.request import Command, Request
 
 __all__ = ["ServerLink"]
 
@@ -54,13 +53,13 @@ def _is_for_good(exc: Exception, *, ever_connected: bool) -> bool:
     program with a wrong address should not wait for the deadline to learn it.
     """
     if isinstance(exc, ServerError):
-        return exc.code not in NOT_NOW
+        return not exc.is_not_now
     if isinstance(exc, (AuthenticationError, AuthorizationError)):
         return True
     return not ever_connected and not isinstance(exc, PrimaryAbsentError)
 
 
-class ServerLink(Link):
+class ServerLink(CountedLink):
     """A :class:`~agentsession.redis._links.link.Link` to one server. See this module's docstring.
 
     Args:
@@ -86,11 +85,10 @@ class ServerLink(Link):
         troubled: Callable[[], None] = lambda: None,
         closed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        super().__init__(timeout, Backlog() if backlog is None else backlog)
         self._endpoint = endpoint
         self._when_closed = closed
-        self._timeout = timeout
         self._acknowledgement = acknowledgement
-        self._backlog = Backlog() if backlog is None else backlog
         self._troubled = troubled
         self._clock = ServerClock()
         self._pipeline = Pipeline(self._clock, self._done_with, acknowledgement, redirect)
@@ -112,49 +110,11 @@ class ServerLink(Link):
 
     # -- the callers' side
 
-    async def run(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[Argument],
-        *,
-        deadline: float | None = None,
-    ) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        if deadline is None:
-            deadline = loop.time() + self._timeout
-            if not self._backlog.free:
-                async with self._backlog.place(deadline):
-                    return await self._run(script, keys, args, deadline)
-        return await self._run(script, keys, args, deadline)
-
-    async def _run(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument], deadline: float
-    ) -> list[Any]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        request = Request(script, keys, args, future, deadline)
+    def _submit(self, request: Request) -> None:
         self.submit(request)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                # It will not be sent again; what it holds is given up now, its turn when it comes.
-                self._backlog.shrink(request.size)
-                request.forget()
-            raise
-
-    @property
-    def crowded(self) -> bool:
-        return not self._backlog.free
-
-    @asynccontextmanager
-    async def room(self) -> AsyncGenerator[float]:
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        async with self._backlog.place(deadline):
-            yield deadline
 
     def submit(self, command: Command) -> None:
-        """Take a command that is new.
+        """Take a command that is new, and count it in.
 
         Raises:
             NotSentError: The link is closed.

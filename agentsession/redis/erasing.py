@@ -1,0 +1,62 @@
+"""Deletes a session with all that belongs to it, or a user."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from agentsession.events import new_id
+from agentsession.redis._scripts import load
+from agentsession.sessions import SessionKey
+
+if TYPE_CHECKING:
+    from agentsession.redis.calls import Calls
+    from agentsession.redis.keys import Keyspace
+    from agentsession.redis.listing import Listing
+    from agentsession.sessions import UserKey
+
+__all__ = ["Erasing"]
+
+_DELETE: Final = load("delete")
+
+_AT_ONCE: Final = 100
+
+
+class Erasing:
+    """Deletes sessions and users.
+
+    Args:
+        calls: Runs the scripts.
+        keyspace: Names the keys.
+        listing: Lists the sessions of a user.
+    """
+
+    def __init__(self, calls: Calls, keyspace: Keyspace, listing: Listing) -> None:
+        self._calls = calls
+        self._keyspace = keyspace
+        self._listing = listing
+
+    async def session(self, key: SessionKey, incarnation: str) -> None:
+        """Delete a session, if it is this one; ``""`` for any."""
+        names = self._keyspace.session(key)
+        words = _DELETE.words(id=new_id(), incarnation=incarnation)
+        keys = [names.index, names.calls, *names.own]
+        await self._calls.run(key, _DELETE, keys, [*words, key.session_id])
+
+    async def user(self, user: UserKey) -> None:
+        """Delete all sessions of a user, and the user's state.
+
+        What is remembered of calls stays until no copy of one can come any more: ids by chance.
+        """
+        index, calls = self._keyspace.index(user), self._keyspace.user_calls(user)
+        while positions := await self._listing.positions(user, _AT_ONCE, None):
+            ids = [place.session_id for place in positions]
+            keys = [
+                self._keyspace.session(SessionKey(user.app_name, user.user_id, each))
+                for each in ids
+            ]
+            names = itertools.chain.from_iterable(key.own for key in keys)
+            words = _DELETE.words(id=new_id(), incarnation="")
+            await self._calls.run(user, _DELETE, [index, calls, *names], [*words, *ids])
+        words = _DELETE.words(id=new_id(), incarnation="")
+        await self._calls.run(user, _DELETE, [index, calls, self._keyspace.user(user)], words)
