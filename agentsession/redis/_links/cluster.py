@@ -70,6 +70,7 @@ class ClusterLink(CountedLink):
         self._homeless: dict[Command, int] = {}
         self._reading: asyncio.Task[None] | None = None
         self._closed = False
+        self._over = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
@@ -120,7 +121,7 @@ class ClusterLink(CountedLink):
     # -- the map
 
     def _read_the_map(self) -> None:
-        if self._reading is None:
+        if self._reading is None and not self._over:
             self._reading = asyncio.create_task(self._read_until_all_is_well())
 
     async def _read_until_all_is_well(self) -> None:
@@ -217,6 +218,8 @@ class ClusterLink(CountedLink):
                 await self._let_go()
 
     async def _let_go(self) -> None:
+        """End what is still waiting, and all nodes; the map is of no use any more."""
+        self._over = True
         reading = self._reading
         if reading is not None:
             reading.cancel()

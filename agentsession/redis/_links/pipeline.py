@@ -348,6 +348,7 @@ class Pipeline:
 
     def fail_all(self) -> None:
         """End everything without an answer."""
+        self._barrier_due = False
         for command in (*self._unconfirmed, *self._in_flight, *self.withdraw()):
             command.maybe_run = command.maybe_run or command in self._in_flight
             command.fail()
