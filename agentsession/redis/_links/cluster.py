@@ -164,7 +164,7 @@ class ClusterLink(CountedLink):
             finally:
                 if self._nodes.get(host) is not node:
                     with anyio.CancelScope(shield=True):
-                        await node.aclose()
+                        await node.let_go()
             if failure is None:
                 return None
         return failure
@@ -212,19 +212,19 @@ class ClusterLink(CountedLink):
             with anyio.move_on_after(self._timeout):
                 while self._homeless and self._reading is not None:
                     await asyncio.wait([self._reading])
+                for node in list(self._nodes.values()):
+                    await node.drain()
         finally:
-            # Also if the one who closes is cancelled while waiting; the nodes wait for a time.
+            # Also if the one who closes is cancelled while waiting.
             with anyio.CancelScope(shield=True):
                 await self._let_go()
 
     async def _let_go(self) -> None:
-        """End what is still waiting, and all nodes; the map is of no use any more."""
+        """End at once what is still waiting, and all nodes."""
         self._over = True
-        reading = self._reading
-        if reading is not None:
-            reading.cancel()
-            await asyncio.wait([reading])
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
         self._fail_the_homeless(NotSentError("the connection is closed"))
-        async with anyio.create_task_group() as group:
-            for node in self._nodes.values():
-                group.start_soon(node.aclose)
+        for node in self._nodes.values():
+            await node.let_go()

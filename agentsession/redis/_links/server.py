@@ -305,21 +305,25 @@ class ServerLink(CountedLink):
         self._closed = True
         self._backlog.close()
         try:
-            if not self._pipeline.idle:
-                self._idle.clear()
-                with anyio.move_on_after(self._timeout):
-                    await self._idle.wait()
+            with anyio.move_on_after(self._timeout):
+                await self.drain()
         finally:
             # Also if the one who closes is cancelled while waiting.
             with anyio.CancelScope(shield=True):
-                await self._let_go()
+                await self.let_go()
 
-    async def _let_go(self) -> None:
-        """End what is still waiting, and the connection."""
-        connecting = self._connecting
-        if connecting is not None:
-            connecting.cancel()
-            await asyncio.wait([connecting])
+    async def drain(self) -> None:
+        """Wait until nobody waits for anything; each has a deadline."""
+        while not self._pipeline.idle:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def let_go(self) -> None:
+        """End at once what is still waiting, and the connection."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
         self._pipeline.fail_all()
         self._give_up(ConnectionError("closed"))
         if self._deadlines is not None:
