@@ -3,7 +3,7 @@
 ::
 
     AgentSessionError
-    ├── SessionNotFoundError (LookupError)   no such session: never made, deleted, or expired
+    ├── SessionNotFoundError (LookupError)   not there: never made, deleted, expired, or replaced
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
     ├── RevisionConflictError                another writer came first; nothing was stored

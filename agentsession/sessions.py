@@ -92,7 +92,8 @@ class Session(Struct, kw_only=True):
 
     It is tied to the session that it was read from. If that one is deleted, or expires, and is made
     anew under its id, whatever is done with the object raises
-    :exc:`~agentsession.errors.SessionNotFoundError`, and the new one stays as it is.
+    :exc:`~agentsession.errors.SessionNotFoundError`, and the new one stays as it is; only
+    ``delete_session`` does not raise, since what was meant is gone.
 
     Attributes:
         key: Whose session it is.

@@ -49,23 +49,26 @@ class RedisSessionService(SessionService):
     """Sessions on Redis 6.2 or newer, or Valkey: for production, and any number of processes.
 
     Give exactly one of *client*, *url* and *instance*; where both *url* and *instance* are given,
-    the URL wins. Nothing is connected before the first call. All calls share one connection,
-    pipelined; a cancelled caller abandons its reply and nothing else, and a connection that is
-    lost, or hangs for a quarter of *timeout*, is replaced.
+    the URL wins. Nothing is connected before the first call. All calls share one connection to the
+    server, or to each node of a cluster, pipelined. A cancelled caller abandons its reply and
+    nothing else. A connection is replaced when it is lost, or owes a reply and nothing flows for a
+    quarter of *timeout*. When 10,000 calls or 64 MiB are under way, further callers wait, within
+    *timeout*, before what they write is encoded.
 
     Args:
-        client: A ``redis.asyncio.Redis`` or ``redis.asyncio.RedisCluster`` of yours; it is never
-            closed here. One connection of its pool is held while the service is open.
+        client: A ``redis.asyncio.Redis`` or ``redis.asyncio.RedisCluster`` of yours, which gives
+            its address, credentials, TLS, database and name. Its connections are not used, and it
+            is never closed here.
         url: The server or servers, in a form that :meth:`from_url` takes.
         instance: A name given to :func:`register_redis_instance`.
         key_prefix: Stands in front of every key, as it is: ``"prod:"``. Deployments with different
             prefixes share a database without meeting.
         client_options: What redis-py takes for a connection besides *url*, which wins:
             ``{"ssl_ca_certs": ...}``. Not for a *client* or an *instance*, which have their own.
-        timeout: Seconds (or a timedelta) that an operation may take, with all retries, before it
-            fails.
-        connections: How many connections to spread users over, 1 or more; a cluster's client has
-            its own.
+        timeout: Seconds (or a timedelta) that each round trip of an operation may take, with all
+            retries, before it fails. No copy of a write has an effect later than that.
+        connections: How many connections to spread users over, 1 or more; a cluster has one to each
+            node, whatever this is.
         ack_replicas: A write returns when so many replicas have it too (``WAIT``), 0 or more.
         ack_fsync: A write returns when it is on disk (``WAITAOF``, which needs Redis 7.2 or Valkey,
             and ``appendonly yes``), on the server and on the replicas of *ack_replicas*.
@@ -82,7 +85,9 @@ class RedisSessionService(SessionService):
             any amount.
 
     Raises:
-        TypeError: An option has the wrong type; *client* is not an asyncio client of redis-py.
+        TypeError: An option has the wrong type; *client* is not an asyncio client of redis-py, or
+            has a ``connection_class`` of your own or a ``redis_connect_func``, which would do
+            nothing here (a ``credential_provider`` works).
         ValueError: An option is out of its range, or none that redis-py takes; the URL is wrong; no
             server was named, or more than one.
     """
@@ -189,7 +194,7 @@ class RedisSessionService(SessionService):
         those of the class.
 
         Raises:
-            TypeError: An option has the wrong type.
+            TypeError: An option has the wrong type, or is a ``redis_connect_func``.
             ValueError: The URL has none of these forms; an option is out of its range, or none that
                 redis-py takes.
         """
