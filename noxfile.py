@@ -26,8 +26,8 @@ for name in agentsession.__all__:
     getattr(agentsession, name)
 package = files("agentsession")
 assert (package / "py.typed").is_file()
-assert (package / "redis" / "lua" / "append.lua").is_file()
-assert (package / "redis" / "lua" / "lib" / "session_expiry.lua").is_file()
+assert (package / "redis" / "_scripts" / "append.lua").is_file()
+assert (package / "redis" / "_scripts" / "lib" / "session_expiry.lua").is_file()
 assert (package / "demo" / "conversations.jsonl").is_file()
 """
 

@@ -12,7 +12,8 @@ import pytest
 from agentsession import Event, Session, SessionKey, SessionService
 from agentsession._assembly import apply_fresh
 from agentsession.backend import ANYTHING, Entry, Expected, Receipt, Snapshot, Window
-from agentsession.errors import CodecError, SessionNotFoundError
+from agentsession.errors import SessionNotFoundError
+from agentsession.events import UNREADABLE
 from agentsession.memory import MemoryBackend
 from agentsession.retention import Retention
 from agentsession.state import NO_CHANGES
@@ -103,16 +104,19 @@ async def test_a_session_replaced_before_it_is_read_anew_is_left_alone() -> None
         assert await service.get_events(KEY) == []
 
 
-async def test_an_unreadable_event_is_not_answered_with_another() -> None:
-    """A repeat of an event of a newer format is an error that names it; nothing is made up."""
+async def test_a_repeat_of_an_unreadable_event_says_that_it_is() -> None:
+    """Another one stands for an event of a newer format, here as in every page."""
     backend = MemoryBackend(Retention())
     async with SessionService(backend) as service:
         await service.create_session(KEY)
         first = await service.append_event(KEY, say("first"))
         log = backend._users[KEY.user].sessions["session"].log
         log._payloads[0] = log._payloads[0].replace(b'{"v":1,', b'{"v":2,')
-        with pytest.raises(CodecError, match="the stored event 1 is unreadable: format 2 is of a"):
-            await service.append_event(KEY, first)
+        stored = await service.append_event(KEY, first)
+        assert (stored.id, stored.seq, stored.content) == (first.id, 1, "")
+        assert stored.error is not None
+        assert stored.error.type == UNREADABLE
+        assert "format 2" in stored.error.message
 
 
 class Counting(MemoryBackend):

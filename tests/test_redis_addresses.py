@@ -9,7 +9,8 @@ import redis.asyncio
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 
 from agentsession import RedisSessionService
-from agentsession.redis import instances, register_redis_instance, unregister_redis_instance
+from agentsession.redis import register_redis_instance, unregister_redis_instance
+from agentsession.redis._links import instances
 from agentsession.redis.addresses import Address, read_url
 
 READ = {

@@ -18,7 +18,7 @@ from agentsession import RedisSessionService, SessionKey
 from agentsession.clock import system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import BackendUnavailableError
-from agentsession.redis import backend, keys
+from agentsession.redis import diagnosis, keys
 from agentsession.redis.diagnosis import diagnosed
 from agentsession.retention import Retention
 
@@ -212,7 +212,7 @@ async def test_clocks_that_differ(
     words: str,
 ) -> None:
     """By more than a second, in either direction."""
-    monkeypatch.setattr(backend, "system_clock", lambda: system_clock() + int(seconds * 1e6))
+    monkeypatch.setattr(diagnosis, "system_clock", lambda: system_clock() + int(seconds * 1e6))
     found = await checked(server)
     assert codes(found) == [("clock_skew", "warning")]
     told = re.search(r"the server's clock is ([0-9.]+) ", found[0].message)

@@ -96,15 +96,17 @@ class Endpoint:
         limit = self._settings.socket_connect_timeout
         try:
             async with asyncio.timeout(patience if limit is None else min(patience, limit)):
-                connection = await self._connected()
+                return await self._open()
         except PrimaryAbsentError:
             raise
         except OSError as exc:
             msg = f"no connection to {self!r}: {str(exc) or type(exc).__name__}"
             raise ConnectionError(msg) from exc
+
+    async def _open(self) -> tuple[Connection, int | None]:
+        connection = await self._connected()
         try:
-            async with asyncio.timeout(patience):
-                return connection, await self._introduce(connection)
+            return connection, await self._introduce(connection)
         except BaseException:
             connection.on_lost = lambda _: None
             connection.close(ConnectionError("not wanted"))

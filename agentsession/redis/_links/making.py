@@ -105,7 +105,7 @@ def link_to(target: Target, settings: Mapping[str, Any], options: LinkOptions) -
         case "sentinel":
             return _to_server(_sentinel(target, settings, options.timeout), options)
         case "cluster":
-            return _to_cluster(_cluster(target, settings), options)
+            return _to_cluster(_cluster(target, settings, options.timeout), options)
 
 
 def _to_server(endpoint: Endpoint, options: LinkOptions) -> Link:
@@ -194,9 +194,10 @@ def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> S
     return SentinelEndpoint(connection, address, sentinel_settings)
 
 
-def _cluster(address: Address, options: Mapping[str, Any]) -> RedisCluster:
+def _cluster(address: Address, options: Mapping[str, Any], timeout: float) -> RedisCluster:
     """Make a cluster's client, which reads the options and is never connected."""
     settings: dict[str, Any] = {
+        "socket_connect_timeout": min(timeout / 4, 5.0),
         "startup_nodes": [ClusterNode(name, port) for name, port in address.hosts],
         **options,
         **address.options,

@@ -39,6 +39,7 @@ __all__ = ["SentinelEndpoint"]
 # A failover takes the sentinels seconds, so that asking once a second adds little to it, and costs
 # next to nothing.
 _INTERVAL: Final = 1.0
+_RETRY: Final = 0.01
 
 
 class _Sentinels(Sentinel):
@@ -122,9 +123,11 @@ class SentinelEndpoint(Endpoint):
     async def aclose(self) -> None:
         """Close the connections to the sentinels."""
         watcher, self._watcher = self._watcher, None
-        if watcher is not None:
+        while watcher is not None and not watcher.done():
+            # More than once, since asyncio.wait_for(), which redis-py uses, loses a cancellation
+            # now and then on Python 3.11.
             watcher.cancel()
-            await asyncio.wait([watcher])
+            await asyncio.wait([watcher], timeout=_RETRY)
         await self._sentinel.aclose()
 
     async def _why_there_is_none(self) -> Exception:

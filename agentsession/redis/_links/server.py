@@ -40,6 +40,8 @@ __all__ = ["ServerLink"]
 # The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
 # with each connection that is given up, so that a reply may take its time in the end.
 _PATIENCE: Final = 1 / 4
+# How often it is looked for life in that time.
+_LOOKS: Final = 2
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.
 _FIRST_DELAY: Final = 0.01
@@ -98,6 +100,7 @@ class ServerLink(CountedLink):
         self._deadlines: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._seen: tuple[Command | None, int] = (None, 0)
+        self._silent_looks = 0
         self._stalls = 0
         self._failures = 0
         self._ever_connected = patient
@@ -279,8 +282,8 @@ class ServerLink(CountedLink):
     def _look_for_life(self) -> None:
         """Give the connection up if nothing has flowed, and it owes a reply still; or go on.
 
-        It has to be so twice: after a long step of somebody else's, a timer runs before what has
-        come is read.
+        It has to be so more than once: after a long step of somebody else's, a timer runs before
+        what has come is read.
         """
         self._watch = None
         connection, head = self._connection, self._pipeline.head
@@ -288,14 +291,14 @@ class ServerLink(CountedLink):
             self._seen = (None, 0)
             return
         seen = (head, connection.progress)
-        if seen == self._seen:
+        self._silent_looks = self._silent_looks + 1 if seen == self._seen else 0
+        if self._silent_looks == _LOOKS:
             self._stalls += 1
-            self._seen = (None, 0)
             self._give_up(TimeoutError("no reply from the server for a while"))
             return
         self._seen = seen
-        half = self._timeout * _PATIENCE * 2**self._stalls / 2 + self._acknowledgement.pause
-        self._watch = asyncio.get_running_loop().call_later(half, self._look_for_life)
+        pause = self._timeout * _PATIENCE * 2**self._stalls / _LOOKS + self._acknowledgement.pause
+        self._watch = asyncio.get_running_loop().call_later(pause, self._look_for_life)
 
     # -- the end
 
