@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from agentsession.backend import ANYTHING, Expected
+from agentsession.codec import decode_event
 from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis._scripts.words import change_triples
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.replies import read_receipt
+from agentsession.retention import LARGEST
+from agentsession.state import split
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
@@ -102,9 +105,9 @@ class ClusterBackend(RedisBackend):
             reply = await first
             receipt, moments = read_receipt(key, reply)
             with _after_the_first(key):
-                for entry in _to_follow(entries, receipt, moments, now=reply[2]):
-                    step = f"{receipt.incarnation} {entry.event_id}"
-                    await self._second_step(key, entry.changes.app, step)
+                for event_id, changes in _to_follow(entries, receipt, moments, now=reply[2]):
+                    step = f"{receipt.incarnation} {event_id}"
+                    await self._second_step(key, changes, step)
             return receipt
 
         return await self._to_the_end(both())
@@ -149,19 +152,28 @@ class ClusterBackend(RedisBackend):
 
 def _to_follow(
     entries: Sequence[Entry], receipt: Receipt, moments: Mapping[int, int], *, now: int
-) -> Iterator[Entry]:
-    """Tell which of the entries that were appended have a second step to take.
+) -> Iterator[tuple[str, ScopeChanges]]:
+    """Tell what is to follow in the second step, by the ids of the events that ask for it.
 
-    Those that were stored now; and of those that were stored before, what is the same to the letter
-    and was stored so lately that it is known whether its step was taken.
+    Of an event that was stored before it is what that one asks for, and only as long as it is known
+    whether it was done.
     """
     for index, entry in enumerate(entries):
         stored = receipt.repeats.get(index)
-        known = stored is None or (
-            stored in {b"", entry.payload} and now - moments[index] < _REMEMBERED
-        )
-        if entry.changes.app and known:
-            yield entry
+        if stored and stored != entry.payload:
+            changes = _changes_to_app(stored)
+        else:
+            changes = entry.changes.app
+        if changes and (stored is None or now - moments[index] < _REMEMBERED):
+            yield entry.event_id, changes
+
+
+def _changes_to_app(payload: bytes) -> ScopeChanges:
+    """Read what a stored event does to the application's state; nothing if it is unreadable."""
+    try:
+        return split(decode_event(payload).state_delta, LARGEST).app
+    except ValueError:
+        return {}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import servers
 from msgspec import structs
 
 from agentsession import SessionKey, SessionService
-from agentsession.redis import backend
+from agentsession.redis import backend, erasing
 from agentsession.retention import Retention
 from reliability import broken
 from reliability.checker import kind_of, violations
@@ -151,7 +151,7 @@ SCRIPTS = [
     ("_APPEND", "if session_ttl ~= '0' or meta[8] then", "if false then", "expiry"),
     ("_APPEND", "local count, moment,", "call('INCR', 'stranger') local count, moment,", "foreign"),
     ("_DELETE", "call('UNLINK', KEYS[i])", "call('UNLINK', KEYS[3])", "left over"),
-    ("_CREATE", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
+    ("_CREATE", "redis.call('PEXPIRE', session, ttl)", "", "expiry"),
 ]  # fmt: skip
 
 
@@ -160,10 +160,11 @@ async def test_a_broken_script_is_caught(
     monkeypatch: pytest.MonkeyPatch, name: str, sound: str, unsound: str, expected: str
 ) -> None:
     """Without this or that line of a script, the checker finds what the line is for."""
-    script = getattr(backend, name)
+    module = erasing if name == "_DELETE" else backend
+    script = getattr(module, name)
     assert sound in script.text
     text = script.text.replace(sound, unsound)
-    monkeypatch.setattr(backend, name, structs.replace(script, text=text, sha="0" * 40))
+    monkeypatch.setattr(module, name, structs.replace(script, text=text, sha="0" * 40))
     trial = Trial(name="a broken script", seed=3, operations=300, limit=LIMIT, services=2)
     verdict = await run(trial, servers.binaries()["valkey"])
     assert expected in {kind_of(each) for each in verdict.violations}, verdict.violations

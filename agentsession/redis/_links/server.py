@@ -109,7 +109,7 @@ class ServerLink(CountedLink):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unused" if self._connection is None else "open"
-        return f"<{type(self).__name__} {self._endpoint!r} {state} {self._pipeline!r}>"
+        return f"<{type(self).__name__} {state} {self._pipeline!r}>"
 
     # -- the callers' side
 
