@@ -81,7 +81,7 @@ class Pipeline:
         self._redirect = redirect
         self._waiting: deque[Command] = deque()
         self._in_flight: deque[Command] = deque()
-        self._unconfirmed: deque[Request] = deque()
+        self._unconfirmed: deque[Command] = deque()
         self._put_off: list[tuple[float, Command]] = []
         self._barrier_due = False
         self._pieces: deque[bytes] = deque()
@@ -226,7 +226,9 @@ class Pipeline:
             last_chance = command.deadline - _ANSWERS * (now - command.sent_at)
             self._put_off.append((due if due < last_chance else command.deadline, command))
 
-    def _answered(self, request: Request, reply: Any, now: float) -> None:
+    def _answered(
+        self, request: Request, reply: list[Any] | bytes | int | None, now: float
+    ) -> None:
         """Decide what a script's answer means for a call that may have been run before."""
         if type(reply) is not list or reply[0] != request.echo:
             self._in_flight.appendleft(request)
@@ -316,7 +318,7 @@ class Pipeline:
         for queue in (self._waiting, self._unconfirmed):
             late = [command for command in queue if command.deadline <= now]
             for command in late:
-                queue.remove(command)  # type: ignore[arg-type]  # it comes from there
+                queue.remove(command)
                 command.fail()
                 self._done(command)
         put_off, self._put_off = self._put_off, []
