@@ -63,6 +63,7 @@ def read_receipt(key: SessionKey, reply: Sequence[Any]) -> tuple[Receipt, Mappin
     _, _, _, revision, last_seq, updated, incarnation, *seqs = reply
     repeats: dict[int, bytes] = {}
     moments: dict[int, int] = {}
+    stored: int | list[Any]
     for index, stored in enumerate(seqs):
         if type(stored) is list:
             seqs[index], payload, moment = stored

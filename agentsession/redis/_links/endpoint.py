@@ -24,6 +24,7 @@ from agentsession.redis._links.connection import Connection
 from agentsession.redis._links.link import ServerError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
     from agentsession.redis._scripts import Argument
@@ -120,9 +121,8 @@ class Endpoint:
             return connection
         assert isinstance(settings, TcpConnection)  # noqa: S101 - there are no others
         host, port = await self._find() if self._find else (settings.host, settings.port)
-        tls: Any = settings.ssl_context.get() if isinstance(settings, SSLConnection) else None
         transport, connection = await loop.create_connection(
-            Connection, host, port, ssl=tls, family=settings.socket_type
+            Connection, host, port, ssl=self._tls(), family=settings.socket_type
         )
         if settings.socket_keepalive:
             sock = transport.get_extra_info("socket")
@@ -134,6 +134,12 @@ class Endpoint:
                     sock.setsockopt(socket.IPPROTO_TCP, name, value)
         return connection
 
+    def _tls(self) -> ssl.SSLContext | None:
+        settings = self._settings
+        if isinstance(settings, SSLConnection):
+            return settings.ssl_context.get()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - redis-py has no types for it
+        return None
+
     async def _introduce(self, connection: Connection) -> int | None:
         commands = [*await self._credentials(), ("TIME",)]
         if self._settings.client_name:
@@ -144,9 +150,10 @@ class Endpoint:
         replies = await connection.ask(*commands)
         told: int | None = None
         for words, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, ServerError) and words[0] not in _OPTIONAL:
-                raise reply
-            if words[0] == "TIME" and isinstance(reply, list):
+            if isinstance(reply, ServerError):
+                if words[0] not in _OPTIONAL:
+                    raise reply
+            elif words[0] == "TIME":
                 told = int(reply[0]) * _MILLION + int(reply[1])
         return told
 

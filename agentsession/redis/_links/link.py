@@ -22,15 +22,12 @@ _NOT_NOW: Final = _ELSEWHERE | {"BUSY", "CLUSTERDOWN", "LOADING", "NOREPLICAS", 
 
 
 class ServerError(ResponseError):
-    """A server's answer is an error.
+    """A server's answer is an error."""
 
-    Attributes:
-        code: Its first word, such as ``NOSCRIPT``.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.code = text.partition(" ")[0]
+    @property
+    def code(self) -> str:
+        """The first word of the answer, such as ``NOSCRIPT``."""
+        return str(self).partition(" ")[0]
 
     @property
     def is_not_now(self) -> bool:

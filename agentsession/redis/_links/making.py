@@ -177,7 +177,10 @@ def _taken(make: Callable[[], _T], options: Mapping[str, Any]) -> _T:
 def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> SentinelEndpoint:
     """Make an endpoint that leaves time for a failover within the deadline of a call."""
     given = {**options, **address.options}
-    settings = _DEFAULTS | {"socket_connect_timeout": min(timeout / 4, 5.0), **given}
+    settings: dict[str, Any] = _DEFAULTS | {
+        "socket_connect_timeout": min(timeout / 4, 5.0),
+        **given,
+    }
     # The sentinels are asked one after the other until one answers.
     patience = min(timeout / 10, 1.0)
     sentinel_settings = {

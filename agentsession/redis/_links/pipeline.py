@@ -45,11 +45,6 @@ _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 # What was put off is not sent again unless there is time for so many answers like the last one.
 _ANSWERS: Final = 3
-# As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
-_MARGIN: Final = 60_000_000
-
-# What a script answers if what it was to write to is not there.
-_GONE: Final = frozenset({b"missing", b"replaced"})
 
 
 class Pipeline:
@@ -81,12 +76,14 @@ class Pipeline:
         self._redirect = redirect
         self._waiting: deque[Command] = deque()
         self._in_flight: deque[Command] = deque()
-        self._unconfirmed: deque[Request] = deque()
+        self._unconfirmed: deque[Command] = deque()
         self._put_off: list[tuple[float, Command]] = []
         self._barrier_due = False
         self._pieces: deque[bytes] = deque()
         # What the server has refused to run on a connection that is given up for that.
         self._not_run: Command | None = None
+        # Why the node does not let the call be asked for that is to be answered next.
+        self._asking_refused: ServerError | None = None
         self._echoes = itertools.count(1)
         # Replies since the connection was made: one that gave some is worth keeping.
         self.answered = 0
@@ -153,9 +150,9 @@ class Pipeline:
             packed = command.packed()
             batch.append(packed)
             size += len(packed)
-        if barrier_due and self._acknowledgement:
-            last = self._in_flight or self._unconfirmed
-            deadline = last[-1].deadline if last else now
+        waited_for = self._in_flight or self._unconfirmed
+        if barrier_due and self._acknowledgement and waited_for:
+            deadline = waited_for[-1].deadline
             batch.append(self._own(Barrier(self._acknowledgement.words, NOBODY, deadline)))
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
@@ -177,6 +174,8 @@ class Pipeline:
             self._answered(command, reply, now)
         elif isinstance(command, Barrier):
             self._confirm(self._acknowledgement.shortfall(reply))
+        elif isinstance(command, Asking):
+            self._asking_refused = None
         else:
             self._end(command, reply)
 
@@ -188,9 +187,8 @@ class Pipeline:
     def _refused(self, command: Command, error: ServerError, now: float) -> None:
         """Decide what a server's error means."""
         if isinstance(command, Asking):
-            self._in_flight[0].refuse(error)  # It will be redirected, without an end.
-            return
-        if error.is_not_now:
+            self._asking_refused = None if error.is_not_now else error
+        elif error.is_not_now:
             self._postpone(command, error, now)
         elif isinstance(command, Barrier):
             self._confirm(str(error), for_good=True)
@@ -198,13 +196,18 @@ class Pipeline:
             command.by_text = True
             self._waiting.append(command)
         elif error.is_redirection and self._redirect is not None:
+            if command.asking and self._asking_refused is not None:
+                # It would be redirected without an end.
+                command.refuse(self._asking_refused)
+                self._end(command, None)
+                return
             command.redirections += 1
             if command.redirections % _REDIRECTIONS == 0:
                 self._postpone(command, error, now)  # Nodes disagree, and should come to terms.
-                return
-            command.asking = False
-            command.renew()
-            self._redirect(command, error)
+            else:
+                command.asking = False
+                command.renew()
+                self._redirect(command, error)
         else:
             command.refuse(error)
             self._end(command, None)
@@ -226,9 +229,11 @@ class Pipeline:
             last_chance = command.deadline - _ANSWERS * (now - command.sent_at)
             self._put_off.append((due if due < last_chance else command.deadline, command))
 
-    def _answered(self, request: Request, reply: Any, now: float) -> None:
-        """Decide what a script's answer means for a call that may have been run before."""
-        if type(reply) is not list or reply[0] != request.echo:
+    def _answered(
+        self, request: Request, reply: list[Any] | bytes | int | None, now: float
+    ) -> None:
+        """Hand on a script's answer, unless it answers another call or asks for another copy."""
+        if type(reply) is not list or not reply or reply[0] != request.echo:
             self._in_flight.appendleft(request)
             self.broken = ConnectionError(
                 "a reply answers another call; see what stands before the server"
@@ -238,28 +243,13 @@ class Pipeline:
             self._end(request, reply)
             return
         self._clock.learn(reply[2], now)
-        word = reply[1]
-        if word == b"ok":
-            pass
-        elif word == b"late":
-            if request.maybe_run and reply[2] - (request.expires or 0) > _MARGIN:
-                request.fail()  # Nobody knows any more whether it was run.
-            request.expires = None
+        if reply[1] != b"ok" and request.has_to_go_again(reply):
             self._waiting.append(request)
-            return
-        elif word == b"early":
-            if request.maybe_run:
-                request.fail()  # A copy was run in an earlier life of the session, or was not.
-            request.issued = int(reply[3])
-            self._waiting.append(request)
-            return
-        elif word in _GONE and request.maybe_run:
-            request.fail()  # A copy may have found it there.
-        if self._acknowledgement and not request.future.done():
+        elif self._acknowledgement and not request.future.done():
             request.reply = reply
             self._unconfirmed.append(request)
-            return
-        self._end(request, reply)
+        else:
+            self._end(request, reply)
 
     def _confirm(self, lacking: str, *, for_good: bool = False) -> None:
         """End what was waiting for a barrier, or ask for another one if it fell short."""
@@ -267,7 +257,8 @@ class Pipeline:
         for request in self._unconfirmed:
             request.refusal = NotAcknowledgedError(lacking)
         if lacking and not for_good:
-            self._barrier_due = bool(self._unconfirmed)
+            # It may be due already, for a large command that is leaving.
+            self._barrier_due = self._barrier_due or bool(self._unconfirmed)
             return
         answered, self._unconfirmed = self._unconfirmed, deque()
         for request in answered:
@@ -281,8 +272,8 @@ class Pipeline:
         """Take back what has no answer, to be sent again before all others."""
         taken = [*self._unconfirmed, *self._in_flight]
         # The last one may not have left whole, and what is not whole is not run.
-        not_run = {self._not_run, taken[-1] if self._pieces else None}
-        self._not_run = None
+        cut = self._in_flight[-1] if self._pieces and self._in_flight else None
+        not_run, self._not_run = (self._not_run, cut), None
         self._unconfirmed.clear()
         self._in_flight.clear()
         self._pieces.clear()
@@ -316,7 +307,7 @@ class Pipeline:
         for queue in (self._waiting, self._unconfirmed):
             late = [command for command in queue if command.deadline <= now]
             for command in late:
-                queue.remove(command)  # type: ignore[arg-type]  # it comes from there
+                queue.remove(command)
                 command.fail()
                 self._done(command)
         put_off, self._put_off = self._put_off, []
@@ -348,11 +339,8 @@ class Pipeline:
 
     def fail_all(self) -> None:
         """End everything without an answer."""
-        self._barrier_due = False
-        for command in (*self._unconfirmed, *self._in_flight, *self.withdraw()):
-            command.maybe_run = command.maybe_run or command in self._in_flight
+        answered, self._unconfirmed = self._unconfirmed, deque()
+        self.lost(ConnectionError("closed"))
+        for command in (*answered, *self.withdraw()):
             command.fail()
             self._done(command)
-        self._unconfirmed.clear()
-        self._in_flight.clear()
-        self._pieces.clear()

@@ -21,6 +21,9 @@ __all__ = ["LARGE", "NOBODY", "Asking", "Barrier", "Command", "Request"]
 LARGE: Final = 1 << 18
 """In bytes: a larger command is not packed in one go, but word by word as there is room for it."""
 
+# As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
+_MARGIN: Final = 60_000_000
+
 # Arrays, bulk strings and what separates them, beside the words themselves.
 _OVERHEAD: Final = 200
 
@@ -178,6 +181,28 @@ class Request(Command):
         """Take the times from another server's clock, unless a copy with these may be run."""
         if not self.maybe_run:
             self.issued, self.expires = 0, None
+
+    def has_to_go_again(self, reply: list[Any]) -> bool:
+        """Tell whether a script asks for a copy with other times; fail where one is no use.
+
+        Without a copy before this one, each answer is as good as it looks.
+        """
+        match reply[1]:
+            case b"late":
+                if self.maybe_run and self.expires and reply[2] - self.expires > _MARGIN:
+                    self.fail()  # Nobody knows any more whether it was run.
+                self.expires = None
+                return True
+            case b"early":
+                if self.maybe_run:
+                    self.fail()  # A copy was run in an earlier life of the session, or was not.
+                self.issued = int(reply[3])
+                return True
+            case b"missing" | b"replaced" if self.maybe_run:
+                self.fail()  # A copy may have found it there.
+            case _:
+                pass
+        return False
 
     def sent(self) -> Sequence[Argument]:
         """Return the words that are sent, once it is prepared."""

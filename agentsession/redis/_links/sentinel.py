@@ -50,13 +50,13 @@ class _Sentinels(Sentinel):
     """
 
     def __init__(self, hosts: Iterable[Host], options: Mapping[str, Any]) -> None:
-        # redis-py has no types for this.
+        # redis-py has no types for this, nor for what the method below returns.
         super().__init__(hosts, sentinel_kwargs=dict(options))  # type: ignore[no-untyped-call]
         self._one_at_a_time = asyncio.Lock()
 
     async def discover_master(self, service_name: str) -> Any:
         async with self._one_at_a_time:
-            return await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType]
+            return await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType] - as above
 
 
 class SentinelEndpoint(Endpoint):

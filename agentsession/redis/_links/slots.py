@@ -49,12 +49,16 @@ class SlotMap:
 
 
 def _host(node: Sequence[Any], asked: Host) -> Host:
-    name = (node[0] or b"").decode()
-    return (asked[0] if name in {"", "?"} else name), int(node[1])
+    return _name((node[0] or b"").decode(), asked), int(node[1])
+
+
+def _name(name: str, asked: Host) -> str:
+    """Return a node's name; one that does not know its own, or is not to say it, is *asked*."""
+    return asked[0] if name in {"", "?"} else name
 
 
 def redirection(text: str, asked: Host) -> tuple[int, Host]:
     """Read ``MOVED`` or ``ASK``: the slot, and the node that it names."""
     _, slot, where = text.split(" ")[:3]
     name, _, port = where.rpartition(":")
-    return int(slot), (name.strip("[]") or asked[0], int(port))
+    return int(slot), (_name(name.strip("[]"), asked), int(port))

@@ -71,7 +71,9 @@ def load(name: str) -> Script:
     """Read a script with what it uses."""
     folder: Traversable = files(__name__)
     source = (folder / f"{name}.lua").read_text("utf-8")
-    taken = {kind: tuple(names.split(", ")) for kind, names in _directive.findall(source)}
+    taken: dict[str, tuple[str, ...]] = {
+        kind: tuple(names.split(", ")) for kind, names in _directive.findall(source)
+    }
     writes = "write" in taken
     header = tuple(filter(None, taken["write" if writes else "read"]))
 
