@@ -151,7 +151,7 @@ SCRIPTS = [
     ("_APPEND", "if session_ttl ~= '0' or meta[8] then", "if false then", "expiry"),
     ("_APPEND", "local count, moment,", "call('INCR', 'stranger') local count, moment,", "foreign"),
     ("_DELETE", "call('UNLINK', KEYS[i])", "call('UNLINK', KEYS[3])", "left over"),
-    ("_CREATE", "redis.call('PEXPIRE', session, ttl)", "", "expiry"),
+    ("_CREATE", "call('ZADD', index, present, session_id)", "", "lost"),
 ]  # fmt: skip
 
 
