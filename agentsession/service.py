@@ -78,9 +78,9 @@ if TYPE_CHECKING:
 __all__ = ["ContentType", "SessionService"]
 
 _MAX_BATCH: Final = 1000
+_MAX_PAGE: Final = 1000
 # The context of a write that need not wait.
 _ROOM: Final = nullcontext()
-_MAX_PAGE: Final = 1000
 
 
 class SessionService:
@@ -388,9 +388,16 @@ class SessionService:
         session, key, expected = self._target(session_or_key, expected_revision)
         if _is_partial(event):
             return event
-        async with self._room(key):
-            entry, prepared = self._prepare(key, event)
-            receipt = await self._backend.append(key, (entry,), expected=expected)
+        if self._backend.crowded:
+            async with self._backend.room(key):
+                return await self._append(session, key, event, expected)
+        return await self._append(session, key, event, expected)
+
+    async def _append(
+        self, session: Session | None, key: SessionKey, event: Event, expected: Expected
+    ) -> Event:
+        entry, prepared = self._prepare(key, event)
+        receipt = await self._backend.append(key, (entry,), expected=expected)
         stored = as_stored(receipt, 0, entry, prepared)
         if session is not None:
             await self._update(session, receipt, (entry,), (stored,), (event,))

@@ -22,7 +22,6 @@ from agentsession.backend import (
 )
 from agentsession.errors import (
     AgentSessionError,
-    RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
 )
@@ -42,6 +41,7 @@ from agentsession.redis.erasing import Erasing
 from agentsession.redis.keys import Keyspace
 from agentsession.redis.listing import Listing
 from agentsession.redis.replies import (
+    check_appended,
     check_found,
     check_size,
     read_receipt,
@@ -50,7 +50,7 @@ from agentsession.redis.replies import (
 from agentsession.redis.scopes import Scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from agentsession.concerns import Concern
@@ -64,6 +64,10 @@ if TYPE_CHECKING:
 __all__ = ["RedisBackend"]
 
 _APPEND: Final = load("append")
+# Where in the header the words stand that differ from call to call.
+_OF_THE_CALL: Final = tuple(
+    map(_APPEND.header.index, ("incarnation", "revision", "session_id", "scopes"))
+)
 _CREATE: Final = load("create")
 _GET: Final = load("get")
 _LOCATE: Final = load("locate")
@@ -99,10 +103,16 @@ class RedisBackend(Backend):
         }
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
         limit = retention.event_limit
-        self._keep: dict[str, Argument] = {
-            "keep_events": number(-limit - 1) if limit else "",
-            "keep_ids": number(-limit - REMEMBERED_IDS - 1) if limit else "",
-        }
+        # The header of an append, the same but for a few words: no other call is made as often.
+        self._append_header = _APPEND.words(
+            incarnation="",
+            revision="",
+            session_id="",
+            scopes="",
+            keep_events=number(-limit - 1) if limit else "",
+            keep_ids=number(-limit - REMEMBERED_IDS - 1) if limit else "",
+            **self._lives,
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._calls!r}>"
@@ -203,40 +213,35 @@ class RedisBackend(Backend):
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
-        receipt, _ = read_receipt(key, await self._append(key, entries, expected))
-        return receipt
+        reply = await self._appending(key, entries, expected)
+        check_appended(key, expected, reply)
+        return read_receipt(key, reply)[0]
 
-    async def _append(
+    def _appending(
         self, key: SessionKey, entries: Sequence[Entry], expected: Expected
-    ) -> list[Any]:
-        """Run the script that appends, and return its reply."""
-        rest: list[Argument] = []
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Make the call of the script that appends."""
+        words = self._append_header.copy()
         touched = ""
         for entry in entries:
-            rest += (entry.event_id, str(entry.time), entry.payload)
+            words += (entry.event_id, str(entry.time), entry.payload)
             if entry.changes:
                 triples = change_triples(entry.changes)
                 touched += _scopes(entry.changes)
-                rest.append(str(len(triples)))
-                rest += flat(triples)
+                words.append(str(len(triples)))
+                words += flat(triples)
             else:
-                rest.append("0")
+                words.append("0")
         names = self._keyspace.session(key)
         keys = [names.session, names.events, names.ids, names.index]
-        scopes = self._add_scopes(keys, key, touched)
-        words = _APPEND.words(
-            incarnation=expected.incarnation,
-            revision=number(expected.revision),
-            session_id=key.session_id,
-            scopes=scopes,
-            **self._keep,
-            **self._lives,
-        )
-        reply: list[Any] = await self._calls.run(key, _APPEND, keys, words + rest)
-        if reply[1] == b"conflict":
-            raise RevisionConflictError(key, expected.revision or 0, reply[3])
-        check_found(key, reply)
-        return reply
+        incarnation, revision, session_id, scopes = _OF_THE_CALL
+        words[incarnation] = expected.incarnation
+        words[session_id] = key.session_id
+        if expected.revision is not None:
+            words[revision] = str(expected.revision)
+        if touched:
+            words[scopes] = self._add_scopes(keys, key, touched)
+        return self._calls.run(key, _APPEND, keys, words)
 
     def _add_scopes(self, keys: list[str], key: SessionKey, touched: str) -> str:
         """Add the keys of the other scopes that are changed, and name these."""

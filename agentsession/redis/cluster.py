@@ -27,7 +27,7 @@ from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis._scripts.words import change_triples
 from agentsession.redis.backend import RedisBackend
-from agentsession.redis.replies import read_receipt
+from agentsession.redis.replies import check_appended, read_receipt
 from agentsession.retention import LARGEST
 from agentsession.state import split
 
@@ -99,10 +99,11 @@ class ClusterBackend(RedisBackend):
         without = [
             msgspec.structs.replace(entry, changes=_without_app(entry.changes)) for entry in entries
         ]
-        first = self._append(key, without, expected)
+        first = self._appending(key, without, expected)
 
         async def both() -> Receipt:
             reply = await first
+            check_appended(key, expected, reply)
             receipt, moments = read_receipt(key, reply)
             with _after_the_first(key):
                 for event_id, changes in _to_follow(entries, receipt, moments, now=reply[2]):

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession._wording import brief, described_app
-from agentsession.backend import NO_REPEATS, Receipt, Snapshot
-from agentsession.errors import CodecError, ReadTooLargeError, SessionNotFoundError
+from agentsession.backend import Receipt, Snapshot
+from agentsession.errors import (
+    CodecError,
+    ReadTooLargeError,
+    RevisionConflictError,
+    SessionNotFoundError,
+)
 from agentsession.redis.keys import STATE_FIELD
 from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UnreadableSession
@@ -14,10 +19,11 @@ from agentsession.sessions import SessionKey, UnreadableSession
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentsession.backend import ReadLimit
+    from agentsession.backend import Expected, ReadLimit
     from agentsession.redis.failures import Subject
 
 __all__ = [
+    "check_appended",
     "check_found",
     "check_size",
     "pairs",
@@ -34,6 +40,7 @@ _WRONG_COUNT: Final = (
     "the stored session is damaged: its count or the position of an event is wrong"
 )
 _NO_SESSION: Final = "what is stored is not a session of ours; set a key_prefix of your own"
+_NO_MOMENTS: Final[Mapping[int, int]] = {}
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
 
 
@@ -52,6 +59,14 @@ def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
             pass
 
 
+def check_appended(key: SessionKey, expected: Expected, reply: Sequence[Any]) -> None:
+    """Refuse what could not be appended."""
+    if reply[1] != b"ok":
+        if reply[1] == b"conflict":
+            raise RevisionConflictError(key, expected.revision or 0, reply[3])
+        check_found(key, reply)
+
+
 def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -> None:
     """Refuse what a script has not read, since it is more than one read may return."""
     if limit is not None and reply[1] == b"large":
@@ -61,6 +76,9 @@ def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -
 def read_receipt(key: SessionKey, reply: Sequence[Any]) -> tuple[Receipt, Mapping[int, int]]:
     """Read what a script says of a write; and for each repeat, when it was stored."""
     _, _, _, revision, last_seq, updated, incarnation, *seqs = reply
+    text = read_text(key, incarnation)
+    if list not in map(type, seqs):
+        return Receipt(seqs, revision, last_seq, updated, text), _NO_MOMENTS
     repeats: dict[int, bytes] = {}
     moments: dict[int, int] = {}
     stored: int | list[Any]
@@ -69,9 +87,7 @@ def read_receipt(key: SessionKey, reply: Sequence[Any]) -> tuple[Receipt, Mappin
             seqs[index], payload, moment = stored
             repeats[index] = payload or b""
             moments[index] = int(moment)
-    known = repeats or NO_REPEATS
-    text = read_text(key, incarnation)
-    return Receipt(seqs, revision, last_seq, updated, text, known), moments
+    return Receipt(seqs, revision, last_seq, updated, text, repeats), moments
 
 
 def _version_problem(version: bytes) -> str:
@@ -132,8 +148,8 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
         updated=updated,
         revision=revision,
         last_seq=count,
-        app=read_names(described_app(key.app_name), pairs(app_fields)),
-        user=read_names(key.user, pairs(user_fields)),
+        app=read_names(described_app(key.app_name), pairs(app_fields)) if app_fields else {},
+        user=read_names(key.user, pairs(user_fields)) if user_fields else {},
         session=state,
         events=events,
         first_seq=count - length + start + 1,

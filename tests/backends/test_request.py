@@ -106,8 +106,7 @@ def test_a_call_that_fails_says_what_is_known(
 def test_a_call_ends_once() -> None:
     """What comes later is dropped."""
     request = a_request("w")
-    request.take([b"1", "mine"])
-    request.take([b"1", "another"])
+    request.future.set_result([b"1", "mine"])
     request.fail()
     request.refuse(ServerError("ERR"))
     assert result_of(request) == "mine"
@@ -117,7 +116,6 @@ def test_nobody_waits_for_nobody() -> None:
     """What the connection asks for itself is dropped."""
     assert NOBODY.done()
     command = Command(("ASKING",), NOBODY, 1.0)
-    command.take(b"OK")
     command.refuse(ServerError("ERR"))
     command.fail()
     command.renew()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
@@ -19,6 +20,8 @@ __all__ = ["Connection"]
 # After so many replies their callers run, whose next calls are then sent: so that the server works
 # on these while the client works on the replies that are left.
 _REPLIES_AT_ONCE: Final = 32
+# The parser moves what it holds with each reply that it gives, so it is not given too much.
+_PARSED_AT_ONCE: Final = 1 << 14
 # No more than this waits in the transport, beyond one piece; what is not sent yet is not packed.
 _MOST_UNSENT: Final = 1 << 18
 
@@ -27,14 +30,15 @@ class Connection(asyncio.Protocol):
     """A connection to a server, made by :class:`~agentsession.redis._links.endpoint.Endpoint`.
 
     Attributes:
-        on_reply: Called with each reply; an error of the server's is a ``ServerError``.
-        on_replies_read: Called when those that have come so far are read.
+        on_reply: Called with each reply and the loop's time; an error of the server's is a
+            ``ServerError``. Returns whether to go on.
+        on_replies_read: Called when those that have come so far are read, or when not to go on.
         on_writable: Called when more can be sent again.
         on_lost: Called once, with the reason.
     """
 
     def __init__(self) -> None:
-        self.on_reply: Callable[[Any], None] = _ignore
+        self.on_reply: Callable[[Any, float], bool] = _drop
         self.on_replies_read: Callable[[], None] = _nothing
         self.on_writable: Callable[[], None] = _nothing
         self.on_lost: Callable[[Exception], None] = _ignore
@@ -42,6 +46,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ServerError, notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport
+        self._unparsed: deque[bytes] = deque()
         self._received = 0
         self._sent = 0
         self._behind = False
@@ -59,25 +64,25 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        try:
-            self._reader.feed(data)
-        except Exception as exc:  # noqa: BLE001 - whatever the parser says, this is no server
-            self.close(exc)
-            return
+        if len(data) > _PARSED_AT_ONCE:
+            self._unparsed += (
+                data[start : start + _PARSED_AT_ONCE]
+                for start in range(0, len(data), _PARSED_AT_ONCE)
+            )
+        else:
+            self._unparsed.append(data)
         if not self._behind:
             self._read()
 
     def _read(self) -> None:
         """Hand on the replies that have come, some of them at a time."""
         self._behind = False
+        now = self._loop.time()
         try:
             for _ in range(_REPLIES_AT_ONCE):
-                reply = self._reader.gets()
-                if reply is _NOT_YET:
+                reply = self._next_reply()
+                if reply is _NOT_YET or not self.on_reply(reply, now):
                     break
-                self.on_reply(reply)
-                if self._closed:
-                    return
             else:
                 self._behind = True
                 self._loop.call_soon(self._read)
@@ -85,6 +90,13 @@ class Connection(asyncio.Protocol):
             self.close(exc)
             return
         self.on_replies_read()
+
+    def _next_reply(self) -> Any:
+        reply = self._reader.gets()
+        while reply is _NOT_YET and self._unparsed:
+            self._reader.feed(self._unparsed.popleft())
+            reply = self._reader.gets()
+        return reply
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -124,10 +136,11 @@ class Connection(asyncio.Protocol):
         done: asyncio.Future[None] = self._loop.create_future()
         replies: list[Any] = []
 
-        def take(reply: Any) -> None:
+        def take(reply: Any, _: float) -> bool:
             replies.append(reply)
             if len(replies) == len(commands) and not done.done():
                 done.set_result(None)
+            return True
 
         def fail(exc: Exception) -> None:
             if not done.done():
@@ -142,7 +155,11 @@ class Connection(asyncio.Protocol):
 _NOT_YET: Final = object()
 
 
-def _ignore(_: Any) -> None:
+def _drop(_reply: Any, _now: float) -> bool:
+    return True
+
+
+def _ignore(_: Exception) -> None:
     pass
 
 

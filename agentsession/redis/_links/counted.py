@@ -39,17 +39,13 @@ class CountedLink(Link):
         *,
         deadline: float | None = None,
     ) -> list[Any]:
+        loop = asyncio.get_running_loop()
         if deadline is None:
-            deadline = asyncio.get_running_loop().time() + self._timeout
+            deadline = loop.time() + self._timeout
             if not self._backlog.free:
                 async with self._backlog.place(deadline):
-                    return await self._run(script, keys, args, deadline)
-        return await self._run(script, keys, args, deadline)
-
-    async def _run(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument], deadline: float
-    ) -> list[Any]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+                    return await self.run(script, keys, args, deadline=deadline)
+        future: asyncio.Future[list[Any]] = loop.create_future()
         request = Request(script, keys, args, future, deadline)
         self._submit(request)
         try:

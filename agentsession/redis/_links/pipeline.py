@@ -162,26 +162,30 @@ class Pipeline:
 
     # -- what is received
 
-    def received(self, reply: Any, now: float) -> None:
-        """Hand a reply to whom it belongs."""
+    def received(self, reply: Any, now: float) -> bool:
+        """Hand a reply to whom it belongs; tell whether the connection is as good as before."""
         if not self._in_flight:
             self.broken = ConnectionError("the server answered what nobody asked")
-            return
+            return False
         command = self._in_flight.popleft()
-        if isinstance(reply, ServerError):
+        if type(reply) is list and isinstance(command, Request):
+            self._answered(command, reply, now)
+        elif isinstance(reply, ServerError):
             self._refused(command, reply, now)
         elif isinstance(command, Request):
-            self._answered(command, reply, now)
+            self._mistaken(command)
         elif isinstance(command, Barrier):
             self._confirm(self._acknowledgement.shortfall(reply))
         elif isinstance(command, Asking):
             self._asking_refused = None
         else:
             self._end(command, reply)
+        return self.broken is None
 
     def _end(self, command: Command, reply: Any) -> None:
         self.answered += 1
-        command.take(reply)
+        if not command.future.done():
+            command.future.set_result(reply)
         self._done(command)
 
     def _refused(self, command: Command, error: ServerError, now: float) -> None:
@@ -229,15 +233,17 @@ class Pipeline:
             last_chance = command.deadline - _ANSWERS * (now - command.sent_at)
             self._put_off.append((due if due < last_chance else command.deadline, command))
 
-    def _answered(
-        self, request: Request, reply: list[Any] | bytes | int | None, now: float
-    ) -> None:
+    def _mistaken(self, request: Request) -> None:
+        """Give the connection up: what came is no answer to this call."""
+        self._in_flight.appendleft(request)
+        self.broken = ConnectionError(
+            "a reply answers another call; see what stands before the server"
+        )
+
+    def _answered(self, request: Request, reply: list[Any], now: float) -> None:
         """Hand on a script's answer, unless it answers another call or asks for another copy."""
-        if type(reply) is not list or not reply or reply[0] != request.echo:
-            self._in_flight.appendleft(request)
-            self.broken = ConnectionError(
-                "a reply answers another call; see what stands before the server"
-            )
+        if not reply or reply[0] != request.echo:
+            self._mistaken(request)
             return
         if not request.writes:
             self._end(request, reply)

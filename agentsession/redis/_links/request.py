@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import hiredis
@@ -56,29 +55,25 @@ class Command:
         sent_at: The loop's time at which it was sent last.
     """
 
-    __slots__ = (
-        "asking", "attempts", "deadline", "future", "maybe_run", "redirections", "refusal",
-        "reply", "sent_at", "size", "words",
-    )  # fmt: skip
-
-    writes = False
+    # Of most commands nothing of this is ever set.
+    writes: bool = False
+    asking: bool = False
+    maybe_run: bool = False
+    refusal: BaseException | None = None
+    reply: list[Any] | None = None
+    attempts: int = 0
+    redirections: int = 0
+    sent_at: float = 0.0
 
     def __init__(self, words: Sequence[Argument], future: Future, deadline: float) -> None:
         self.words = words
         self.future = future
         self.deadline = deadline
         self.size = sum(map(len, words)) + _OVERHEAD
-        self.asking = False
-        self.maybe_run = False
-        self.refusal: BaseException | None = None
-        self.reply: list[Any] | None = None
-        self.attempts = 0
-        self.redirections = 0
-        self.sent_at = 0.0
 
     def packed(self) -> bytes:
         """Return the bytes that are sent."""
-        return bytes(hiredis.pack_command(tuple(self.sent())))  # type: ignore[arg-type]  # typed for one word
+        return bytes(hiredis.pack_command(self.sent()))  # type: ignore[arg-type]  # typed for one word
 
     def pieces(self) -> deque[bytes]:
         """Return the bytes that are sent, in pieces, of which the large words are no copies."""
@@ -95,14 +90,9 @@ class Command:
         pieces.append(b"".join((*gathered, b"\r\n")))
         return pieces
 
-    def sent(self) -> Sequence[Argument]:
+    def sent(self) -> tuple[Argument, ...]:
         """Return the words that are sent."""
-        return self.words
-
-    def take(self, reply: Any) -> None:
-        """End with a reply."""
-        if not self.future.done():
-            self.future.set_result(reply)
+        return tuple(self.words)
 
     def refuse(self, refusal: Exception) -> None:
         """End with the server's refusal; it says nothing of an attempt before this one."""
@@ -151,7 +141,10 @@ class Request(Command):
         expires: Until when the server may run it, on its clock; ``None`` before it is sent.
     """
 
-    __slots__ = ("by_text", "echo", "expires", "issued", "keys", "script", "writes")
+    echo: bytes = b""
+    by_text: bool = False
+    issued: int = 0
+    expires: int | None = None
 
     def __init__(
         self,
@@ -164,11 +157,7 @@ class Request(Command):
         super().__init__(args, future, deadline)
         self.script = script
         self.keys = keys
-        self.writes: bool = script.writes
-        self.echo = b""
-        self.by_text = False
-        self.issued = 0
-        self.expires: int | None = None
+        self.writes = script.writes
 
     def prepare(self, echo: bytes, clock: ServerClock, now: float) -> None:
         """Give it an echo, and its times when it is sent for the first time."""
@@ -204,25 +193,20 @@ class Request(Command):
                 pass
         return False
 
-    def sent(self) -> Sequence[Argument]:
+    def sent(self) -> tuple[Argument, ...]:
         """Return the words that are sent, once it is prepared."""
         script = self.script
         beginning = ("EVAL", script.text) if self.by_text else ("EVALSHA", script.sha)
         times = (b"%d" % self.issued, b"%d" % (self.expires or 0)) if self.writes else ()
-        count = str(len(self.keys))
-        return tuple(chain(beginning, (count,), self.keys, (self.echo,), times, self.words))
+        return (*beginning, str(len(self.keys)), *self.keys, self.echo, *times, *self.words)
 
 
 class Barrier(Command):
     """Asks how far the writes before it have got; nobody's own."""
 
-    __slots__ = ()
-
 
 class Asking(Command):
     """Lets a node serve a slot that it is about to own; nobody's own."""
-
-    __slots__ = ()
 
 
 class _Nobody:

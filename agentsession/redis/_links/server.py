@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from redis.exceptions import AuthenticationError, AuthorizationError
@@ -143,7 +143,7 @@ class ServerLink(CountedLink):
     def _done_with(self, command: Command) -> None:
         """Count a command out, and let others in."""
         self._backlog.leave(command.size)
-        if self._pipeline.idle:
+        if self._closed and self._pipeline.idle:
             self._idle.set()
 
     # -- what is sent, and received
@@ -170,14 +170,12 @@ class ServerLink(CountedLink):
         if self._watch is None and pipeline.head is not None:
             self._look_for_life()
 
-    def _received(self, reply: Any) -> None:
-        self._pipeline.received(reply, asyncio.get_running_loop().time())
+    def _replies_read(self) -> None:
+        """See what the replies have left to do."""
         if self._pipeline.broken is not None:
             self._failures += 1
             self._give_up(self._pipeline.broken)
-
-    def _replies_read(self) -> None:
-        """See what the replies have left to do."""
+            return
         if self._pipeline.answered:
             self._failures = self._stalls = 0
         if self._pipeline.has_something_to_send:
@@ -206,7 +204,7 @@ class ServerLink(CountedLink):
             self._connecting = None
 
     def _use(self, connection: Connection, told: int | None) -> None:
-        connection.on_reply = self._received
+        connection.on_reply = self._pipeline.received
         connection.on_replies_read = self._replies_read
         connection.on_writable = self._flush
         connection.on_lost = self._lost
@@ -316,7 +314,8 @@ class ServerLink(CountedLink):
                 await self.let_go()
 
     async def drain(self) -> None:
-        """Wait until nobody waits for anything; each has a deadline."""
+        """Take nothing more, and wait until nobody waits for anything; each has a deadline."""
+        self._closed = True
         while not self._pipeline.idle:
             self._idle.clear()
             await self._idle.wait()

@@ -87,12 +87,13 @@ if top_id ~= session_id and top_id and top[2] + 0 >= stamp then
   stamp = top[2] + 1
 end
 local count, moment, number = before, meta[5], 7
+local written = format('%d', stamp)
 local reply = { echo, 'ok', now, current, before, updated, meta[2] }
-local new, changing, failure = {}, false, false
+local new, added, changing, failure = {}, 0, false, false
 local at = first
 while at <= argc do
   number = number + 1
-  if call('ZADD', ids, 'NX', format('%d', stamp + #new), ARGV[at]) == 1 then
+  if call('ZADD', ids, 'NX', written, ARGV[at]) == 1 then
     local score = ARGV[at + 1] + 0
     if score > now then
       score = now
@@ -100,15 +101,16 @@ while at <= argc do
     if score <= last then
       score = last + 1
     end
-    new[#new + 1] = at
+    added = added + 1
+    new[added] = at
     count, last, moment = count + 1, score, format('%d', score)
     reply[number] = count
-    local added = redis.pcall('ZADD', events, 'NX', moment, ARGV[at + 2])
-    if added ~= 1 then
-      -- Not added means: it is in the log, and its id is lost. It is not this call's to take out.
-      failure = added == 0 and { echo, 'damaged', now } or added
+    local logged = redis.pcall('ZADD', events, 'NX', moment, ARGV[at + 2])
+    if logged ~= 1 then
+      -- Not logged means: it is in the log, and its id is lost. It is not this call's to take out.
+      failure = logged == 0 and { echo, 'damaged', now } or logged
       redis.pcall('ZREM', ids, ARGV[at])
-      new[#new] = nil
+      added = added - 1
       break
     end
     changing = changing or ARGV[at + 3] ~= '0'
@@ -119,9 +121,12 @@ while at <= argc do
       { position, rank >= 0 and call('ZRANGE', events, rank, rank)[1] or false, call('ZSCORE', ids, ARGV[at]) }
   end
   at = at + 4 + 3 * ARGV[at + 3]
+  if at <= argc then
+    written = format('%d', stamp + added)
+  end
 end
 if failure then
-  for i = 1, #new do
+  for i = 1, added do
     redis.pcall('ZREM', ids, ARGV[new[i]])
     redis.pcall('ZREM', events, ARGV[new[i] + 2])
   end
@@ -135,15 +140,17 @@ if count == before then
   return reply
 end
 
-reply[4], reply[5], reply[6] = current + 1, count, stamp + #new - 1
-local written = format('%d', reply[6])
+reply[4], reply[5], reply[6] = current + 1, count, stamp + added - 1
+if added > 1 then
+  written = format('%d', reply[6])
+end
 -- The head of the index need not be moved, unless others could come to stand between its place and its time.
 if top_id ~= session_id or reply[6] > now then
   call('ZADD', index, written, session_id)
 end
 if changing then
   --! uses changes, scope_expiry
-  for i = 1, #new do
+  for i = 1, added do
     apply_changes(new[i] + 4, ARGV[new[i] + 3] + 0, session, user, app)
   end
   if user then
@@ -159,7 +166,7 @@ call('HSET', session, 'revision', format('%d', reply[4]), 'count', format('%d', 
 if keep_events ~= '' and count >= -keep_events then
   call('ZREMRANGEBYRANK', events, '0', keep_events)
   -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
-  if count >= -keep_ids and (count % 64 == 0 or #new > 1) and call('ZREMRANGEBYRANK', ids, '0', keep_ids) > 0 then
+  if count >= -keep_ids and (count % 64 == 0 or added > 1) and call('ZREMRANGEBYRANK', ids, '0', keep_ids) > 0 then
     call('HSET', session, 'horizon', call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2])
   end
 end
