@@ -169,7 +169,8 @@ class Pipeline:
             return False
         command = self._in_flight.popleft()
         if type(reply) is list and isinstance(command, Request):
-            self._answered(command, reply, now)
+            answer: list[Any] = reply
+            self._answered(command, answer, now)
         elif isinstance(reply, ServerError):
             self._refused(command, reply, now)
         elif isinstance(command, Request):
