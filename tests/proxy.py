@@ -87,7 +87,12 @@ class Counter:
     def feed(self, data: bytes) -> int:
         """Count those that are complete with this piece; return how many there were so far."""
         self._reader.feed(data)
-        while self._reader.gets() is not _INCOMPLETE:
+        try:
+            while self._reader.gets() is not _INCOMPLETE:
+                self.count += 1
+        except hiredis.ProtocolError:
+            # It began amid a message, whose first part was for somebody else to read.
+            self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
             self.count += 1
         return self.count
 

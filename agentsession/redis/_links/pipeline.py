@@ -13,9 +13,8 @@ everything that the connection wrote before. What was answered is *unconfirmed* 
 is, and waits for another one if that fell short.
 
 No copy of a call that writes may do anything once the call is over. Each carries the time until
-which it may be run, on the server's clock, which is learned from replies: a copy that comes later
-is refused by the script. The refusal tells the time, so that a clock that was wrong costs one more
-round trip.
+which it may be run, on the server's clock, which is learned from replies. The script refuses one
+that comes later and tells the time, so that a wrong clock costs one more round trip.
 """
 
 from __future__ import annotations
@@ -169,8 +168,7 @@ class Pipeline:
             return False
         command = self._in_flight.popleft()
         if type(reply) is list and isinstance(command, Request):
-            answer: list[Any] = reply
-            self._answered(command, answer, now)
+            self._answered(command, reply, now)  # pyright: ignore[reportUnknownArgumentType] - anything is in it
         elif isinstance(reply, ServerError):
             self._refused(command, reply, now)
         elif isinstance(command, Request):
@@ -237,9 +235,7 @@ class Pipeline:
     def _mistaken(self, request: Request) -> None:
         """Give the connection up: what came is no answer to this call."""
         self._in_flight.appendleft(request)
-        self.broken = ConnectionError(
-            "a reply answers another call; see what stands before the server"
-        )
+        self.broken = ConnectionError("a reply answers another call; what stands in between?")
 
     def _answered(self, request: Request, reply: list[Any], now: float) -> None:
         """Hand on a script's answer, unless it answers another call or asks for another copy."""
