@@ -710,12 +710,13 @@ class SessionService:
         given: Sequence[Event],
     ) -> None:
         """Bring a session that one holds up to date after an append to it, in one step."""
-        pace = Pace()
-        deltas: list[dict[str, Any]] = []
-        for entry in entries:
-            if pace.due():
-                await pace.rest()
-            deltas.append(decode_changes(entry.changes))
+        deltas = [decode_changes(entries[0].changes)]
+        if len(entries) > 1:
+            pace = Pace()
+            for entry in entries[1:]:
+                if pace.due():
+                    await pace.rest()
+                deltas.append(decode_changes(entry.changes))
         if not apply_appended(session, receipt, entries, stored, deltas):
             await self._reload(session)
         limit = self._backend.retention.event_limit

@@ -20,8 +20,8 @@ import hiredis
 from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
-from agentsession.redis._links.link import Argument, Link
-from agentsession.redis._scripts import Script
+from agentsession.redis._links.link import Link
+from agentsession.redis._scripts import Argument, Script
 from agentsession.redis.backend import RedisBackend
 from agentsession.sessions import SessionKey
 from benchmarks.cases import Case, Setup
@@ -37,6 +37,9 @@ redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -ARGV[3] - 1)
 return revision
 """
 
+
+# In microseconds, some time in the year 2255: the floor's calls are never early, and never late.
+_NEVER = "9000000000000000"
 
 # Makes a member as long as our event of 200 letters.
 _FILLING = b"x" * 286
@@ -94,9 +97,17 @@ class Recorder(Link):
         self.script: Script
         self.words: list[Any] = []
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> list[Any]:
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        deadline: float | None = None,  # noqa: ARG002 - nothing is sent
+    ) -> list[Any]:
         self.script = script
-        self.words = [len(keys), *keys, *args]
+        times = (_NEVER, _NEVER) if script.writes else ()
+        self.words = [len(keys), *keys, "0", *times, *args]
         raise _RecordedError
 
     async def aclose(self) -> None:

@@ -120,7 +120,8 @@ class Site:
                         payloads = await client.zrange(name, 0, -1)
                         kept.logs[name] = [json.loads(payload)["id"] for payload in payloads]
                 for name in set(names).difference(own):
-                    kept.strangers[name] = await client.dump(name)
+                    if await client.pttl(name) < 0:  # What is remembered of calls goes by itself.
+                        kept.strangers[name] = await client.dump(name)
         return kept
 
     async def connections_left(self) -> list[str]:

@@ -64,13 +64,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if len(data) > _PARSED_AT_ONCE:
-            self._unparsed += (
-                data[start : start + _PARSED_AT_ONCE]
-                for start in range(0, len(data), _PARSED_AT_ONCE)
-            )
-        else:
-            self._unparsed.append(data)
+        self._unparsed.append(data)
         if not self._behind:
             self._read()
 
@@ -92,10 +86,17 @@ class Connection(asyncio.Protocol):
         self.on_replies_read()
 
     def _next_reply(self) -> Any:
+        """Parse no further than to the next reply: all of a piece only if that goes on beyond."""
         reply = self._reader.gets()
+        least = _PARSED_AT_ONCE
         while reply is _NOT_YET and self._unparsed:
-            self._reader.feed(self._unparsed.popleft())
+            data = self._unparsed.popleft()
+            if len(data) > least:
+                self._unparsed.appendleft(data[least:])
+                data = data[:least]
+            self._reader.feed(data)
             reply = self._reader.gets()
+            least = len(data) * 16
         return reply
 
     def pause_writing(self) -> None:
