@@ -16,23 +16,22 @@ within a minute.
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
-from agentsession.errors import BackendError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis._scripts.words import change_triples
 from agentsession.redis.backend import RedisBackend
+from agentsession.redis.failures import after_the_first
 from agentsession.redis.replies import check_appended, read_receipt
 from agentsession.retention import LARGEST
 from agentsession.state import split
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Iterator, Mapping, Sequence
 
     from agentsession.backend import Entry, Position, Receipt, SessionSlice, Snapshot, Window
     from agentsession.redis._links.link import Link
@@ -46,6 +45,7 @@ _T = TypeVar("_T")
 
 # The margin of lib/once.lua, in microseconds: so long it is known whether a step was taken.
 _REMEMBERED: Final = 60_000_000
+_WRITTEN: Final = "the session was written, the rest failed ({}); repeat it within a minute"
 
 
 class ClusterBackend(RedisBackend):
@@ -71,7 +71,7 @@ class ClusterBackend(RedisBackend):
             made, snapshot = await first
             if not made:
                 return made, await self._with_app(key.app_name, snapshot)
-            with _after_the_first(key):
+            with after_the_first(key, _WRITTEN):
                 if changes.app:
                     await self._second_step(key, changes.app, token)
                 return made, await self._with_app(key.app_name, snapshot)
@@ -105,7 +105,7 @@ class ClusterBackend(RedisBackend):
             reply = await first
             check_appended(key, expected, reply)
             receipt, moments = read_receipt(key, reply)
-            with _after_the_first(key):
+            with after_the_first(key, _WRITTEN):
                 for event_id, changes in _to_follow(entries, receipt, moments, now=reply[2]):
                     step = f"{receipt.incarnation} {event_id}"
                     await self._second_step(key, changes, step)
@@ -126,7 +126,7 @@ class ClusterBackend(RedisBackend):
 
         async def both() -> Receipt:
             receipt = await first
-            with _after_the_first(key):
+            with after_the_first(key, _WRITTEN):
                 await self._second_step(key, changes.app, call_id)
             return receipt
 
@@ -175,20 +175,6 @@ def _changes_to_app(payload: bytes) -> ScopeChanges:
         return split(decode_event(payload).state_delta, LARGEST).app
     except ValueError:
         return {}
-
-
-@contextmanager
-def _after_the_first(key: SessionKey) -> Generator[None]:
-    """Tell a failure between the steps from one in which nothing was written."""
-    try:
-        yield
-    except OutcomeUnknownError:
-        raise
-    except BackendError as exc:
-        reason = (
-            f"the session was written, the rest failed ({exc.reason}); repeat it within a minute"
-        )
-        raise OutcomeUnknownError(key, reason) from exc
 
 
 def _without_app(changes: Changes) -> Changes:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from agentsession.events import new_id
 from agentsession.redis._scripts import load
+from agentsession.redis.failures import after_the_first
 from agentsession.sessions import SessionKey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agentsession.backend import Position
     from agentsession.redis.calls import Calls
     from agentsession.redis.keys import Keyspace
     from agentsession.redis.listing import Listing
@@ -20,6 +25,7 @@ __all__ = ["Erasing"]
 _DELETE: Final = load("delete")
 
 _AT_ONCE: Final = 100
+_IN_PART: Final = "erased in part, the rest failed ({}); repeat it"
 
 
 class Erasing:
@@ -48,15 +54,22 @@ class Erasing:
 
         What is remembered of calls stays until no copy of one can come any more: ids by chance.
         """
-        index, calls = self._keyspace.index(user), self._keyspace.user_calls(user)
-        while positions := await self._listing.positions(user, _AT_ONCE, None):
-            ids = [place.session_id for place in positions]
-            keys = [
-                self._keyspace.session(SessionKey(user.app_name, user.user_id, each))
-                for each in ids
-            ]
-            names = itertools.chain.from_iterable(key.own for key in keys)
-            words = _DELETE.words(id=new_id(), incarnation="")
-            await self._calls.run(user, _DELETE, [index, calls, *names], [*words, *ids])
+        positions = await self._listing.positions(user, _AT_ONCE, None)
+        if positions:
+            await self._sessions(user, positions)
+        with after_the_first(user, _IN_PART) if positions else nullcontext():
+            while positions := await self._listing.positions(user, _AT_ONCE, None):
+                await self._sessions(user, positions)
+            await self._delete(user, [self._keyspace.user(user)], [])
+
+    async def _sessions(self, user: UserKey, positions: Sequence[Position]) -> None:
+        ids = [place.session_id for place in positions]
+        keys = [
+            self._keyspace.session(SessionKey(user.app_name, user.user_id, each)) for each in ids
+        ]
+        await self._delete(user, itertools.chain.from_iterable(key.own for key in keys), ids)
+
+    async def _delete(self, user: UserKey, names: Iterable[str], ids: Sequence[str]) -> None:
+        shared = (self._keyspace.index(user), self._keyspace.user_calls(user))
         words = _DELETE.words(id=new_id(), incarnation="")
-        await self._calls.run(user, _DELETE, [index, calls, self._keyspace.user(user)], words)
+        await self._calls.run(user, _DELETE, [*shared, *names], [*words, *ids])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from agentsession.errors import (
     AgentSessionError,
@@ -19,7 +20,10 @@ from agentsession.redis._links.link import (
 )
 from agentsession.sessions import SessionKey, UserKey
 
-__all__ = ["Subject", "translated"]
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["Subject", "after_the_first", "translated"]
 
 Subject: TypeAlias = SessionKey | UserKey | str
 """Whose data a call is about; a string describes an application."""
@@ -34,6 +38,22 @@ _CLUSTER: Final = (
     "the server is a node of a cluster; connect with redis+cluster://host:port, "
     "or pass a redis.asyncio.RedisCluster client"
 )
+
+
+@contextmanager
+def after_the_first(subject: Subject, said: str) -> Generator[None]:
+    """Tell a failure between steps from one in which nothing was written.
+
+    Args:
+        subject: Whose data it is about.
+        said: What has happened, with a place for why no more did.
+    """
+    try:
+        yield
+    except OutcomeUnknownError:
+        raise
+    except BackendError as exc:
+        raise OutcomeUnknownError(subject, said.format(exc.reason)) from exc
 
 
 def translated(

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import redis.asyncio
@@ -28,6 +28,7 @@ from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
 from agentsession.redis._links.link import NotSentError
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._scripts import load
+from agentsession.redis.backend import RedisBackend
 
 KEY = SessionKey("app", "user", "session")
 
@@ -464,6 +465,30 @@ async def test_a_repeat_whose_id_was_evicted_takes_nothing_out(
             await service.append_events(KEY, events)
     assert await service.get_session(KEY) == before
     assert not await admin.exists("eventids:{app:user}:session")
+
+
+async def test_an_erasure_that_fails_midway_says_so(
+    service: RedisSessionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was erased before is not told as "nothing was written"."""
+    for number in range(3):
+        await service.create_session(SessionKey("app", "user", f"{number}"), {"user:n": 1})
+    assert isinstance(service.backend, RedisBackend)
+    erasing = service.backend._erasing
+    delete, done = erasing._delete, []
+
+    async def fail_later(*args: Any) -> None:
+        if done:
+            raise BackendUnavailableError(KEY.user, "nothing was written")
+        done.append(await delete(*args))
+
+    monkeypatch.setattr(erasing, "_delete", fail_later)
+    with pytest.raises(OutcomeUnknownError, match=r"erased in part.*repeat it"):
+        await service.delete_user(KEY.user)
+    assert (await service.list_sessions(KEY.user)).sessions == []
+    monkeypatch.undo()
+    await service.delete_user(KEY.user)
+    assert await service.get_user_state(KEY.user) == {}
 
 
 async def test_cancelled_calls_leave_nothing_behind(
