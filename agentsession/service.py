@@ -51,7 +51,13 @@ from agentsession.backend import (
 )
 from agentsession.clock import to_microseconds
 from agentsession.codec import prepare_event
-from agentsession.errors import ClosedError, CodecError, EventLoopError, EventTooLargeError
+from agentsession.errors import (
+    BackendError,
+    ClosedError,
+    CodecError,
+    EventLoopError,
+    EventTooLargeError,
+)
 from agentsession.events import Event, new_id
 from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UnreadableSession, UserKey
@@ -729,8 +735,12 @@ class SessionService:
     async def _reload(self, session: Session) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""
         newest = session.events[-1].seq if session.events else session.last_seq
-        # Without a read limit: the append was stored, and an error would say that it was not.
-        snapshot = await self._backend.get(session.key, Window(after_seq=newest))
+        # The append was stored, and an error would say that it was not: so there is no read limit,
+        # and an object that cannot be brought up to date now is after the next write.
+        try:
+            snapshot = await self._backend.get(session.key, Window(after_seq=newest))
+        except BackendError:
+            return
         if snapshot is not None:
             apply_fresh(session, await assemble(session.key, snapshot, Pace()))
 

@@ -45,10 +45,12 @@ def test_a_refusal_is_handed_on_and_the_connection_goes_on() -> None:
 
 
 def test_a_refusal_after_a_lost_reply_says_nothing_of_the_first_attempt() -> None:
-    """The outcome is unknown, and the refusal is the reason; a read has none to be unknown."""
+    """The outcome is unknown at the deadline, until which a copy before it may yet be run."""
     line = Conversation()
     write = maybe_run(line, "w")
     line.refuse("OOM no memory")
+    assert not write.future.done()
+    line.pipeline.expire(write.deadline)
     assert isinstance(error_of(write), NoReplyError)
     assert str(error_of(write).__cause__) == "OOM no memory"
     read = maybe_run(line, "r", READ)

@@ -153,7 +153,7 @@ async def test_a_refusal_after_a_lost_reply_says_nothing_of_the_first_attempt(
     proxy: Proxy, admin: redis.asyncio.Redis
 ) -> None:
     """A full server refuses the repeat of a write that it may have carried out."""
-    async with RedisSessionService.from_url(proxy.url) as service:
+    async with RedisSessionService.from_url(proxy.url, timeout=1) as service:
         await service.create_session(KEY)
         proxy.freeze()
         call = asyncio.create_task(service.append_event(KEY, say("x")))

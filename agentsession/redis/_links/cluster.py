@@ -89,6 +89,8 @@ class ClusterLink(CountedLink):
         owner = self._slots.owner(slot)
         if owner is None:
             self._homeless[command] = slot
+            loop = asyncio.get_running_loop()
+            loop.call_at(command.deadline, self._end_late_ones)
             self._read_the_map()
         else:
             self._node(owner).take(command)
@@ -192,6 +194,7 @@ class ClusterLink(CountedLink):
             command.refusal = failure.__cause__ or failure
             command.fail()
             self._backlog.leave(command.size)
+            command.size = 0
 
     def _end_late_ones(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -200,6 +203,7 @@ class ClusterLink(CountedLink):
                 del self._homeless[command]
                 command.fail()
                 self._backlog.leave(command.size)
+                command.size = 0
 
     # -- the end
 

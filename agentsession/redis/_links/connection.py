@@ -35,6 +35,7 @@ class Connection(asyncio.Protocol):
         on_replies_read: Called when those that have come so far are read, or when not to go on.
         on_writable: Called when more can be sent again.
         on_lost: Called once, with the reason.
+        closed: Whether it was lost, or given up.
     """
 
     def __init__(self) -> None:
@@ -50,10 +51,10 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._sent = 0
         self._behind = False
-        self._closed = False
+        self.closed = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {'closed' if self._closed else 'open'}>"
+        return f"<{type(self).__name__} {'closed' if self.closed else 'open'}>"
 
     # -- what the transport calls
 
@@ -71,6 +72,8 @@ class Connection(asyncio.Protocol):
     def _read(self) -> None:
         """Hand on the replies that have come, some of them at a time."""
         self._behind = False
+        if self.closed:
+            return
         now = self._loop.time()
         try:
             for _ in range(_REPLIES_AT_ONCE):
@@ -123,8 +126,8 @@ class Connection(asyncio.Protocol):
 
     def close(self, exc: Exception) -> None:
         """Give the socket up at once, whatever has not left yet; may be called again."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self._transport.abort()
             self.on_lost(exc)
 

@@ -74,7 +74,7 @@ class Endpoint:
         settings = self._settings
         if isinstance(settings, UnixDomainSocketConnection):
             return str(settings.path)
-        return "found by lookup" if self._find else f"{settings.host}:{settings.port}"  # type: ignore[attr-defined]  # a TCP connection
+        return "the address that was found" if self._find else f"{settings.host}:{settings.port}"  # type: ignore[attr-defined]  # a TCP connection
 
     def at(self, host: Host) -> Endpoint:
         """Return an endpoint with the same settings at another address."""
@@ -107,11 +107,15 @@ class Endpoint:
     async def _open(self) -> tuple[Connection, int | None]:
         connection = await self._connected()
         try:
-            return connection, await self._introduce(connection)
+            told = await self._introduce(connection)
+            if connection.closed:
+                msg = "the server hung up"
+                raise ConnectionError(msg)
         except BaseException:
             connection.on_lost = lambda _: None
             connection.close(ConnectionError("not wanted"))
             raise
+        return connection, told
 
     async def _connected(self) -> Connection:
         loop = asyncio.get_running_loop()

@@ -1,16 +1,14 @@
 """What a pipelined connection decides, without any I/O.
 
-All callers share one connection, and a server answers in order: so whose reply this is follows from
-the order in which commands were sent, and nothing that a caller does can leave the connection
-dirty, or give it another's reply. A command is *waiting* until it is sent, then *in flight* until
-it is answered; what a server cannot run just now is *put off* and sent again later. When the
-connection is lost, whatever is in flight waits again, at the head: only commands that know their
-repeats belong here.
+A server answers in order, so whose reply this is follows from the order of sending: nothing that a
+caller does can leave the connection dirty, or give it another's reply. A command is *waiting* until
+it is sent, then *in flight* until it is answered; what a server cannot run just now is *put off*.
+When the connection is lost, whatever is in flight waits again, at the head: only commands that know
+their repeats belong here.
 
 Where the server's memory is not enough of an acknowledgement, a *barrier* follows each batch that
-writes (:mod:`agentsession.redis._links.acknowledgement`): one for all of them, since it speaks of
-everything that the connection wrote before. What was answered is *unconfirmed* until the barrier
-is, and waits for another one if that fell short.
+writes (:mod:`agentsession.redis._links.acknowledgement`), since it speaks of all that the
+connection wrote before. What was answered is *unconfirmed* until the barrier is.
 
 No copy of a call that writes may do anything once the call is over. Each carries the time until
 which it may be run, on the server's clock, which is learned from replies. The script refuses one
@@ -20,7 +18,6 @@ that comes later and tells the time, so that a wrong clock costs one more round 
 from __future__ import annotations
 
 import itertools
-import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,13 +34,6 @@ __all__ = ["Pipeline"]
 
 # So many redirections in a row are followed at once.
 _REDIRECTIONS: Final = 6
-
-# A command that was put off waits this long in seconds, doubling up to the second figure, each time
-# less up to a half by chance.
-_FIRST_PAUSE: Final = 0.01
-_LONGEST_PAUSE: Final = 0.5
-# What was put off is not sent again unless there is time for so many answers like the last one.
-_ANSWERS: Final = 3
 
 
 class Pipeline:
@@ -102,6 +92,12 @@ class Pipeline:
         return not (self._waiting or self._in_flight or self._unconfirmed or self._put_off)
 
     @property
+    def awaited(self) -> list[Any]:
+        """What callers wait for."""
+        queues = (self._waiting, self._in_flight, self._unconfirmed, [c for _, c in self._put_off])
+        return [each.future for queue in queues for each in queue if not each.future.done()]
+
+    @property
     def next_put_off(self) -> float | None:
         """When the first of those that were put off is due."""
         return min(due for due, _ in self._put_off) if self._put_off else None
@@ -134,7 +130,8 @@ class Pipeline:
                 break
             self._waiting.popleft()
             if command.asking:
-                batch.append(self._own(Asking(("ASKING",), NOBODY, command.deadline)))
+                self._in_flight.append(Asking(("ASKING",), NOBODY, command.deadline))
+                batch.append(self._in_flight[-1].packed())
             command.sent_at = now
             if isinstance(command, Request):
                 command.prepare(b"%d" % next(self._echoes), self._clock, now)
@@ -152,12 +149,9 @@ class Pipeline:
         waited_for = self._in_flight or self._unconfirmed
         if barrier_due and self._acknowledgement and waited_for:
             deadline = waited_for[-1].deadline
-            batch.append(self._own(Barrier(self._acknowledgement.words, NOBODY, deadline)))
+            self._in_flight.append(Barrier(self._acknowledgement.words, NOBODY, deadline))
+            batch.append(self._in_flight[-1].packed())
         return batch[0] if len(batch) == 1 else b"".join(batch)
-
-    def _own(self, command: Command) -> bytes:
-        self._in_flight.append(command)
-        return command.packed()
 
     # -- what is received
 
@@ -167,6 +161,13 @@ class Pipeline:
             self.broken = ConnectionError("the server answered what nobody asked")
             return False
         command = self._in_flight.popleft()
+        try:
+            self._take(command, reply, now)
+        except (IndexError, TypeError, ValueError):
+            self._mistaken(command)
+        return self.broken is None
+
+    def _take(self, command: Command, reply: Any, now: float) -> None:
         if type(reply) is list and isinstance(command, Request):
             self._answered(command, reply, now)  # pyright: ignore[reportUnknownArgumentType] - anything is in it
         elif isinstance(reply, ServerError):
@@ -179,7 +180,6 @@ class Pipeline:
             self._asking_refused = None
         else:
             self._end(command, reply)
-        return self.broken is None
 
     def _end(self, command: Command, reply: Any) -> None:
         self.answered += 1
@@ -211,6 +211,10 @@ class Pipeline:
                 command.asking = False
                 command.renew()
                 self._redirect(command, error)
+        elif command.maybe_run and command.writes:
+            # A copy before this one may yet be run, until its time is up.
+            command.refusal = error
+            self._put_off.append((command.deadline, command))
         else:
             command.refuse(error)
             self._end(command, None)
@@ -225,16 +229,11 @@ class Pipeline:
             self._not_run = command
             self.broken = error
         else:
-            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(command.attempts, 10))
-            command.attempts += 1
-            due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-            # An attempt that would hardly be answered in time would leave unknown what is known.
-            last_chance = command.deadline - _ANSWERS * (now - command.sent_at)
-            self._put_off.append((due if due < last_chance else command.deadline, command))
+            self._put_off.append((command.due_again(now), command))
 
-    def _mistaken(self, request: Request) -> None:
+    def _mistaken(self, command: Command) -> None:
         """Give the connection up: what came is no answer to this call."""
-        self._in_flight.appendleft(request)
+        self._in_flight.appendleft(command)
         self.broken = ConnectionError("a reply answers another call; what stands in between?")
 
     def _answered(self, request: Request, reply: list[Any], now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,6 +24,12 @@ LARGE: Final = 1 << 18
 # As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
 _MARGIN: Final = 60_000_000
 
+# A command that was put off waits this long in seconds, doubling up to the second figure, each time
+# less up to a half by chance.
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.5
+# What was put off is not sent again unless there is time for so many answers like the last one.
+_ANSWERS: Final = 3
 # Arrays, bulk strings and what separates them, beside the words themselves.
 _OVERHEAD: Final = 200
 
@@ -94,6 +101,15 @@ class Command:
         """Return the words that are sent."""
         return tuple(self.words)
 
+    def due_again(self, now: float) -> float:
+        """Return when to send it again, which a server could not run just now."""
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.attempts, 10))
+        self.attempts += 1
+        due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        # An attempt that would hardly be answered in time would leave unknown what is known.
+        last_chance = self.deadline - _ANSWERS * (now - self.sent_at)
+        return due if due < last_chance else self.deadline
+
     def refuse(self, refusal: Exception) -> None:
         """End with the server's refusal; it says nothing of an attempt before this one."""
         if self.maybe_run and self.writes:
@@ -162,9 +178,11 @@ class Request(Command):
     def prepare(self, echo: bytes, clock: ServerClock, now: float) -> None:
         """Give it an echo, and its times when it is sent for the first time."""
         self.echo = echo
-        if self.writes and self.expires is None:
+        if self.writes:
             self.issued = self.issued or clock.at(now)
-            self.expires = clock.at(self.deadline)
+            expires = clock.at(self.deadline)
+            # Another server's clock may be behind: no copy may be run longer than the call lasts.
+            self.expires = expires if self.expires is None else min(expires, self.expires)
 
     def renew(self) -> None:
         """Take the times from another server's clock, unless a copy with these may be run."""

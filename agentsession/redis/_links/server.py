@@ -104,8 +104,8 @@ class ServerLink(CountedLink):
         self._stalls = 0
         self._failures = 0
         self._ever_connected = patient
-        self._idle = asyncio.Event()
         self._closed = False
+        self._over = False
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unused" if self._connection is None else "open"
@@ -143,14 +143,13 @@ class ServerLink(CountedLink):
     def _done_with(self, command: Command) -> None:
         """Count a command out, and let others in."""
         self._backlog.leave(command.size)
-        if self._closed and self._pipeline.idle:
-            self._idle.set()
+        command.size = 0
 
     # -- what is sent, and received
 
     def _schedule_flush(self) -> None:
         if self._connection is None:
-            if self._connecting is None and not self._closed:
+            if self._connecting is None and not self._over:
                 self._connecting = asyncio.create_task(self._connect(), name="agentsession-redis")
         elif not self._flush_due:
             self._flush_due = True
@@ -172,17 +171,16 @@ class ServerLink(CountedLink):
 
     def _replies_read(self) -> None:
         """See what the replies have left to do."""
+        due = self._pipeline.next_put_off
+        if due is not None and (self._deadlines is None or self._deadlines.when() > due):
+            self._look_at_deadlines_at(due)
         if self._pipeline.broken is not None:
-            self._failures += 1
             self._give_up(self._pipeline.broken)
             return
         if self._pipeline.answered:
             self._failures = self._stalls = 0
         if self._pipeline.has_something_to_send:
             self._schedule_flush()
-        due = self._pipeline.next_put_off
-        if due is not None and (self._deadlines is None or self._deadlines.when() > due):
-            self._look_at_deadlines_at(due)
 
     # -- connecting
 
@@ -231,6 +229,8 @@ class ServerLink(CountedLink):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        if self._pipeline.broken is not None or not self._pipeline.answered:
+            self._failures += 1
         self._pipeline.lost(exc)
         if self._pipeline.has_something_to_send:
             self._schedule_flush()
@@ -316,13 +316,12 @@ class ServerLink(CountedLink):
     async def drain(self) -> None:
         """Take nothing more, and wait until nobody waits for anything; each has a deadline."""
         self._closed = True
-        while not self._pipeline.idle:
-            self._idle.clear()
-            await self._idle.wait()
+        while awaited := self._pipeline.awaited:
+            await asyncio.wait(awaited)
 
     async def let_go(self) -> None:
         """End at once what is still waiting, and the connection."""
-        self._closed = True
+        self._closed = self._over = True
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])

@@ -32,6 +32,9 @@ end
 if call('EXISTS', session) == 1 then
   local meta = call('HMGET', session, 'v', 'incarnation', 'ttl')
   if meta[1] ~= '1' then
+    if not known then
+      remember_refused(calls, id, deadline, now)
+    end
     return { echo, 'foreign', now, meta[1] or '' }
   end
   local own = meta[2] == id

@@ -3,7 +3,7 @@
 --! uses once, index_expiry
 -- Deletes sessions, each with all that belongs to it. An index without entries is gone by itself.
 --
--- KEYS   then all keys to delete; the first of them is the session if an incarnation is expected
+-- KEYS   then all keys to delete; the first of them is a session if there are ids or an incarnation is expected
 -- ARGV   `incarnation` is that of the session to delete, or ''; then the ids to take out of the index
 -- Returns {echo, 'ok', now} or {echo, 'late', now}
 

@@ -30,6 +30,9 @@ local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'la
 local refusal
 if meta[1] ~= '1' then
   if meta[1] or call('EXISTS', session) == 1 then
+    if not known then
+      remember_refused(calls, id, deadline, now)
+    end
     return { echo, 'foreign', now, meta[1] or '' }
   end
   refusal = 'missing'
@@ -44,6 +47,9 @@ if refusal then
 end
 local revision, count, updated = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[6])
 if not (meta[2] and revision and count and tonumber(meta[5]) and updated and tonumber(meta[7])) or count % 1 ~= 0 or count < 0 then
+  if not known then
+    remember_refused(calls, id, deadline, now)
+  end
   return { echo, 'damaged', now }
 end
 if known == 'ran' or #ARGV < first then

@@ -3,7 +3,7 @@
 --
 -- Which sessions live for ever is known by their own keys, all in this slot. Those that were written to longest ago come
 -- first, since a session that was made without a time to live gets one when it is written to: so the search ends at the
--- first one mostly. After a thousand it is given up, for another write to begin anew.
+-- first one mostly. After a thousand it is given up: a longer index goes when its sessions are listed.
 local function move_index_expiry(index, session, ttl)
   if redis.call('PTTL', index) ~= -1 then
     return
