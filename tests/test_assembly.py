@@ -12,7 +12,7 @@ import pytest
 from agentsession import Event, Session, SessionKey, SessionService
 from agentsession._assembly import apply_fresh
 from agentsession.backend import ANYTHING, Entry, Expected, Receipt, Snapshot, Window
-from agentsession.errors import SessionNotFoundError
+from agentsession.errors import BackendUnavailableError, SessionNotFoundError
 from agentsession.events import UNREADABLE
 from agentsession.memory import MemoryBackend
 from agentsession.retention import Retention
@@ -102,6 +102,23 @@ async def test_a_session_replaced_before_it_is_read_anew_is_left_alone() -> None
             await service.append_event(session, say("late"))
         assert raised.value.replaced
         assert await service.get_events(KEY) == []
+
+
+class Unreadable(MemoryBackend):
+    """Cannot be reached when a session is to be read."""
+
+    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        raise BackendUnavailableError(key, "nothing was written")
+
+
+async def test_an_append_that_was_stored_does_not_fail_by_what_is_read_after_it() -> None:
+    """The object stays as it was until the next write brings it up to date."""
+    async with SessionService(Unreadable(Retention())) as service:
+        session = await service.create_session(KEY)
+        await service.append_event(KEY, say("theirs"))
+        assert (await service.append_event(session, say("mine"))).seq == 2
+        assert (session.events, session.last_seq) == ([], 0)
+        assert len(await service.get_events(KEY)) == 2
 
 
 async def test_a_repeat_of_an_unreadable_event_says_that_it_is() -> None:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conversation import READ, WRITE, Conversation, cancel, error_of, result_of, server_time
+from conversation import (
+    EPOCH,
+    READ,
+    WRITE,
+    Conversation,
+    cancel,
+    error_of,
+    result_of,
+    server_time,
+)
 
 from agentsession.redis._links.acknowledgement import Acknowledgement
 from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, ServerError
 from agentsession.redis._links.request import LARGE, Command, Request
+from agentsession.redis._links.slots import SlotMap, redirection
 from agentsession.redis._scripts import Script
 
 ELSEWHERE = ["MASTERDOWN", "READONLY", "UNBLOCKED"]
@@ -831,3 +841,68 @@ def test_an_owned_command_is_never_handed_out(end: Callable[[Conversation], None
     end(line)
     assert line.ended == [call]
     assert not line.pipeline.has_something_to_send
+
+
+# -- what is no answer at all
+
+
+@pytest.mark.parametrize("text", ["MOVED x", "MOVED 1 nowhere", "MOVED 99999 host:1"])
+def test_a_redirection_that_cannot_be_read_costs_the_connection_alone(text: str) -> None:
+    """The call is not lost with it: it is sent again on another one."""
+    slots = SlotMap()
+
+    def follow(_: Command, error: ServerError) -> None:
+        slots.move(*redirection(str(error), ("host", 1)))
+
+    line = Conversation(redirect=follow)
+    call = line.call("a")
+    line.send()
+    line.refuse(text)
+    assert line.pipeline.broken is not None
+    assert not call.future.done()
+    line.lose()
+    line.send()
+    line.answer()
+    assert result_of(call) == "a"
+
+
+def test_half_an_answer_costs_the_connection_alone() -> None:
+    """A script's answer that lacks its word and its time is none."""
+    line = Conversation()
+    call = line.call("a")
+    (sent,) = line.send()
+    line.reply([sent.echo])
+    assert line.pipeline.broken is not None
+    line.lose()
+    line.send()
+    line.answer()
+    assert result_of(call) == "a"
+
+
+def test_no_copy_may_be_run_longer_than_the_call_lasts() -> None:
+    """Also on a server whose clock is behind that of the one that the first copy went to."""
+    line = Conversation()
+    line.call("a", deadline=10.0)
+    (first,) = line.send()
+    line.lose()
+    line.clock.learn(EPOCH - 30_000_000, 0.0)
+    (second,) = line.send()
+    assert first.expires == server_time(10.0)
+    assert second.expires == server_time(10.0) - 30_000_000
+    assert second.issued == first.issued
+
+
+def test_what_is_put_off_is_known_to_be_due_when_a_barrier_breaks_the_connection() -> None:
+    """A busy server refuses both, and the call is sent again before its deadline."""
+    line = Conversation(Acknowledgement(1))
+    call = line.call("a")
+    line.send()
+    line.refuse("BUSY script")
+    line.refuse("BUSY script")
+    assert line.pipeline.broken is not None
+    due = line.pipeline.next_put_off
+    assert due is not None
+    line.lose()
+    line.pipeline.expire(due)
+    assert line.sent_names() == ["a", "WAIT"]
+    assert call.future in line.pipeline.awaited
