@@ -224,14 +224,17 @@ def _trimmed(view: View) -> bool:
 def who_has_time_gets_an_answer(ledger: Ledger, hasty: str) -> Iterator[str]:
     """Faults that pass within the time that a call has cost it no more than time.
 
-    But whoever finds a mortal session gone after a lost reply may have written to it before.
+    But who finds a session gone after a lost reply may have written to it before, and cannot know.
 
     Args:
         ledger: What was done.
         hasty: How the names of workers begin that gave their calls no time.
     """
+    existences = _existences(ledger)
     for operation in ledger.operations:
-        gone = operation.error == "OutcomeUnknownError" and is_mortal(operation.step.key)
-        if operation.error in _GIVING_UP and not (gone or operation.worker.startswith(hasty)):
-            where = f"{operation.worker} calls {operation.step.kind} on {operation.step.key}"
-            yield f"gave up: {where}: {operation.error}"
+        if operation.error not in _GIVING_UP or operation.worker.startswith(hasty):
+            continue
+        step = operation.step
+        writes = operation.error == "OutcomeUnknownError" and step.kind in (*APPENDS, "update")
+        if not writes or existences[step.key].why_not_missing(operation):
+            yield f"gave up: {operation} on {step.key}: {operation.error}"

@@ -15,7 +15,9 @@ from agentsession.redis import backend, erasing
 from agentsession.retention import Retention
 from reliability import broken
 from reliability.checker import kind_of, violations
+from reliability.checks_of_sessions import who_has_time_gets_an_answer
 from reliability.history import History, Operation, Outcome, Step, View
+from reliability.ledger import Ledger
 from reliability.plan import Planner
 from reliability.trial import Trial, run, visit
 from reliability.workers import Worker
@@ -135,6 +137,31 @@ def test_a_deletion_that_comes_late_is_named() -> None:
     assert found.endswith(
         "the whole number 2 of w found it after the delete number 0 of w was over"
     )
+
+
+UNSURE = {"error": "OutcomeUnknownError"}
+
+
+@pytest.mark.parametrize(
+    ("creation", "call", "step", "excused"),
+    [
+        ({}, UNSURE, {"kind": "append"}, False),
+        ({"outcome": "unknown"}, UNSURE, {"kind": "append"}, True),
+        ({"outcome": "unknown"}, UNSURE, {"kind": "update"}, True),
+        ({"outcome": "unknown"}, UNSURE, {"kind": "delete"}, False),
+        ({"outcome": "unknown"}, {"error": "BackendUnavailableError"}, {"kind": "append"}, False),
+    ],
+    ids=["made", "cancelled", "cancelled, update", "deletes", "unavailable"],
+)
+def test_who_has_time_may_be_unsure_only_of_a_session_that_may_be_gone(
+    creation: dict[str, Any], call: dict[str, Any], step: dict[str, Any], excused: bool
+) -> None:
+    """A write whose first copy may have gone with the session; all others are to be answered."""
+    first, second = operations(("create", "ok", EMPTY), ("append", "unknown", None))
+    first = structs.replace(first, **creation)
+    second = structs.replace(second, step=structs.replace(second.step, **step), **call)
+    found = list(who_has_time_gets_an_answer(Ledger([first, second]), "hasty"))
+    assert [kind_of(each) for each in found] == ([] if excused else ["gave up"])
 
 
 # What is taken out of which script or put in, and what is found then.
