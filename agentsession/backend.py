@@ -278,13 +278,21 @@ class Backend(ABC):
         """
         return False
 
-    def room(self, subject: SessionKey | UserKey | str) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - there always is
+    def room(
+        self,
+        subject: SessionKey | UserKey | str,  # noqa: ARG002 - there always is
+        *,
+        in_steps: bool = False,  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[None]:
         """Wait for room for one write, which is made within the block.
 
-        Whoever writes asks before it encodes, so that what waits takes no memory here.
+        Whoever writes asks before it encodes, so that what waits takes no memory here: if it is
+        :attr:`crowded`, and in any case if it encodes in several steps, between which others run.
+        Of those one at a time is in its block and has not made its call.
 
         Args:
             subject: Whose data it is about, for the error.
+            in_steps: Whether it encodes in several steps.
 
         Raises:
             BackendUnavailableError: There was no room in time; nothing was written.

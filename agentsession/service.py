@@ -207,7 +207,8 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
-        async with self._room(key):
+        check_state(state)
+        async with self._room(key, len(state)):
             changes = await self._changes(state)
             snapshot = await self._backend.create(key, changes, token=new_id())
         session = await assemble(key, snapshot, Pace())
@@ -277,8 +278,9 @@ class SessionService:
         """
         key = self._identified(key)
         state = {} if state is None else state
+        check_state(state)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
-        async with self._room(key):
+        async with self._room(key, len(state)):
             changes = await self._changes(state)
             snapshot = await self._backend.get_or_create(key, changes, bounds)
         session = await assemble(key, snapshot, Pace())
@@ -435,7 +437,7 @@ class SessionService:
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
-        async with self._room(key):
+        async with self._room(key, len(whole)):
             pairs, names = await self._prepare_each(key, whole)
             entries = [entry for entry, _ in pairs]
             check_write([entry.payload for entry in entries], names, self._max_event_size)
@@ -529,7 +531,8 @@ class SessionService:
             StateValueError: A value cannot be stored; nothing was stored.
         """
         _, key, expected = self._target(session_or_key)
-        async with self._room(key):
+        check_state(state)
+        async with self._room(key, len(state)):
             changes = await self._changes(state)
             await self._backend.update_state(key, changes, expected=expected)
 
@@ -544,7 +547,8 @@ class SessionService:
         """
         self._check_usable()
         check_app(app_name)
-        async with self._room(described_app(app_name)):
+        check_state(state)
+        async with self._room(described_app(app_name), len(state)):
             changes = await self._scope_changes(APP_PREFIX, state)
             await self._backend.update_app_state(app_name, changes)
 
@@ -559,7 +563,8 @@ class SessionService:
         """
         self._check_usable()
         check_user(user_key)
-        async with self._room(user_key):
+        check_state(state)
+        async with self._room(user_key, len(state)):
             changes = await self._scope_changes(USER_PREFIX, state)
             await self._backend.update_user_state(user_key, changes)
 
@@ -609,8 +614,12 @@ class SessionService:
         await pace.rest()
         self._check_usable()
 
-    def _room(self, subject: SessionKey | UserKey | str) -> AbstractAsyncContextManager[None]:
+    def _room(
+        self, subject: SessionKey | UserKey | str, pieces: int
+    ) -> AbstractAsyncContextManager[None]:
         """Wait for room before a write is encoded, so that what waits takes no memory."""
+        if pieces > 1:
+            return self._backend.room(subject, in_steps=True)
         return self._backend.room(subject) if self._backend.crowded else _ROOM
 
     def _existing(self, key: SessionKey) -> SessionKey:
@@ -640,7 +649,6 @@ class SessionService:
 
     async def _changes(self, state: Mapping[str, Any]) -> Changes:
         """Check and encode state that comes in by itself."""
-        check_state(state)
         pace, limit, changes = Pace(), self._max_value_size, Changes()
         names, values = [*state], [*state.values()]  # Whatever others do to it meanwhile.
         for name, value in zip(names, values, strict=True):
@@ -657,7 +665,6 @@ class SessionService:
         self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
     ) -> ScopeChanges:
         """Check and encode state of one scope."""
-        check_state(state)
         pace, limit = Pace(), self._max_value_size
         changes: ScopeChanges = {}
         names, values = [*state], [*state.values()]

@@ -121,8 +121,10 @@ class RedisBackend(Backend):
     def crowded(self) -> bool:
         return self._calls.crowded
 
-    def room(self, subject: Subject) -> AbstractAsyncContextManager[None]:
-        return self._calls.room(subject)
+    def room(
+        self, subject: Subject, *, in_steps: bool = False
+    ) -> AbstractAsyncContextManager[None]:
+        return self._calls.room(subject, in_steps=in_steps)
 
     async def aclose(self) -> None:
         await self._calls.aclose()

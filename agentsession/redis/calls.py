@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,15 +14,17 @@ from agentsession.redis._links.link import (
 from agentsession.redis.failures import Subject, translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+    from contextvars import Token
 
-    from agentsession.redis._links.link import Link
+    from agentsession.redis._links.link import Link, Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["Calls"]
 
-# The deadline of the call that has waited for room, in whose context it is made.
-_deadline: ContextVar[float | None] = ContextVar("agentsession_deadline", default=None)
+# Of whoever has waited for it, and makes its calls in this context.
+_room: ContextVar[Room | None] = ContextVar("agentsession_room", default=None)
 
 _FAILURES: Final = (NotSentError, NoReplyError, NotAcknowledgedError, ServerError)
 
@@ -50,7 +51,7 @@ class Calls:
             AgentSessionError: It failed; the error says what is known, and of whose data.
         """
         try:
-            return await self._link.run(script, keys, words, deadline=_deadline.get())
+            return await self._link.run(script, keys, words, room=_room.get())
         except _FAILURES as exc:
             error = translated(exc, subject, script.name, writes=script.writes)
             raise error from error.__cause__
@@ -60,20 +61,36 @@ class Calls:
         """Whether a caller has to wait for room."""
         return self._link.crowded
 
-    @asynccontextmanager
-    async def room(self, subject: Subject) -> AsyncGenerator[None]:
+    def room(self, subject: Subject, *, in_steps: bool) -> AbstractAsyncContextManager[None]:
         """Wait for room; the calls of this block end when the first may take no longer."""
-        try:
-            async with self._link.room() as deadline:
-                token = _deadline.set(deadline)
-                try:
-                    yield
-                finally:
-                    _deadline.reset(token)
-        except NotSentError as exc:
-            error = translated(exc, subject, "room", writes=False)
-            raise error from error.__cause__
+        return _WithRoom(self._link, subject, in_steps=in_steps)
 
     async def aclose(self) -> None:
         """Close the link."""
         await self._link.aclose()
+
+
+class _WithRoom:
+    """A block that waits for room when it begins, and whose calls are made in it."""
+
+    __slots__ = ("_in_steps", "_link", "_room", "_subject", "_token")
+
+    _room: Room
+    _token: Token[Room | None]
+
+    def __init__(self, link: Link, subject: Subject, *, in_steps: bool) -> None:
+        self._link = link
+        self._subject = subject
+        self._in_steps = in_steps
+
+    async def __aenter__(self) -> None:
+        try:
+            self._room = await self._link.room(in_steps=self._in_steps)
+        except NotSentError as exc:
+            error = translated(exc, self._subject, "room", writes=False)
+            raise error from error.__cause__
+        self._token = _room.set(self._room)
+
+    async def __aexit__(self, *_: object) -> None:
+        _room.reset(self._token)
+        self._room.leave()

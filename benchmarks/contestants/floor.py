@@ -20,7 +20,7 @@ import hiredis
 from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
-from agentsession.redis._links.link import Link
+from agentsession.redis._links.link import Link, Room
 from agentsession.redis._scripts import Argument, Script
 from agentsession.redis.backend import RedisBackend
 from agentsession.sessions import SessionKey
@@ -103,12 +103,19 @@ class Recorder(Link):
         keys: Sequence[str],
         args: Sequence[Argument],
         *,
-        deadline: float | None = None,  # noqa: ARG002 - nothing is sent
+        room: Room | None = None,  # noqa: ARG002 - nothing is sent
     ) -> list[Any]:
         self.script = script
         times = (_NEVER, _NEVER) if script.writes else ()
         self.words = [len(keys), *keys, "0", *times, *args]
         raise _RecordedError
+
+    @property
+    def crowded(self) -> bool:
+        return False
+
+    async def room(self, *, in_steps: bool = False) -> Room:
+        raise NotImplementedError
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

@@ -80,6 +80,16 @@ async def append_three(service: RedisSessionService, key: SessionKey, _: int) ->
     await service.append_events(key, events)
 
 
+async def append_twenty(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    """Encoding it takes several steps, between which others begin with theirs."""
+    events = [Event(author="user", content=LARGE) for _ in range(20)]
+    await service.append_events(key, events)
+
+
+async def update_twenty(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    await service.update_session_state(key, {f"{n}": LARGE for n in range(20)})
+
+
 async def update(service: RedisSessionService, key: SessionKey, _: int) -> None:
     await service.update_session_state(key, {"n": LARGE})
 
@@ -91,7 +101,7 @@ async def create(service: RedisSessionService, key: SessionKey, number: int) -> 
 
 async def settle() -> None:
     """Let everybody go as far as they get by themselves."""
-    for _ in range(100):
+    for _ in range(300):
         await asyncio.sleep(0)
 
 
@@ -115,12 +125,18 @@ async def callers(calls: list[Awaitable[Any]]) -> AsyncIterator[list[asyncio.Tas
 Call = Callable[[RedisSessionService, SessionKey, int], Awaitable[None]]
 
 
-@pytest.mark.parametrize("call", [append, append_three, update, create])
+# The size of each in MiB, rounded up.
+SIZES: dict[Call, int] = {
+    append: 1, append_three: 3, append_twenty: 20, update: 1, update_twenty: 20, create: 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("call", SIZES)
 async def test_what_waits_for_a_hung_server_is_bounded(
     place: Place, key: SessionKey, call: Call
 ) -> None:
     """In bytes, whichever the call, however many callers there are."""
-    number = 100 if call is append_three else 300
+    number = 300 if SIZES[call] == 1 else 100
     async with stopped(place, key) as service:
         tracemalloc.start()
         try:
@@ -128,7 +144,8 @@ async def test_what_waits_for_a_hung_server_is_bounded(
                 _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert peak < BOUND + MARGIN, f"{peak // MEBIBYTE} MiB"
+    # One call may go over the bound, by as much as it takes.
+    assert peak < BOUND + SIZES[call] * MEBIBYTE + MARGIN, f"{peak // MEBIBYTE} MiB"
 
 
 async def test_a_caller_who_is_cancelled_leaves_nothing(place: Place, key: SessionKey) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from agentsession.redis._links.link import NotSentError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from agentsession.redis._links.link import Room
 
 __all__ = ["Backlog"]
 
@@ -24,7 +23,8 @@ class Backlog:
 
     Whoever finds it :attr:`free` enters before anything else can run. Whoever waited has a place
     that nobody else takes; since it is not known how large a call will be, they are let in one by
-    one. One call may go over the bound of bytes.
+    one. One call may go over the bound of bytes, and one more that is encoded in steps: of these
+    one at a time is between its first step and its call.
 
     Args:
         most: The most calls at once.
@@ -39,6 +39,8 @@ class Backlog:
         self._line: deque[asyncio.Future[None]] = deque()
         # Who was let in, and has neither entered nor gone away.
         self._let_in: asyncio.Future[None] | None = None
+        # Of the one who encodes in steps.
+        self._turn = asyncio.Lock()
 
     @property
     def free(self) -> bool:
@@ -48,30 +50,60 @@ class Backlog:
     def _has_room(self) -> bool:
         return self._count < self._most and self._bytes < self._most_bytes
 
-    @asynccontextmanager
-    async def place(self, deadline: float) -> AsyncGenerator[None]:
-        """Wait in line; within the block, the next one to :meth:`enter` is the one that waited.
+    async def room(self, deadline: float, *, in_steps: bool = False) -> Room:
+        """Wait in line, until *deadline*; what is returned is to be left.
+
+        Args:
+            deadline: The loop's time.
+            in_steps: Whether others run before the call is made. They are not held up by it, but
+                for those who encode in steps themselves.
 
         Raises:
-            NotSentError: There was no room until *deadline*, or all was closed meanwhile.
+            NotSentError: There was no room in time, or all was closed meanwhile.
         """
-        waiter = asyncio.get_running_loop().create_future()
-        self._line.append(waiter)
-        self._let_next_in()
+        room = _Room(self, deadline)
+        if not self.free or (in_steps and self._turn.locked()):
+            await self._wait(room, in_steps=in_steps)
+        elif in_steps:
+            await self._turn.acquire()
+            room.has_turn = True
+        return room
+
+    async def _wait(self, room: _Room, *, in_steps: bool) -> None:
         try:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await waiter
-            except TimeoutError:
-                msg = "too many calls are waiting for the server"
-                raise NotSentError(msg) from None
-            yield
-        finally:
-            # Also if it did not come to a call: another one may have the place.
-            waiter.cancel()
-            if self._let_in is waiter:
-                self._let_in = None
-                self._let_next_in()
+            async with asyncio.timeout_at(room.deadline):
+                if in_steps:
+                    await self._turn.acquire()
+                    room.has_turn = True
+                if not self.free:
+                    room.waiter = asyncio.get_running_loop().create_future()
+                    self._line.append(room.waiter)
+                    self._let_next_in()
+                    await room.waiter
+        except TimeoutError:
+            room.leave()
+            msg = "too many calls are waiting for the server"
+            raise NotSentError(msg) from None
+        except BaseException:
+            room.leave()
+            raise
+        if in_steps:
+            self._pass_on(room)
+
+    def _pass_on(self, room: _Room) -> None:
+        """Let the next one in, if it is this one who was let in."""
+        if room.waiter is not None and self._let_in is room.waiter:
+            self._let_in = None
+            self._let_next_in()
+
+    def left(self, room: _Room) -> None:
+        """Let those in who waited for this one."""
+        if room.has_turn:
+            room.has_turn = False
+            self._turn.release()
+        if room.waiter is not None:
+            room.waiter.cancel()
+            self._pass_on(room)
 
     def _let_next_in(self) -> None:
         """Let in who waits the longest, if there is room."""
@@ -85,9 +117,6 @@ class Backlog:
         """Count a call of so many bytes in."""
         self._count += 1
         self._bytes += size
-        if self._let_in is not None:
-            self._let_in = None
-            self._let_next_in()
 
     def leave(self, size: int) -> None:
         """Count a call out, and let others in."""
@@ -107,3 +136,18 @@ class Backlog:
             waiter = self._line.popleft()
             if not waiter.done():
                 waiter.set_exception(NotSentError("the connection is closed"))
+
+
+class _Room:
+    """A :class:`~agentsession.redis._links.link.Room` in a backlog."""
+
+    __slots__ = ("_backlog", "deadline", "has_turn", "waiter")
+
+    def __init__(self, backlog: Backlog, deadline: float) -> None:
+        self._backlog = backlog
+        self.deadline = deadline
+        self.has_turn = False
+        self.waiter: asyncio.Future[None] | None = None
+
+    def leave(self) -> None:
+        self._backlog.left(self)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from agentsession.redis._links.link import Link
 from agentsession.redis._links.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from agentsession.redis._links.backlog import Backlog
+    from agentsession.redis._links.link import Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["CountedLink"]
@@ -37,17 +37,24 @@ class CountedLink(Link):
         keys: Sequence[str],
         args: Sequence[Argument],
         *,
-        deadline: float | None = None,
+        room: Room | None = None,
     ) -> list[Any]:
         loop = asyncio.get_running_loop()
-        if deadline is None:
+        if room is not None:
+            deadline = room.deadline
+        else:
             deadline = loop.time() + self._timeout
             if not self._backlog.free:
-                async with self._backlog.place(deadline):
-                    return await self.run(script, keys, args, deadline=deadline)
+                room = await self._backlog.room(deadline)
+                try:
+                    return await self.run(script, keys, args, room=room)
+                finally:
+                    room.leave()
         future: asyncio.Future[list[Any]] = loop.create_future()
         request = Request(script, keys, args, future, deadline)
         self._submit(request)
+        if room is not None:
+            room.leave()
         try:
             return await future
         except asyncio.CancelledError:
@@ -69,8 +76,6 @@ class CountedLink(Link):
     def crowded(self) -> bool:
         return not self._backlog.free
 
-    @asynccontextmanager
-    async def room(self) -> AsyncGenerator[float]:
+    async def room(self, *, in_steps: bool = False) -> Room:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        async with self._backlog.place(deadline):
-            yield deadline
+        return await self._backlog.room(deadline, in_steps=in_steps)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
@@ -14,6 +13,7 @@ from agentsession.redis._links.making import LinkOptions, Target, check_client, 
 from agentsession.redis.addresses import read_url
 
 if TYPE_CHECKING:
+    from agentsession.redis._links.link import Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = [
@@ -149,9 +149,9 @@ class SharedLink(Link):
         keys: Sequence[str],
         args: Sequence[Argument],
         *,
-        deadline: float | None = None,
+        room: Room | None = None,
     ) -> list[Any]:
-        return await self._link().run(script, keys, args, deadline=deadline)
+        return await self._link().run(script, keys, args, room=room)
 
     def _link(self) -> Link:
         """Return the link on this loop; the first call opens it."""
@@ -172,10 +172,8 @@ class SharedLink(Link):
     def crowded(self) -> bool:
         return self._place is not None and self._instance.opened[self._place].link.crowded
 
-    @asynccontextmanager
-    async def room(self) -> AsyncGenerator[float | None]:
-        async with self._link().room() as deadline:
-            yield deadline
+    async def room(self, *, in_steps: bool = False) -> Room:
+        return await self._link().room(in_steps=in_steps)
 
     def _connect(self) -> Link:
         return link_to(self._instance.target, self._instance.client_options, self._options)

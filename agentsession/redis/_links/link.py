@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from agentsession.redis._scripts import Argument, Script
 
-__all__ = ["Link", "NoReplyError", "NotAcknowledgedError", "NotSentError", "ServerError"]
+__all__ = ["Link", "NoReplyError", "NotAcknowledgedError", "NotSentError", "Room", "ServerError"]
 
 
 # Another server would not answer so: the address is to be looked up anew.
@@ -61,6 +60,19 @@ class NotAcknowledgedError(Exception):
     """The call was run, and did not get as far as it must to be acknowledged."""
 
 
+class Room(Protocol):
+    """What a caller has that :meth:`Link.room` has let in.
+
+    Attributes:
+        deadline: The loop's time at which its calls end.
+    """
+
+    deadline: float
+
+    def leave(self) -> None:
+        """Let others in: a call is under way, or none will be made. Once is enough."""
+
+
 class Link(ABC):
     """Runs scripts on a server, or on the right node of a cluster.
 
@@ -78,7 +90,7 @@ class Link(ABC):
         keys: Sequence[str],
         args: Sequence[Argument],
         *,
-        deadline: float | None = None,
+        room: Room | None = None,
     ) -> list[Any]:
         """Run a script and return its reply: a list of bytes, integers and such lists.
 
@@ -86,8 +98,8 @@ class Link(ABC):
             script: The script.
             keys: Its keys.
             args: What follows the echo and the times, which are the link's: header and the rest.
-            deadline: The loop's time until which it may take, of a caller that :meth:`room` has let
-                in; ``None`` for the link's own timeout from now on, waiting for room included.
+            room: Of a caller that :meth:`room` has let in; it is left when the call is under way.
+                Without, it may take the link's timeout from now on, waiting for room included.
 
         Raises:
             NotSentError: It was not run.
@@ -97,18 +109,20 @@ class Link(ABC):
         """
 
     @property
+    @abstractmethod
     def crowded(self) -> bool:
         """Whether so much is under way that a caller has to wait for room."""
-        return False
 
-    @asynccontextmanager
-    async def room(self) -> AsyncGenerator[float | None]:
-        """Wait for room for one call, before what it takes is in memory; gives its deadline.
+    @abstractmethod
+    async def room(self, *, in_steps: bool = False) -> Room:
+        """Wait for room for one call, before what it takes is in memory.
+
+        Args:
+            in_steps: Whether others run while the call is prepared.
 
         Raises:
             NotSentError: There was none in time.
         """
-        yield None
 
     @abstractmethod
     async def aclose(self) -> None:

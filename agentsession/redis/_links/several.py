@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -11,8 +10,9 @@ import anyio
 from agentsession.redis._links.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from agentsession.redis._links.link import Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["SeveralLinks"]
@@ -44,21 +44,19 @@ class SeveralLinks(Link):
         keys: Sequence[str],
         args: Sequence[Argument],
         *,
-        deadline: float | None = None,
+        room: Room | None = None,
     ) -> list[Any]:
         # The hash tag of a key names the user, or the application.
         tag = keys[0].partition("{")[2].partition("}")[0]
         link = self._links[crc32(tag.encode()) % len(self._links)]
-        return await link.run(script, keys, args, deadline=deadline)
+        return await link.run(script, keys, args, room=room)
 
     @property
     def crowded(self) -> bool:
         return self._links[0].crowded
 
-    @asynccontextmanager
-    async def room(self) -> AsyncGenerator[float | None]:
-        async with self._links[0].room() as deadline:
-            yield deadline
+    async def room(self, *, in_steps: bool = False) -> Room:
+        return await self._links[0].room(in_steps=in_steps)
 
     async def aclose(self) -> None:
         try:
