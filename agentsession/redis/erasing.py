@@ -58,7 +58,7 @@ class Erasing:
         if positions:
             await self._sessions(user, positions)
         with after_the_first(user, _IN_PART) if positions else nullcontext():
-            while positions := await self._listing.positions(user, _AT_ONCE, None):
+            while positions and (positions := await self._listing.positions(user, _AT_ONCE, None)):
                 await self._sessions(user, positions)
             await self._delete(user, [self._keyspace.user(user)], [])
 

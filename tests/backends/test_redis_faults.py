@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ import servers
 from proxy import Proxy, proxied
 from redis.asyncio.connection import Connection
 
-from agentsession import Event, RedisSessionService, SessionKey, UserKey
+from agentsession import Event, RedisSessionService, Session, SessionKey, UserKey
 from agentsession.errors import (
     BackendError,
     BackendUnavailableError,
@@ -495,6 +495,32 @@ async def test_an_erasure_that_fails_midway_says_so(
     monkeypatch.undo()
     await service.delete_user(KEY.user)
     assert await service.get_user_state(KEY.user) == {}
+
+
+async def test_an_erasure_that_wrote_nothing_has_erased_nothing(
+    service: RedisSessionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where somebody makes a session after it was looked what there is to erase."""
+    assert isinstance(service.backend, RedisBackend)
+    erasing = service.backend._erasing
+    positions, delete = erasing._listing.positions, erasing._delete
+    made: list[Session] = []
+
+    async def too_early(*args: Any) -> Any:
+        found = await positions(*args)
+        made.append(await service.get_or_create_session(KEY))
+        return found
+
+    async def fail(user: UserKey, names: Any, ids: Sequence[str]) -> None:
+        if not ids:
+            raise BackendUnavailableError(user, "nothing was written")
+        await delete(user, names, ids)
+
+    monkeypatch.setattr(erasing._listing, "positions", too_early)
+    monkeypatch.setattr(erasing, "_delete", fail)
+    with pytest.raises(BackendUnavailableError):
+        await service.delete_user(KEY.user)
+    assert await service.get_session(KEY) == made[0]
 
 
 async def test_cancelled_calls_leave_nothing_behind(

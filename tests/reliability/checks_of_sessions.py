@@ -224,7 +224,9 @@ def _trimmed(view: View) -> bool:
 def who_has_time_gets_an_answer(ledger: Ledger, hasty: str) -> Iterator[str]:
     """Faults that pass within the time that a call has cost it no more than time.
 
-    But who finds a session gone after a lost reply may have written to it before, and cannot know.
+    But who finds a session gone, or made anew, after a lost reply may have written to the one
+    before, and cannot know. It is taken for made anew if it was made a moment before the call, by
+    the caller's notion of the server's clock.
 
     Args:
         ledger: What was done.
@@ -236,5 +238,6 @@ def who_has_time_gets_an_answer(ledger: Ledger, hasty: str) -> Iterator[str]:
             continue
         step = operation.step
         writes = operation.error == "OutcomeUnknownError" and step.kind in (*APPENDS, "update")
-        if not writes or existences[step.key].why_not_missing(operation):
+        gone = is_mortal(step.key) or existences[step.key].why_not_missing(operation) is None
+        if not (writes and gone):
             yield f"gave up: {operation} on {step.key}: {operation.error}"
