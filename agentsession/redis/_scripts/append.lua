@@ -19,10 +19,10 @@
 -- Redis keeps what a script wrote before an error, so whatever could fail (a key of another type, no memory, no rights) is
 -- touched before the first write, or undone. An out-of-memory error comes at the first write or never.
 --
--- This script is most of what a busy server does, so it avoids what costs as much as a command: numbers go to commands as
--- text made once by string.format (Redis would print them with 17 digits), and functions are made only where needed.
+-- This script is most of what a busy server does, so functions are made only where they are needed. Numbers go to commands
+-- as they are: newer servers print them faster than string.format does, older ones nearly so.
 
-local call, format = redis.call, string.format
+local call = redis.call
 
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -69,7 +69,7 @@ if revision ~= '' and revision ~= meta[3] then
     if not call('ZSCORE', ids, ARGV[at]) then
       if tonumber(revision) > current then
         -- The session may come to this revision, and a copy of this call after it.
-        call('HSET', session, 'horizon', format('%d', now + 1))
+        call('HSET', session, 'horizon', now + 1)
       end
       return { echo, 'conflict', now, current }
     end
@@ -86,14 +86,13 @@ end
 if top_id ~= session_id and top_id and top[2] + 0 >= stamp then
   stamp = top[2] + 1
 end
-local count, moment, number = before, meta[5], 7
-local written = format('%d', stamp)
+local count, number = before, 7
 local reply = { echo, 'ok', now, current, before, updated, meta[2] }
 local new, added, changing, failure = {}, 0, false, false
 local at = first
 while at <= argc do
   number = number + 1
-  if call('ZADD', ids, 'NX', written, ARGV[at]) == 1 then
+  if call('ZADD', ids, 'NX', stamp + added, ARGV[at]) == 1 then
     local score = ARGV[at + 1] + 0
     if score > now then
       score = now
@@ -103,9 +102,9 @@ while at <= argc do
     end
     added = added + 1
     new[added] = at
-    count, last, moment = count + 1, score, format('%d', score)
+    count, last = count + 1, score
     reply[number] = count
-    local logged = redis.pcall('ZADD', events, 'NX', moment, ARGV[at + 2])
+    local logged = redis.pcall('ZADD', events, 'NX', score, ARGV[at + 2])
     if logged ~= 1 then
       -- Not logged means: it is in the log, and its id is lost. It is not this call's to take out.
       failure = logged == 0 and { echo, 'damaged', now } or logged
@@ -121,9 +120,6 @@ while at <= argc do
       { position, rank >= 0 and call('ZRANGE', events, rank, rank)[1] or false, call('ZSCORE', ids, ARGV[at]) }
   end
   at = at + 4 + 3 * ARGV[at + 3]
-  if at <= argc then
-    written = format('%d', stamp + added)
-  end
 end
 if failure then
   for i = 1, added do
@@ -141,12 +137,9 @@ if count == before then
 end
 
 reply[4], reply[5], reply[6] = current + 1, count, stamp + added - 1
-if added > 1 then
-  written = format('%d', reply[6])
-end
 -- The head of the index need not be moved, unless others could come to stand between its place and its time.
 if top_id ~= session_id or reply[6] > now then
-  call('ZADD', index, written, session_id)
+  call('ZADD', index, reply[6], session_id)
 end
 if changing then
   --! uses changes, scope_expiry
@@ -161,7 +154,7 @@ if changing then
   end
 end
 
-call('HSET', session, 'revision', format('%d', reply[4]), 'count', format('%d', count), 'last', moment, 'updated', written)
+call('HSET', session, 'revision', reply[4], 'count', count, 'last', last, 'updated', reply[6])
 
 if keep_events ~= '' and count >= -keep_events then
   call('ZREMRANGEBYRANK', events, '0', keep_events)

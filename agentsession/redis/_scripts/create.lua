@@ -70,7 +70,7 @@ if app then
   call('HLEN', app)
 end
 remember(calls, id, deadline, now)
-local present = string.format('%d', moment_of(session_id, now, 0, top))
+local present = moment_of(session_id, now, 0, top)
 call('ZADD', index, present, session_id)
 -- Left over if the server evicted the session's hash alone; a new session must not inherit them.
 call('UNLINK', events, ids)

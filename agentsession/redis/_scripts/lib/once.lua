@@ -10,12 +10,12 @@ local margin = 60000000
 local function remember(calls, id, deadline, now)
   local kept = deadline + margin
   -- This comes first, so that a server that is out of memory refuses what comes after it as well.
-  redis.call('ZADD', calls, string.format('%d', kept), id)
+  redis.call('ZADD', calls, kept, id)
   redis.call('ZREMRANGEBYSCORE', calls, '-inf', string.format('(%d', now))
   -- This is a write in any case, also where the call is remembered already: WAIT speaks of what its own connection has
   -- written, and on one that has written nothing it would acknowledge what no replica has.
   local left = math.max(math.ceil((kept - now) / 1000), redis.call('PTTL', calls))
-  redis.call('PEXPIRE', calls, string.format('%d', left))
+  redis.call('PEXPIRE', calls, left)
 end
 
 -- A call that found nothing to do is remembered with a mark, so that a repeat is answered as it was.
