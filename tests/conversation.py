@@ -114,7 +114,7 @@ class Conversation:
     ) -> None:
         self.clock = ServerClock()
         if told:
-            self.clock.learn(EPOCH, 0.0)
+            self.clock.learn(EPOCH, 0.0, 0.0)
         self.ended: list[Command] = []
         self.pipeline = Pipeline(self.clock, self.ended.append, acknowledgement, redirect)
         self.unanswered: deque[Sent] = deque()

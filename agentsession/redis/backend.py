@@ -22,6 +22,7 @@ from agentsession.backend import (
 )
 from agentsession.errors import (
     AgentSessionError,
+    OutcomeUnknownError,
     SessionExistsError,
     SessionNotFoundError,
 )
@@ -73,6 +74,8 @@ _GET: Final = load("get")
 _LOCATE: Final = load("locate")
 _READ: Final = load("read")
 _UPDATE: Final = load("update")
+
+_GONE: Final = "the reply was lost: it was written, and the session was deleted since"
 
 
 class RedisBackend(Backend):
@@ -323,6 +326,8 @@ class RedisBackend(Backend):
             **self._lives,
         )
         reply = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)])
+        if reply[1] == b"gone":
+            raise OutcomeUnknownError(key, _GONE)
         check_found(key, reply)
         return read_receipt(key, reply)[0]
 

@@ -19,7 +19,7 @@ def test_nothing_is_known_before_the_server_has_told() -> None:
 def test_time_goes_on_from_what_was_told() -> None:
     """In microseconds, backwards too."""
     clock = ServerClock()
-    clock.learn(5_000_000, 100.0)
+    clock.learn(5_000_000, 100.0, 100.0)
     assert clock.at(100.0) == 5_000_000
     assert clock.at(100.5) == 5_500_000
     assert clock.at(99.999_999) == 4_999_999
@@ -28,17 +28,23 @@ def test_time_goes_on_from_what_was_told() -> None:
 def test_the_last_word_counts() -> None:
     """Also if it goes back: another server may be asked by now."""
     clock = ServerClock()
-    clock.learn(5_000_000, 100.0)
-    clock.learn(1_000_000, 101.0)
+    clock.learn(5_000_000, 100.0, 100.0)
+    clock.learn(1_000_000, 101.0, 101.0)
     assert clock.at(101.0) == 1_000_000
 
 
 @given(TOLD, MOMENTS, st.floats(0, 1e6), st.floats(0, 10))
-def test_the_clock_is_never_ahead(told: int, read: float, later: float, way: float) -> None:
-    """What a reply tells is past when it is read, so a deadline comes no later than it should."""
+def test_the_true_time_is_between_the_bounds(
+    told: int, read: float, later: float, way: float
+) -> None:
+    """What a reply tells is past when it is read, so a deadline comes no later than it should.
+
+    And the server told it after it was asked.
+    """
     clock = ServerClock()
-    clock.learn(told, read + way)
+    clock.learn(told, read, read + way)
     moment = read + later
     true = told + (moment - read) * 1_000_000
     # A floating-point second of that size is exact to a quarter of a microsecond.
     assert clock.at(moment) <= true + 1.5
+    assert clock.at_most(moment) >= true - 1.5

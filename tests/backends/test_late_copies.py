@@ -163,7 +163,7 @@ class Case(Struct, frozen=True):
     refused: tuple[type[AgentSessionError], ...] = ()
 
 
-# A write that finds its session gone after a lost reply may have been the last one before.
+# An append that finds its session gone after a lost reply may have been the last one before.
 GONE = (SessionNotFoundError, OutcomeUnknownError)
 
 CASES = {
@@ -193,7 +193,7 @@ CASES = {
     "update": Case(make, update, write),
     "update before a new life": Case(make, update, make_anew),
     "update before an erasure": Case(make, update, make_anew_after_erasure),
-    "update of nothing": Case(nothing, update, make, GONE),
+    "update of nothing": Case(nothing, update, make, (SessionNotFoundError,)),
     "update of a user": Case(nothing, update_user, write_elsewhere),
     "update of a user before an erasure": Case(make, update_user, erase),
     "update of a user, long ago": Case(nothing, update_user, write_often),

@@ -358,7 +358,7 @@ def test_there_is_no_moment_to_look_at_without_calls() -> None:
 def test_what_is_withdrawn_begins_anew_elsewhere() -> None:
     """What waits and what was put off goes; what is in flight stays."""
     line, other = Conversation(), Conversation(told=False)
-    other.clock.learn(server_time(500), 0.0)
+    other.clock.learn(server_time(500), 0.0, 0.0)
     put_off = line.call("a")
     line.send()
     line.refuse("BUSY")
@@ -378,7 +378,7 @@ def test_what_is_withdrawn_begins_anew_elsewhere() -> None:
 def test_what_may_have_been_run_keeps_its_times_when_withdrawn() -> None:
     """A copy with these may still be run, and the store knows them by it."""
     line, other = Conversation(), Conversation(told=False)
-    other.clock.learn(server_time(500), 0.0)
+    other.clock.learn(server_time(500), 0.0, 0.0)
     call = line.call("a")
     [first] = line.send()
     line.lose()

@@ -15,6 +15,7 @@ from conversation import (
     result_of,
     server_time,
 )
+from msgspec import structs
 
 from agentsession.redis._links.acknowledgement import Acknowledgement
 from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, ServerError
@@ -241,7 +242,7 @@ def test_after_a_lost_reply_the_times_are_those_of_the_first_sending() -> None:
     line.call("r", READ)
     [first, _] = line.send(1.0)
     line.lose()
-    line.clock.learn(server_time(50), 2.0)
+    line.clock.learn(server_time(50), 2.0, 2.0)
     [second, _] = line.send(2.0)
     assert (second.issued, second.expires) == (first.issued, first.expires)
 
@@ -355,6 +356,33 @@ def test_a_call_that_is_too_early_after_a_lost_reply_is_unknown() -> None:
     assert line.ended == [call]
 
 
+@pytest.mark.parametrize(
+    ("told", "outcome"), [(2.8, "a"), (2.7, "NoReplyError"), (3.1, "NoReplyError")]
+)
+def test_a_call_that_only_seemed_too_early_goes_again(told: float, outcome: str) -> None:
+    """It was known of the clock that it is behind by a second at most, and now it is known better.
+
+    One that is ahead by more is another server's, and tells nothing of when the call was issued.
+    """
+    line = Conversation()
+    line.clock.learn(server_time(0), -1.0, 0.0)
+    call = maybe_run(line, "a")
+    line.answer(b"early", b"%d" % server_time(0.75), now=2.0, told=server_time(told))
+    for sent in line.send(2.0):
+        assert sent.issued == server_time(0.75)
+        line.answer()
+    assert result_of(call) == outcome
+    assert line.ended == [call]
+
+
+def test_a_call_that_the_server_remembers_is_answered_for_good() -> None:
+    """Also after a lost reply: had a copy of it been run, it would be known."""
+    line = Conversation()
+    call = maybe_run(line, "a", structs.replace(WRITE, header=("id",)))
+    line.answer(b"missing")
+    assert result_of(call) == "a"
+
+
 @pytest.mark.parametrize("word", [b"missing", b"replaced"])
 def test_what_is_gone_after_a_lost_reply_may_have_been_there(word: bytes) -> None:
     """Without one before it is the answer; a read has done nothing in any case."""
@@ -391,7 +419,7 @@ class Cluster:
         self.moved: list[tuple[Command, str]] = []
         self.first = Conversation(redirect=self._redirect)
         self.second = Conversation(redirect=self._redirect, told=False)
-        self.second.clock.learn(server_time(500), 0.0)
+        self.second.clock.learn(server_time(500), 0.0, 0.0)
 
     def _redirect(self, command: Command, error: ServerError) -> None:
         self.moved.append((command, str(error)))
@@ -885,7 +913,7 @@ def test_no_copy_may_be_run_longer_than_the_call_lasts() -> None:
     line.call("a", deadline=10.0)
     (first,) = line.send()
     line.lose()
-    line.clock.learn(EPOCH - 30_000_000, 0.0)
+    line.clock.learn(EPOCH - 30_000_000, 0.0, 0.0)
     (second,) = line.send()
     assert first.expires == server_time(10.0)
     assert second.expires == server_time(10.0) - 30_000_000

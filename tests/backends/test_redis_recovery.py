@@ -149,6 +149,35 @@ async def test_a_session_gone_after_a_lost_reply_leaves_an_unknown_outcome(
             await losing.append_event(KEY, event)
 
 
+@pytest.mark.parametrize("first", ["carried out", "refused"])
+async def test_an_update_knows_what_became_of_it(
+    proxy: Proxy, service: RedisSessionService, first: str
+) -> None:
+    """The server remembers it, whether it was carried out or found no session."""
+    async with RedisSessionService.from_url(proxy.url) as losing:
+        await losing.update_session_state(KEY, {"n": 0})
+        if first == "refused":
+            await service.delete_session(KEY)
+        proxy.lose_replies = 1
+        call = asyncio.create_task(losing.update_session_state(KEY, {"n": 1}))
+        async with asyncio.timeout(10):
+            while not proxy.lost_replies:
+                await asyncio.sleep(0)
+        proxy.freeze()
+        if first == "refused":
+            made = await service.create_session(KEY)
+        else:
+            await service.delete_session(KEY)
+        proxy.thaw()
+        if first == "refused":
+            with pytest.raises(SessionNotFoundError):
+                await call
+            assert await service.get_session(KEY) == made
+        else:
+            with pytest.raises(OutcomeUnknownError, match="deleted since"):
+                await call
+
+
 async def test_a_refusal_after_a_lost_reply_says_nothing_of_the_first_attempt(
     proxy: Proxy, admin: redis.asyncio.Redis
 ) -> None:

@@ -60,7 +60,7 @@ def parsed(data: bytes) -> list[bytes]:
 def test_a_call_is_sent_as_the_scripts_take_it() -> None:
     """Keys, the echo, the times of one that writes, then its words."""
     clock = ServerClock()
-    clock.learn(5_000_000, 0.0)
+    clock.learn(5_000_000, 0.0, 0.0)
     request = a_request("w1", b"w2")
     request.prepare(b"7", clock, 1.0)
     assert parsed(request.packed()) == [

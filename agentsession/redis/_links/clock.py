@@ -14,11 +14,23 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._ahead: int | None = None
+        self._behind = 0
 
-    def learn(self, told: int, now: float) -> None:
-        """Note what the server told in a reply that was read at the loop's time *now*."""
+    def learn(self, told: int, asked: float, now: float) -> None:
+        """Note what the server told in a reply.
+
+        Args:
+            told: Its time.
+            asked: The loop's time at which it was asked.
+            now: The loop's time at which the reply was read.
+        """
         self._ahead = told - int(now * 1_000_000)
+        self._behind = int((now - asked) * 1_000_000) + 1
 
     def at(self, moment: float) -> int:
         """Return the server's time at a time of the loop; 0 while nothing is known of it."""
         return 0 if self._ahead is None else int(moment * 1_000_000) + self._ahead
+
+    def at_most(self, moment: float) -> int:
+        """Return what it may be then, if the reply took all its time to come."""
+        return self.at(moment) + self._behind

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
+    from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._scripts import Argument
     from agentsession.redis.addresses import Host
 
@@ -84,11 +85,12 @@ class Endpoint:
 
         return Endpoint(self._settings, find)
 
-    async def open(self, patience: float) -> tuple[Connection, int | None]:
-        """Connect and introduce oneself; return the connection, and the server's time if it tells.
+    async def open(self, patience: float, clock: ServerClock) -> Connection:
+        """Connect and introduce oneself.
 
         Args:
             patience: Seconds that it may take; less if redis-py's settings say less.
+            clock: Is told the server's time, if the server tells it.
 
         Raises:
             ConnectionError: The server cannot be reached.
@@ -97,17 +99,17 @@ class Endpoint:
         limit = self._settings.socket_connect_timeout
         try:
             async with asyncio.timeout(patience if limit is None else min(patience, limit)):
-                return await self._open()
+                return await self._open(clock)
         except PrimaryAbsentError:
             raise
         except OSError as exc:
             msg = f"no connection to {self!r}: {str(exc) or type(exc).__name__}"
             raise ConnectionError(msg) from exc
 
-    async def _open(self) -> tuple[Connection, int | None]:
+    async def _open(self, clock: ServerClock) -> Connection:
         connection = await self._connected()
         try:
-            told = await self._introduce(connection)
+            await self._introduce(connection, clock)
             if connection.closed:
                 msg = "the server hung up"
                 raise ConnectionError(msg)
@@ -115,7 +117,7 @@ class Endpoint:
             connection.on_lost = lambda _: None
             connection.close(ConnectionError("not wanted"))
             raise
-        return connection, told
+        return connection
 
     async def _connected(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -144,22 +146,22 @@ class Endpoint:
             return settings.ssl_context.get()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - redis-py has no types for it
         return None
 
-    async def _introduce(self, connection: Connection) -> int | None:
+    async def _introduce(self, connection: Connection, clock: ServerClock) -> None:
         commands = [*await self._credentials(), ("TIME",)]
         if self._settings.client_name:
             commands.append(("CLIENT", "SETNAME", self._settings.client_name))
         commands.append(("CLIENT", "SETINFO", "LIB-NAME", "agentsession"))
         if self._settings.db:
             commands.append(("SELECT", str(self._settings.db)))
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
         replies = await connection.ask(*commands)
-        told: int | None = None
         for words, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerError):
                 if words[0] not in _OPTIONAL:
                     raise reply
             elif words[0] == "TIME":
-                told = int(reply[0]) * _MILLION + int(reply[1])
-        return told
+                clock.learn(int(reply[0]) * _MILLION + int(reply[1]), asked, loop.time())
 
     async def _credentials(self) -> list[Sequence[Argument]]:
         settings = self._settings

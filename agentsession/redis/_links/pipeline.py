@@ -244,8 +244,8 @@ class Pipeline:
         if not request.writes:
             self._end(request, reply)
             return
-        self._clock.learn(reply[2], now)
-        if reply[1] != b"ok" and request.has_to_go_again(reply):
+        self._clock.learn(reply[2], request.sent_at, now)
+        if reply[1] != b"ok" and request.has_to_go_again(reply, self._clock):
             self._waiting.append(request)
         elif self._acknowledgement and not request.future.done():
             request.reply = reply

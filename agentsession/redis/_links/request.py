@@ -153,13 +153,17 @@ class Request(Command):
     Attributes:
         echo: Stands first in the reply to this very call.
         by_text: Whether the script itself is sent, since the server does not know it.
-        issued: When the first copy was sent, on the server's clock; a later one has the same.
+        issued: When the first copy was sent, on the server's clock, and no later than it was; later
+            ones have the same.
         expires: Until when the server may run it, on its clock; ``None`` before it is sent.
     """
 
     echo: bytes = b""
     by_text: bool = False
     issued: int = 0
+    # The same on the loop's clock, and on the server's no earlier than it was.
+    _issued_at: float = 0.0
+    _issued_by: int = 0
     expires: int | None = None
 
     def __init__(
@@ -179,7 +183,9 @@ class Request(Command):
         """Give it an echo, and its times when it is sent for the first time."""
         self.echo = echo
         if self.writes:
-            self.issued = self.issued or clock.at(now)
+            if not self.issued:
+                self.issued, self._issued_at = clock.at(now), now
+                self._issued_by = clock.at_most(now)
             expires = clock.at(self.deadline)
             # Another server's clock may be behind: no copy may be run longer than the call lasts.
             self.expires = expires if self.expires is None else min(expires, self.expires)
@@ -189,7 +195,7 @@ class Request(Command):
         if not self.maybe_run:
             self.issued, self.expires = 0, None
 
-    def has_to_go_again(self, reply: list[Any]) -> bool:
+    def has_to_go_again(self, reply: list[Any], clock: ServerClock) -> bool:
         """Tell whether a script asks for a copy with other times; fail where one is no use.
 
         Without a copy before this one, each answer is as good as it looks.
@@ -201,15 +207,21 @@ class Request(Command):
                 self.expires = None
                 return True
             case b"early":
-                if self.maybe_run:
+                horizon = int(reply[3])
+                if self.maybe_run and self._issued_since(clock) < horizon:
                     self.fail()  # A copy was run in an earlier life of the session, or was not.
-                self.issued = int(reply[3])
+                self.issued = horizon
                 return True
-            case b"missing" | b"replaced" if self.maybe_run:
+            case b"missing" | b"replaced" if self.maybe_run and not self.script.is_remembered:
                 self.fail()  # A copy may have found it there.
             case _:
                 pass
         return False
+
+    def _issued_since(self, clock: ServerClock) -> int:
+        """Tell when the first copy was sent, if more is known by now of the same server's clock."""
+        known = clock.at(self._issued_at)
+        return max(self.issued, known) if known <= self._issued_by else self.issued
 
     def sent(self) -> tuple[Argument, ...]:
         """Return the words that are sent, once it is prepared."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+    from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._links.connection import Connection
     from agentsession.redis.addresses import Address, Host
 
@@ -85,7 +86,7 @@ class SentinelEndpoint(Endpoint):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._service} {self._where}>"
 
-    async def open(self, patience: float) -> tuple[Connection, int | None]:
+    async def open(self, patience: float, clock: ServerClock) -> Connection:
         """Return a connection to the primary.
 
         Raises:
@@ -98,7 +99,7 @@ class SentinelEndpoint(Endpoint):
             self._watcher = asyncio.create_task(self._watch(), name="agentsession-sentinel")
         self._connected_to = None
         try:
-            return await super().open(patience)
+            return await super().open(patience, clock)
         except OSError as exc:
             if self._connected_to is None or isinstance(exc, PrimaryAbsentError):
                 raise

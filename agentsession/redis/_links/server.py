@@ -192,23 +192,21 @@ class ServerLink(CountedLink):
                     longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures, 10))
                     await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 try:
-                    connection, told = await self._endpoint.open(self._timeout)
+                    connection = await self._endpoint.open(self._timeout, self._clock)
                 except Exception as exc:  # noqa: BLE001 - finding an address may raise anything
                     self._not_connected(exc)
                 else:
-                    self._use(connection, told)
+                    self._use(connection)
                     return
         finally:
             self._connecting = None
 
-    def _use(self, connection: Connection, told: int | None) -> None:
+    def _use(self, connection: Connection) -> None:
         connection.on_reply = self._pipeline.received
         connection.on_replies_read = self._replies_read
         connection.on_writable = self._flush
         connection.on_lost = self._lost
         self._ever_connected = True
-        if told is not None:
-            self._clock.learn(told, asyncio.get_running_loop().time())
         self._connection = connection
         self._flush()
 

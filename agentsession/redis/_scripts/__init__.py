@@ -61,6 +61,11 @@ class Script(Struct, frozen=True):
     keys: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
 
+    @property
+    def is_remembered(self) -> bool:
+        """Whether its calls have ids, which the server remembers (lib/once.lua)."""
+        return "id" in self.header
+
     def words(self, **named: Argument) -> list[Argument]:
         """Put the words of the header into their order."""
         assert len(named) == len(self.header)  # noqa: S101 - a word too many would go unnoticed

@@ -4,17 +4,15 @@
 -- Changes the state of a session, and of its user and its application, without an event.
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
--- ARGV   then the changes (lib/changes.lua)
---        nothing is written if there are none
+-- ARGV   then the changes (lib/changes.lua); without any, nothing is written
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation}, {echo, 'late', now}, {echo, 'missing', now},
---        {echo, 'replaced', now}, {echo, 'foreign', now, version or ''} or {echo, 'damaged', now}
+--        {echo, 'replaced', now}, {echo, 'foreign', now, version or ''}, {echo, 'damaged', now}, or {echo, 'gone', now} if it
+--        was carried out, and somebody has deleted the session since
 
-local call, format = redis.call, string.format
+local call = redis.call
 local known, now = standing(calls, id, deadline)
 if known == 'late' then
   return { echo, 'late', now }
-elseif known == 'refused' then
-  return { echo, 'missing', now }
 end
 local user, app
 if string.find(scopes, 'u') then
@@ -27,30 +25,24 @@ if string.find(scopes, 'a') then
 end
 
 local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl')
+local revision, count, updated = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[6])
 local refusal
-if meta[1] ~= '1' then
-  if meta[1] or call('EXISTS', session) == 1 then
-    if not known then
-      remember_refused(calls, id, deadline, now)
-    end
-    return { echo, 'foreign', now, meta[1] or '' }
-  end
-  refusal = 'missing'
+if not meta[1] and call('EXISTS', session) == 0 then
+  refusal = { echo, known == 'ran' and 'gone' or 'missing', now }
+elseif meta[1] ~= '1' then
+  refusal = { echo, 'foreign', now, meta[1] or '' }
 elseif incarnation ~= '' and incarnation ~= meta[2] then
-  refusal = 'replaced'
+  refusal = { echo, known == 'ran' and 'gone' or 'replaced', now }
+elseif not (meta[2] and revision and count and tonumber(meta[5]) and updated and tonumber(meta[7])) or count % 1 ~= 0 or count < 0 then
+  refusal = { echo, 'damaged', now }
+elseif known == 'refused' then
+  refusal = { echo, 'missing', now } -- as it was then
 end
 if refusal then
   if not known then
     remember_refused(calls, id, deadline, now)
   end
-  return { echo, refusal, now }
-end
-local revision, count, updated = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[6])
-if not (meta[2] and revision and count and tonumber(meta[5]) and updated and tonumber(meta[7])) or count % 1 ~= 0 or count < 0 then
-  if not known then
-    remember_refused(calls, id, deadline, now)
-  end
-  return { echo, 'damaged', now }
+  return refusal
 end
 if known == 'ran' or #ARGV < first then
   return { echo, 'ok', now, revision, count, updated, meta[2] }
@@ -59,8 +51,7 @@ end
 local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
 remember(calls, id, deadline, now)
 local moment = moment_of(session_id, now, updated, top)
-local written = format('%d', moment)
-call('ZADD', index, written, session_id)
+call('ZADD', index, moment, session_id)
 apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
 if user then
   move_scope_expiry(user, tonumber(user_ttl))
@@ -68,6 +59,6 @@ end
 if app then
   move_scope_expiry(app, tonumber(app_ttl))
 end
-call('HSET', session, 'revision', format('%d', revision + 1), 'updated', written)
+call('HSET', session, 'revision', revision + 1, 'updated', moment)
 move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8])
 return { echo, 'ok', now, revision + 1, count, moment, meta[2] }
