@@ -15,6 +15,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendError, BackendUnavailableError
+from agentsession.redis._links.slots import slot_of
 
 NUMBER = 20
 
@@ -111,6 +112,42 @@ async def test_a_move_that_does_not_end_is_no_unknown_outcome(
                 group.create_task(give_up())
     assert {type(each) for each in raised} == {BackendUnavailableError}
     assert await other.get_session(key) == before
+    await other.delete_user(key.user)
+
+
+@asynccontextmanager
+async def unassigned(cluster: servers.Cluster, key: SessionKey) -> AsyncIterator[None]:
+    """Take a user's slot from its node, so that nobody owns it."""
+    slot, owner = slot_of(tag(key)), cluster.owner(tag(key))
+    for node in cluster.nodes:
+        node.ask("CLUSTER", "DELSLOTS", slot)
+    try:
+        yield
+    finally:
+        owner.ask("CLUSTER", "ADDSLOTS", slot)
+        is_well = lambda node: "cluster_state:ok" in node.ask("CLUSTER", "INFO")  # noqa: E731
+        well = lambda: all(map(is_well, cluster.nodes))  # noqa: E731
+        await anyio.to_thread.run_sync(servers.eventually, well)
+
+
+async def test_a_call_that_no_node_serves_ends_at_its_deadline(
+    cluster: servers.Cluster, other: RedisSessionService
+) -> None:
+    """Nobody owns its slot, and it is said in time that nothing was written."""
+    key = SessionKey("app", "homeless", "session")
+    await other.create_session(key)
+    loop = asyncio.get_running_loop()
+    async with (
+        unassigned(cluster, key),
+        RedisSessionService.from_url(cluster.url, timeout=0.5) as hasty,
+    ):
+        start = loop.time()
+        with pytest.raises(BackendUnavailableError):
+            await hasty.append_event(key, say("x"))
+        assert 0.4 < loop.time() - start < 5
+    session = await other.get_session(key)
+    assert session is not None
+    assert session.events == []
     await other.delete_user(key.user)
 
 

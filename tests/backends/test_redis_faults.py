@@ -24,6 +24,7 @@ from agentsession.errors import (
 )
 from agentsession.redis._links import making
 from agentsession.redis._links.backlog import Backlog
+from agentsession.redis._links.clock import ServerClock
 from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
 from agentsession.redis._links.link import NotSentError
 from agentsession.redis._links.server import ServerLink
@@ -570,6 +571,24 @@ async def test_closing_waits_for_answers(server: servers.Server) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
 
 
+async def test_closing_comes_back_for_a_lost_answer(proxy: Proxy) -> None:
+    """While it waits for replies, it connects again for one that was lost."""
+    service = RedisSessionService.from_url(proxy.url, timeout=30)
+    await service.create_session(KEY)
+    await service.append_event(KEY, say("first"))
+    before = proxy.connections
+    proxy.freeze()
+    call = asyncio.create_task(service.append_event(KEY, say("x")))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(service.aclose())
+    await asyncio.sleep(0)
+    proxy.lose_replies = 1
+    proxy.thaw()
+    await closing
+    assert (await call).seq == 2
+    assert (proxy.lost_replies, proxy.connections) == (1, before + 1)
+
+
 async def test_closing_one_of_several_connections_leaves_the_others(proxy: Proxy) -> None:
     """A reply that is under way on one comes, though the others have nothing to wait for."""
     service = RedisSessionService.from_url(proxy.url, connections=4)
@@ -658,7 +677,7 @@ async def test_callers_wait_when_too_much_is_under_way(
 class Nowhere(Endpoint):
     """Where no server is just now, and will be."""
 
-    async def open(self, patience: float) -> NoReturn:
+    async def open(self, patience: float, clock: ServerClock) -> NoReturn:
         raise PrimaryAbsentError
 
 

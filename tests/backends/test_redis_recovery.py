@@ -315,3 +315,23 @@ async def test_something_else_at_the_address_is_unavailable(
         with pytest.raises(BackendUnavailableError):
             await service.create_session(KEY)
     assert time.monotonic() - start < 5
+
+
+async def test_a_server_that_hangs_up_after_the_greeting_is_not_besieged(tmp_path: Path) -> None:
+    """Each attempt comes later than the one before, though it got as far as an introduction."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"agentsession\r\n")
+        writer.write(b"*2\r\n$10\r\n1732500000\r\n$1\r\n0\r\n+OK\r\n")
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(serve, tmp_path / "s"),
+        RedisSessionService.from_url(f"unix://{tmp_path}/s", timeout=1) as service,
+    ):
+        with pytest.raises((BackendUnavailableError, OutcomeUnknownError)):
+            await service.create_session(KEY)
+    assert 2 < connections < 12
