@@ -176,7 +176,7 @@ SCRIPTS = [
     ("_APPEND", "redis.call('PEXPIRE', ids, ttl)", "", "expiry"),
     ("_APPEND", "redis.call('PEXPIRE', index, ttl)", "", "expiry"),
     ("_APPEND", "if session_ttl ~= '0' or meta[8] then", "if false then", "expiry"),
-    ("_APPEND", "local count, moment,", "call('INCR', 'stranger') local count, moment,", "foreign"),
+    ("_APPEND", "local count, number", "call('INCR', 'stranger') local count, number", "foreign"),
     ("_DELETE", "call('UNLINK', KEYS[i])", "call('UNLINK', KEYS[3])", "left over"),
     ("_CREATE", "call('ZADD', index, present, session_id)", "", "lost"),
 ]  # fmt: skip
