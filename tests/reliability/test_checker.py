@@ -54,14 +54,14 @@ BROKEN = [
 ]
 
 
-async def found_in_memory(kept: broken.Sometimes) -> list[str]:
+async def found_in_memory(kept: broken.Sometimes, seed: int = 7) -> list[str]:
     """Let three workers work over one backend, and check what they did."""
     history = History()
     service = SessionService(kept)
     await visit(service, history, "the first", "open")
     async with asyncio.TaskGroup() as group:
         for name in ("a", "b", "c"):
-            steps = Planner(7, name, cancelling=0.1).steps(400)
+            steps = Planner(seed, name, cancelling=0.1).steps(400)
             group.create_task(Worker(name, service, history.record).work(steps))
     await visit(service, history, "the last", "whole", "list")
     return violations(history, limit=LIMIT)
@@ -76,11 +76,18 @@ async def test_an_honest_backend_passes() -> None:
     ("kind", "expected"), BROKEN, ids=lambda value: getattr(value, "__name__", value)
 )
 async def test_a_broken_backend_is_caught(kind: type[broken.Sometimes], expected: str) -> None:
-    """Each broken promise is found, and called by its name."""
-    kept = kind(Retention(event_limit=LIMIT))
-    found = await found_in_memory(kept)
-    assert kept.broken
-    assert expected in {kind_of(each) for each in found}, found
+    """Each broken promise is found, and called by its name.
+
+    Some only where calls meet in a certain way, which a seed does not decide: so there are several.
+    """
+    found: list[str] = []
+    for seed in range(10):
+        kept = kind(Retention(event_limit=LIMIT))
+        found = await found_in_memory(kept, seed)
+        assert kept.broken
+        if expected in map(kind_of, found):
+            return
+    pytest.fail(f"only this was found last: {found}")
 
 
 KEY = SessionKey("app", "u", "own")
