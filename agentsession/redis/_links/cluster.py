@@ -67,9 +67,8 @@ class ClusterLink(CountedLink):
         self._slots = SlotMap()
         self._nodes: dict[Host, ServerLink] = {}
         # What nobody is known to own the slot of.
-        self._homeless: dict[Command, int] = {}
+        self._homeless: list[Command] = []
         self._reading: asyncio.Task[None] | None = None
-        self._closed = False
         self._over = False
 
     def __repr__(self) -> str:
@@ -77,18 +76,12 @@ class ClusterLink(CountedLink):
 
     # -- the way of a call
 
-    def _submit(self, request: Request) -> None:
-        if self._closed:
-            msg = "the connection is closed"
-            raise NotSentError(msg)
-        self._backlog.enter(request.size)
-        self._route(request, slot_of(request.keys[0]))
-
-    def _route(self, command: Command, slot: int) -> None:
-        """Hand a command to the node that owns its slot, or wait for the map."""
-        owner = self._slots.owner(slot)
+    def take(self, command: Command) -> None:
+        """Hand a script to the node that owns its slot, or let it wait for the map."""
+        assert isinstance(command, Request)  # noqa: S101 - nothing else is for a cluster as a whole
+        owner = self._slots.owner(slot_of(command.keys[0]))
         if owner is None:
-            self._homeless[command] = slot
+            self._homeless.append(command)
             loop = asyncio.get_running_loop()
             loop.call_at(command.deadline, self._end_late_ones)
             self._read_the_map()
@@ -177,19 +170,16 @@ class ClusterLink(CountedLink):
 
     def _move_what_waits(self) -> None:
         """Hand what waits for a node that does not own its slot to the one that does."""
-        homeless, self._homeless = self._homeless, {}
-        for command, slot in homeless.items():
-            self._route(command, slot)
+        homeless, self._homeless = self._homeless, []
+        for command in homeless:
+            self.take(command)
         for node in list(self._nodes.values()):
             if node.at_a_loss:
                 for command in node.withdraw():
-                    if isinstance(command, Request):
-                        self._route(command, slot_of(command.keys[0]))
-                    else:
-                        node.take(command)
+                    (self if isinstance(command, Request) else node).take(command)
 
     def _fail_the_homeless(self, failure: BaseException) -> None:
-        homeless, self._homeless = self._homeless, {}
+        homeless, self._homeless = self._homeless, []
         for command in homeless:
             command.refusal = failure.__cause__ or failure
             command.fail()
@@ -198,33 +188,24 @@ class ClusterLink(CountedLink):
 
     def _end_late_ones(self) -> None:
         now = asyncio.get_running_loop().time()
-        for command in list(self._homeless):
+        homeless, self._homeless = self._homeless, []
+        for command in homeless:
             if command.deadline <= now or command.future.done():
-                del self._homeless[command]
                 command.fail()
                 self._backlog.leave(command.size)
                 command.size = 0
+            else:
+                self._homeless.append(command)
 
     # -- the end
 
-    async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._backlog.close()
-        try:
-            with anyio.move_on_after(self._timeout):
-                while self._homeless and self._reading is not None:
-                    await asyncio.wait([self._reading])
-                for node in list(self._nodes.values()):
-                    await node.drain()
-        finally:
-            # Also if the one who closes is cancelled while waiting.
-            with anyio.CancelScope(shield=True):
-                await self._let_go()
+    async def drain(self) -> None:
+        while self._homeless and self._reading is not None:
+            await asyncio.wait([self._reading])
+        for node in list(self._nodes.values()):
+            await node.drain()
 
-    async def _let_go(self) -> None:
-        """End at once what is still waiting, and all nodes."""
+    async def let_go(self) -> None:
         self._over = True
         if self._reading is not None:
             self._reading.cancel()

@@ -6,8 +6,10 @@ import asyncio
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from agentsession.redis._links.link import Link
-from agentsession.redis._links.request import Request
+import anyio
+
+from agentsession.redis._links.link import Link, NotSentError
+from agentsession.redis._links.request import Command, Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,7 @@ class CountedLink(Link):
     def __init__(self, timeout: float, backlog: Backlog) -> None:
         self._timeout = timeout
         self._backlog = backlog
+        self._closed = False
 
     async def run(
         self,
@@ -52,7 +55,7 @@ class CountedLink(Link):
                     room.leave()
         future: asyncio.Future[list[Any]] = loop.create_future()
         request = Request(script, keys, args, future, deadline)
-        self._submit(request)
+        self.submit(request)
         if room is not None:
             room.leave()
         try:
@@ -64,13 +67,21 @@ class CountedLink(Link):
                 request.forget()
             raise
 
-    @abstractmethod
-    def _submit(self, request: Request) -> None:
-        """Take a new call, and count it in.
+    def submit(self, command: Command) -> None:
+        """Take a command that is new, and count it in.
 
         Raises:
             NotSentError: The link is closed.
         """
+        if self._closed:
+            msg = "the connection is closed"
+            raise NotSentError(msg)
+        self._backlog.enter(command.size)
+        self.take(command)
+
+    @abstractmethod
+    def take(self, command: Command) -> None:
+        """Take a command that is counted already."""
 
     @property
     def crowded(self) -> bool:
@@ -79,3 +90,26 @@ class CountedLink(Link):
     async def room(self, *, in_steps: bool = False) -> Room:
         deadline = asyncio.get_running_loop().time() + self._timeout
         return await self._backlog.room(deadline, in_steps=in_steps)
+
+    # -- the end
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._backlog.close()
+        try:
+            with anyio.move_on_after(self._timeout):
+                await self.drain()
+        finally:
+            # Also if the one who closes is cancelled while waiting.
+            with anyio.CancelScope(shield=True):
+                await self.let_go()
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Take nothing more, and wait until nobody waits for anything; each has a deadline."""
+
+    @abstractmethod
+    async def let_go(self) -> None:
+        """End at once what is still waiting, and all connections."""

@@ -17,7 +17,6 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final
 
-import anyio
 from redis.exceptions import AuthenticationError, AuthorizationError
 
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
@@ -25,7 +24,7 @@ from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.clock import ServerClock
 from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.endpoint import PrimaryAbsentError
-from agentsession.redis._links.link import NotSentError, ServerError
+from agentsession.redis._links.link import ServerError
 from agentsession.redis._links.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from agentsession.redis._links.connection import Connection
     from agentsession.redis._links.endpoint import Endpoint
-    from agentsession.redis._links.request import Command, Request
+    from agentsession.redis._links.request import Command
 
 __all__ = ["ServerLink"]
 
@@ -104,7 +103,6 @@ class ServerLink(CountedLink):
         self._stalls = 0
         self._failures = 0
         self._ever_connected = patient
-        self._closed = False
         self._over = False
 
     def __repr__(self) -> str:
@@ -113,23 +111,7 @@ class ServerLink(CountedLink):
 
     # -- the callers' side
 
-    def _submit(self, request: Request) -> None:
-        self.submit(request)
-
-    def submit(self, command: Command) -> None:
-        """Take a command that is new, and count it in.
-
-        Raises:
-            NotSentError: The link is closed.
-        """
-        if self._closed:
-            msg = "the connection is closed"
-            raise NotSentError(msg)
-        self._backlog.enter(command.size)
-        self.take(command)
-
     def take(self, command: Command) -> None:
-        """Take a command that is counted already, from another link."""
         lone = self._connection is not None and self._pipeline.idle
         self._pipeline.submit(command)
         if lone:
@@ -298,27 +280,12 @@ class ServerLink(CountedLink):
 
     # -- the end
 
-    async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._backlog.close()
-        try:
-            with anyio.move_on_after(self._timeout):
-                await self.drain()
-        finally:
-            # Also if the one who closes is cancelled while waiting.
-            with anyio.CancelScope(shield=True):
-                await self.let_go()
-
     async def drain(self) -> None:
-        """Take nothing more, and wait until nobody waits for anything; each has a deadline."""
         self._closed = True
         while awaited := self._pipeline.awaited:
             await asyncio.wait(awaited)
 
     async def let_go(self) -> None:
-        """End at once what is still waiting, and the connection."""
         self._closed = self._over = True
         if self._connecting is not None:
             self._connecting.cancel()
