@@ -172,13 +172,21 @@ class LogReader:
             EventNotFoundError: The log does not hold that event.
         """
         if isinstance(anchor, str):
-            seq = await self._backend.locate(self._key, anchor, expected=self._expected) or 0
+            seq = await self._locate(anchor)
         else:
             seq = anchor = natural("around", anchor)
         events = await self._around(seq, limit) if seq else []
         if not any(event.seq == seq and anchor in (seq, event.id) for event in events):
             raise EventNotFoundError(self._key, anchor)
         return events
+
+    async def _locate(self, event_id: str) -> int:
+        """Return an event's position, 0 if the log does not hold it."""
+        try:
+            event_id.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which no stored id holds
+            return 0
+        return await self._backend.locate(self._key, event_id, expected=self._expected) or 0
 
     async def _around(self, seq: int, limit: int) -> list[Event]:
         """Read the events around a position; none if the log does not hold the one at it."""

@@ -208,7 +208,7 @@ class SessionService:
         key = self._identified(key)
         state = {} if state is None else state
         check_state(state)
-        async with self._room(key, len(state)):
+        async with self._room(key, in_steps=bool(state)):
             changes = await self._changes(state)
             snapshot = await self._backend.create(key, changes, token=new_id())
         session = await assemble(key, snapshot, Pace())
@@ -280,7 +280,7 @@ class SessionService:
         state = {} if state is None else state
         check_state(state)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
-        async with self._room(key, len(state)):
+        async with self._room(key, in_steps=bool(state)):
             changes = await self._changes(state)
             snapshot = await self._backend.get_or_create(key, changes, bounds)
         session = await assemble(key, snapshot, Pace())
@@ -437,7 +437,7 @@ class SessionService:
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
-        async with self._room(key, len(whole)):
+        async with self._room(key, in_steps=len(whole) > 1):
             pairs, names = await self._prepare_each(key, whole)
             entries = [entry for entry, _ in pairs]
             check_write([entry.payload for entry in entries], names, self._max_event_size)
@@ -532,7 +532,7 @@ class SessionService:
         """
         _, key, expected = self._target(session_or_key)
         check_state(state)
-        async with self._room(key, len(state)):
+        async with self._room(key, in_steps=bool(state)):
             changes = await self._changes(state)
             await self._backend.update_state(key, changes, expected=expected)
 
@@ -548,7 +548,7 @@ class SessionService:
         self._check_usable()
         check_app(app_name)
         check_state(state)
-        async with self._room(described_app(app_name), len(state)):
+        async with self._room(described_app(app_name), in_steps=bool(state)):
             changes = await self._scope_changes(APP_PREFIX, state)
             await self._backend.update_app_state(app_name, changes)
 
@@ -564,7 +564,7 @@ class SessionService:
         self._check_usable()
         check_user(user_key)
         check_state(state)
-        async with self._room(user_key, len(state)):
+        async with self._room(user_key, in_steps=bool(state)):
             changes = await self._scope_changes(USER_PREFIX, state)
             await self._backend.update_user_state(user_key, changes)
 
@@ -615,10 +615,10 @@ class SessionService:
         self._check_usable()
 
     def _room(
-        self, subject: SessionKey | UserKey | str, pieces: int
+        self, subject: SessionKey | UserKey | str, *, in_steps: bool
     ) -> AbstractAsyncContextManager[None]:
         """Wait for room before a write is encoded, so that what waits takes no memory."""
-        if pieces > 1:
+        if in_steps:
             return self._backend.room(subject, in_steps=True)
         return self._backend.room(subject) if self._backend.crowded else _ROOM
 
@@ -746,10 +746,10 @@ class SessionService:
         # and an object that cannot be brought up to date now is after the next write.
         try:
             snapshot = await self._backend.get(session.key, Window(after_seq=newest))
-        except BackendError:
+            if snapshot is not None:
+                apply_fresh(session, await assemble(session.key, snapshot, Pace()))
+        except (BackendError, CodecError):
             return
-        if snapshot is not None:
-            apply_fresh(session, await assemble(session.key, snapshot, Pace()))
 
 
 def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:

@@ -160,17 +160,15 @@ def _to_follow(
     whether it was done.
     """
     for index, entry in enumerate(entries):
-        stored = receipt.repeats.get(index)
-        if stored and stored != entry.payload:
-            changes = _changes_to_app(stored)
-        else:
-            changes = entry.changes.app
-        if changes and (stored is None or now - moments[index] < _REMEMBERED):
+        stored = receipt.repeats.get(index, entry.payload)
+        # What a trimmed one asked for is not known any more.
+        changes = entry.changes.app if stored == entry.payload else _changes_to_app(stored)
+        if changes and (index not in moments or now - moments[index] < _REMEMBERED):
             yield entry.event_id, changes
 
 
 def _changes_to_app(payload: bytes) -> ScopeChanges:
-    """Read what a stored event does to the application's state; nothing if it is unreadable."""
+    """Read what a stored event does to the application's state; nothing if that cannot be read."""
     try:
         return split(decode_event(payload).state_delta, LARGEST).app
     except ValueError:

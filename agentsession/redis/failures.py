@@ -52,7 +52,7 @@ def after_the_first(subject: Subject, said: str) -> Generator[None]:
         yield
     except OutcomeUnknownError:
         raise
-    except BackendError as exc:
+    except (BackendError, CodecError) as exc:
         raise OutcomeUnknownError(subject, said.format(exc.reason)) from exc
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 from agentsession.redis._links.link import NotSentError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentsession.redis._links.link import Room
 
 __all__ = ["Backlog"]
@@ -36,16 +38,13 @@ class Backlog:
         self._most_bytes = most_bytes
         self._count = 0
         self._bytes = 0
-        self._line: deque[asyncio.Future[None]] = deque()
-        # Who was let in, and has neither entered nor gone away.
-        self._let_in: asyncio.Future[None] | None = None
-        # Of the one who encodes in steps.
-        self._turn = asyncio.Lock()
+        self._places = _Line(self._has_room)
+        self._turns = _Line(lambda: True)
 
     @property
     def free(self) -> bool:
         """Whether there is room, and nobody waits for it."""
-        return not self._line and self._let_in is None and self._has_room()
+        return self._places.empty and self._has_room()
 
     def _has_room(self) -> bool:
         return self._count < self._most and self._bytes < self._most_bytes
@@ -62,56 +61,37 @@ class Backlog:
             NotSentError: There was no room in time, or all was closed meanwhile.
         """
         room = _Room(self, deadline)
-        if not self.free or (in_steps and self._turn.locked()):
+        if not self.free or (in_steps and not self._turns.empty):
             await self._wait(room, in_steps=in_steps)
         elif in_steps:
-            await self._turn.acquire()
-            room.has_turn = True
+            room.turn = self._turns.join()
         return room
 
     async def _wait(self, room: _Room, *, in_steps: bool) -> None:
         try:
             async with asyncio.timeout_at(room.deadline):
                 if in_steps:
-                    await self._turn.acquire()
-                    room.has_turn = True
+                    room.turn = self._turns.join()
+                    await room.turn
                 if not self.free:
-                    room.waiter = asyncio.get_running_loop().create_future()
-                    self._line.append(room.waiter)
-                    self._let_next_in()
-                    await room.waiter
+                    room.place = self._places.join()
+                    await room.place
         except TimeoutError:
-            room.leave()
+            self.left(room)
             msg = "too many calls are waiting for the server"
             raise NotSentError(msg) from None
         except BaseException:
-            room.leave()
+            self.left(room)
             raise
-        if in_steps:
-            self._pass_on(room)
-
-    def _pass_on(self, room: _Room) -> None:
-        """Let the next one in, if it is this one who was let in."""
-        if room.waiter is not None and self._let_in is room.waiter:
-            self._let_in = None
-            self._let_next_in()
+        if in_steps and room.place is not None:
+            self._places.leave(room.place)
 
     def left(self, room: _Room) -> None:
         """Let those in who waited for this one."""
-        if room.has_turn:
-            room.has_turn = False
-            self._turn.release()
-        if room.waiter is not None:
-            room.waiter.cancel()
-            self._pass_on(room)
-
-    def _let_next_in(self) -> None:
-        """Let in who waits the longest, if there is room."""
-        while self._line and self._let_in is None and self._has_room():
-            waiter = self._line.popleft()
-            if not waiter.done():
-                self._let_in = waiter
-                waiter.set_result(None)
+        if room.turn is not None:
+            self._turns.leave(room.turn)
+        if room.place is not None:
+            self._places.leave(room.place)
 
     def enter(self, size: int) -> None:
         """Count a call of so many bytes in."""
@@ -122,18 +102,67 @@ class Backlog:
         """Count a call out, and let others in."""
         self._count -= 1
         self._bytes -= size
-        if self._line:
-            self._let_next_in()
+        self._places.let_next_in()
 
     def shrink(self, size: int) -> None:
         """Count so many bytes of a call out, which stays."""
         self._bytes -= size
-        self._let_next_in()
+        self._places.let_next_in()
 
     def close(self) -> None:
         """Turn away who waits."""
-        while self._line:
-            waiter = self._line.popleft()
+        self._turns.close()
+        self._places.close()
+
+
+class _Line:
+    """Those who wait, in the order in which they came; one at a time is let in.
+
+    A newcomer never overtakes, also not in the moment in which one has left and the next one, who
+    is let in by then, has not run yet.
+
+    Args:
+        is_open: Tells whether the next one may be let in; whenever that may have changed,
+            :meth:`let_next_in` is called.
+    """
+
+    def __init__(self, is_open: Callable[[], bool]) -> None:
+        self._is_open = is_open
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        # Who was let in, and has not left.
+        self._let_in: asyncio.Future[None] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits, or is let in."""
+        return not self._waiting and self._let_in is None
+
+    def join(self) -> asyncio.Future[None]:
+        """Wait behind the others; what is returned is done when one is let in, at once perhaps."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self.let_next_in()
+        return waiter
+
+    def let_next_in(self) -> None:
+        """Let in who waits the longest, if that may be."""
+        while self._waiting and self._let_in is None and self._is_open():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._let_in = waiter
+                waiter.set_result(None)
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """Leave the line, or make place for the next one; later times do nothing."""
+        waiter.cancel()
+        if self._let_in is waiter:
+            self._let_in = None
+            self.let_next_in()
+
+    def close(self) -> None:
+        """Turn away who waits."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_exception(NotSentError("the connection is closed"))
 
@@ -141,13 +170,13 @@ class Backlog:
 class _Room:
     """A :class:`~agentsession.redis._links.link.Room` in a backlog."""
 
-    __slots__ = ("_backlog", "deadline", "has_turn", "waiter")
+    __slots__ = ("_backlog", "deadline", "place", "turn")
 
     def __init__(self, backlog: Backlog, deadline: float) -> None:
         self._backlog = backlog
         self.deadline = deadline
-        self.has_turn = False
-        self.waiter: asyncio.Future[None] | None = None
+        self.turn: asyncio.Future[None] | None = None
+        self.place: asyncio.Future[None] | None = None
 
     def leave(self) -> None:
         self._backlog.left(self)

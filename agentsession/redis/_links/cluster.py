@@ -68,6 +68,7 @@ class ClusterLink(CountedLink):
         self._nodes: dict[Host, ServerLink] = {}
         # What nobody is known to own the slot of.
         self._homeless: list[Command] = []
+        self._deadlines: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[None] | None = None
         self._over = False
 
@@ -82,8 +83,8 @@ class ClusterLink(CountedLink):
         owner = self._slots.owner(slot_of(command.keys[0]))
         if owner is None:
             self._homeless.append(command)
-            loop = asyncio.get_running_loop()
-            loop.call_at(command.deadline, self._end_late_ones)
+            if self._deadlines is None or self._deadlines.when() > command.deadline:
+                self._look_at_deadlines_at(command.deadline)
             self._read_the_map()
         else:
             self._node(owner).take(command)
@@ -186,6 +187,11 @@ class ClusterLink(CountedLink):
             self._backlog.leave(command.size)
             command.size = 0
 
+    def _look_at_deadlines_at(self, moment: float) -> None:
+        if self._deadlines is not None:
+            self._deadlines.cancel()
+        self._deadlines = asyncio.get_running_loop().call_at(moment, self._end_late_ones)
+
     def _end_late_ones(self) -> None:
         now = asyncio.get_running_loop().time()
         homeless, self._homeless = self._homeless, []
@@ -196,6 +202,11 @@ class ClusterLink(CountedLink):
                 command.size = 0
             else:
                 self._homeless.append(command)
+        if self._deadlines is not None:
+            self._deadlines.cancel()
+            self._deadlines = None
+        if self._homeless:
+            self._look_at_deadlines_at(min(command.deadline for command in self._homeless))
 
     # -- the end
 
@@ -211,5 +222,7 @@ class ClusterLink(CountedLink):
             self._reading.cancel()
             await asyncio.wait([self._reading])
         self._fail_the_homeless(NotSentError("the connection is closed"))
-        for node in self._nodes.values():
+        if self._deadlines is not None:
+            self._deadlines.cancel()
+        for node in list(self._nodes.values()):
             await node.let_go()

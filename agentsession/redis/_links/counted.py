@@ -45,6 +45,9 @@ class CountedLink(Link):
         loop = asyncio.get_running_loop()
         if room is not None:
             deadline = room.deadline
+            if deadline <= loop.time():
+                msg = "no time was left to send it"
+                raise NotSentError(msg)
         else:
             deadline = loop.time() + self._timeout
             if not self._backlog.free:
@@ -56,7 +59,7 @@ class CountedLink(Link):
         future: asyncio.Future[list[Any]] = loop.create_future()
         request = Request(script, keys, args, future, deadline)
         self.submit(request)
-        if room is not None:
+        if room is not None and script.writes:
             room.leave()
         try:
             return await future

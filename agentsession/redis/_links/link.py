@@ -70,7 +70,7 @@ class Room(Protocol):
     deadline: float
 
     def leave(self) -> None:
-        """Let others in: a call is under way, or none will be made. Once is enough."""
+        """Let others in: the call is under way, or none will be made. Once is enough."""
 
 
 class Link(ABC):
@@ -98,7 +98,7 @@ class Link(ABC):
             script: The script.
             keys: Its keys.
             args: What follows the echo and the times, which are the link's: header and the rest.
-            room: Of a caller that :meth:`room` has let in; it is left when the call is under way.
+            room: Of a caller that :meth:`room` has let in; it is left when a call that writes is.
                 Without, it may take the link's timeout from now on, waiting for room included.
 
         Raises:

@@ -129,21 +129,27 @@ class Pipeline:
             if command.size > LARGE and batch:
                 break
             self._waiting.popleft()
-            if command.asking:
-                self._in_flight.append(Asking(("ASKING",), NOBODY, command.deadline))
-                batch.append(self._in_flight[-1].packed())
             command.sent_at = now
             if isinstance(command, Request):
                 command.prepare(b"%d" % next(self._echoes), self._clock, now)
+            try:
+                packed = command.pieces() if command.size > LARGE else command.packed()
+            except (TypeError, ValueError) as exc:
+                # Its own caller's mistake: the others are not to suffer from it.
+                command.refuse(exc)
+                self._done(command)
+                continue
+            if command.asking:
+                self._in_flight.append(Asking(("ASKING",), NOBODY, command.deadline))
+                batch.append(self._in_flight[-1].packed())
             self._in_flight.append(command)
             barrier_due = barrier_due or command.writes
-            if command.size > LARGE:
-                self._pieces = command.pieces()
+            if isinstance(packed, deque):
+                self._pieces = packed
                 # What follows it has to wait for its last piece.
                 self._barrier_due = barrier_due and bool(self._acknowledgement)
                 batch.append(self._pieces.popleft())
                 return b"".join(batch)
-            packed = command.packed()
             batch.append(packed)
             size += len(packed)
         waited_for = self._in_flight or self._unconfirmed
