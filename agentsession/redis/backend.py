@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.backend import (
@@ -39,6 +39,7 @@ from agentsession.redis._scripts.words import (
 from agentsession.redis.calls import Calls
 from agentsession.redis.diagnosis import diagnose
 from agentsession.redis.erasing import Erasing
+from agentsession.redis.failures import after_the_first
 from agentsession.redis.keys import Keyspace
 from agentsession.redis.listing import Listing
 from agentsession.redis.replies import (
@@ -49,6 +50,7 @@ from agentsession.redis.replies import (
     read_snapshot,
 )
 from agentsession.redis.scopes import Scopes
+from agentsession.state import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
     from agentsession.redis.failures import Subject
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
-    from agentsession.state import Changes, ScopeChanges
+    from agentsession.state import ScopeChanges
 
 __all__ = ["RedisBackend"]
 
@@ -75,6 +77,7 @@ _LOCATE: Final = load("locate")
 _READ: Final = load("read")
 _UPDATE: Final = load("update")
 
+_MADE: Final = "the session was made, and deleted since; the rest failed ({}); repeat it"
 _GONE: Final = "the reply was lost: it was written, and the session was deleted since"
 
 
@@ -136,24 +139,27 @@ class RedisBackend(Backend):
 
     async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
         _, snapshot = await self._make(key, changes, NO_EVENTS, token, take=False)
+        if snapshot is None:
+            raise SessionNotFoundError(key)
         return snapshot
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         # A session that is there is read, which writes nothing that a late copy could do again.
-        snapshot = await self.get(key, window)
+        snapshot, written = await self.get(key, window), False
         while snapshot is None:
-            # Not found means: somebody has deleted it since a first attempt made it or found it.
-            with suppress(SessionNotFoundError):
-                _, snapshot = await self._make(key, changes, window, new_id(), take=True)
+            with after_the_first(key, _MADE) if written else nullcontext():
+                made, snapshot = await self._make(key, changes, window, new_id(), take=True)
+            if made and snapshot is None:
+                # It is made anew, and what others may have changed since is not changed again.
+                written, changes = True, Changes(session=changes.session)
         return snapshot
 
     async def _make(
         self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
-    ) -> tuple[bool, Snapshot]:
+    ) -> tuple[bool, Snapshot | None]:
         """Make a session, or take one that is there; tell whether this call has made it.
 
-        Raises:
-            SessionNotFoundError: Somebody has deleted it since.
+        Without a snapshot, somebody has deleted it since.
         """
         names = self._keyspace.session(key)
         reply = await self._calls.run(
@@ -177,6 +183,8 @@ class RedisBackend(Backend):
         )
         if reply[1] == b"exists":
             raise SessionExistsError(key)
+        if reply[1] == b"gone":
+            return reply[3] == b"made", None
         check_found(key, reply)
         check_size(key, reply, window.read_limit)
         if reply[4]:

@@ -16,6 +16,7 @@ within a minute.
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -57,24 +58,22 @@ class ClusterBackend(RedisBackend):
 
     async def aclose(self) -> None:
         try:
-            if self._under_way:
+            while self._under_way:
                 await asyncio.wait(self._under_way)
         finally:
             await super().aclose()
 
     async def _make(
         self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
-    ) -> tuple[bool, Snapshot]:
+    ) -> tuple[bool, Snapshot | None]:
         first = super()._make(key, _without_app(changes), window, token, take=take)
 
-        async def both() -> tuple[bool, Snapshot]:
+        async def both() -> tuple[bool, Snapshot | None]:
             made, snapshot = await first
-            if not made:
-                return made, await self._with_app(key.app_name, snapshot)
-            with after_the_first(key, _WRITTEN):
-                if changes.app:
+            with after_the_first(key, _WRITTEN) if made else nullcontext():
+                if made and changes.app:
                     await self._second_step(key, changes.app, token)
-                return made, await self._with_app(key.app_name, snapshot)
+                return made, snapshot and await self._with_app(key.app_name, snapshot)
 
         return await (self._to_the_end(both()) if changes.app else both())
 

@@ -47,7 +47,7 @@ _PREFIX_LENGTH: Final = len(STATE_FIELD)
 def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
     """Refuse what a script says is not there, not ours, or contradicts itself."""
     match reply[1]:
-        case b"missing" | b"gone":
+        case b"missing":
             raise SessionNotFoundError(key)
         case b"replaced":
             raise SessionNotFoundError(key, replaced=True)

@@ -153,7 +153,7 @@ async def check_a_repeat_of_what_was_trimmed_is_answered_as_given(subject: Subje
     held = await service.create_session(subject.key)
     await service.append_event(held, say("first", {"n": 1}, id="e"))
     await service.append_events(held, [say("second", {"n": 2}), say("third")])
-    other = say("other", {"n": 3, "m": 3, "temp:t": 3}, id="e")
+    other = say("other", {"n": 3, "m": 3, "user:m": 3, "app:m": 3, "temp:t": 3}, id="e")
     for _ in range(2):
         answer = await service.append_event(held, other)
         assert (answer.seq, answer.content) == (1, "other")

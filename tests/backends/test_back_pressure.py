@@ -20,6 +20,7 @@ BOUND = 64 * MEBIBYTE
 MARGIN = 16 * MEBIBYTE
 # One object for all callers, so that what is measured is not theirs.
 LARGE = "x" * 1_000_000
+MANY = [0] * 250_000
 PATIENCE = 30.0
 # What is sent stands in the buffers of sockets, which hold some MB.
 SENT = 16 * MEBIBYTE
@@ -94,6 +95,22 @@ async def update(service: RedisSessionService, key: SessionKey, _: int) -> None:
     await service.update_session_state(key, {"n": LARGE})
 
 
+async def open_(service: RedisSessionService, key: SessionKey, number: int) -> None:
+    """It looks whether the session is there, with what it would make it with at hand."""
+    another = SessionKey(key.app_name, key.user_id, f"{number}")
+    await service.get_or_create_session(another, {"n": LARGE})
+
+
+async def open_with_twenty(service: RedisSessionService, key: SessionKey, number: int) -> None:
+    another = SessionKey(key.app_name, key.user_id, f"{number}")
+    await service.get_or_create_session(another, {f"{n}": LARGE for n in range(20)})
+
+
+async def update_slowly(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    """Encoding one value takes longer than a step."""
+    await service.update_user_state(key.user, {"n": MANY})
+
+
 async def create(service: RedisSessionService, key: SessionKey, number: int) -> None:
     another = SessionKey(key.app_name, key.user_id, f"{number}")
     await service.create_session(another, {"n": LARGE})
@@ -127,7 +144,8 @@ Call = Callable[[RedisSessionService, SessionKey, int], Awaitable[None]]
 
 # The size of each in MiB, rounded up.
 SIZES: dict[Call, int] = {
-    append: 1, append_three: 3, append_twenty: 20, update: 1, update_twenty: 20, create: 1,
+    append: 1, append_three: 3, append_twenty: 20, update: 1, update_twenty: 20, update_slowly: 1,
+    create: 1, open_: 1, open_with_twenty: 20,
 }  # fmt: skip
 
 

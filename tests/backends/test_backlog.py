@@ -201,6 +201,29 @@ async def test_who_waits_for_a_turn_is_told_at_the_deadline() -> None:
     assert backlog.free
 
 
+async def test_no_newcomer_overtakes_when_a_turn_is_passed_on() -> None:
+    """It waits with its deadline, also in the moment before the next one runs."""
+    backlog = Backlog(10, 100)
+    first, second = await line_up(backlog, 2, in_steps=True)
+    first.enter(10)
+    with pytest.raises(NotSentError, match="too many calls"):
+        await backlog.room(soon(0.01), in_steps=True)
+    assert second.let_in.is_set()
+    for each in (first, second):
+        await each.gone()
+    assert backlog.free
+
+
+async def test_closing_turns_away_who_waits_for_a_turn() -> None:
+    """Whoever has it goes on, and is told when it makes its call."""
+    backlog = Backlog(10, 100)
+    first, second = await line_up(backlog, 2, in_steps=True)
+    backlog.close()
+    with pytest.raises(NotSentError, match="closed"):
+        await second.task
+    await first.gone()
+
+
 async def test_closing_turns_away_who_waits() -> None:
     """All of them, at once."""
     backlog = Backlog(1, 1000)

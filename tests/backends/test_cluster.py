@@ -19,6 +19,7 @@ from agentsession.errors import (
     BackendError,
     BackendUnavailableError,
     ClosedError,
+    CodecError,
     OutcomeUnknownError,
 )
 from agentsession.redis import register_redis_instance, unregister_redis_instance
@@ -106,9 +107,9 @@ async def test_a_repeat_within_a_batch_changes_no_state(subject: ClusterSubject)
     assert session.state == {"n": 1}
 
 
-@pytest.mark.parametrize("kind", [BackendUnavailableError, BackendError])
+@pytest.mark.parametrize("kind", [BackendUnavailableError, BackendError, CodecError])
 async def test_a_failure_between_the_steps_is_told(
-    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch, kind: type[BackendError]
+    subject: ClusterSubject, monkeypatch: pytest.MonkeyPatch, kind: type[BackendError | CodecError]
 ) -> None:
     """If the session was written and its second step fails, the error does not claim otherwise."""
     service = subject.service()

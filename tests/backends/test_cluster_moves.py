@@ -145,6 +145,11 @@ async def test_a_call_that_no_node_serves_ends_at_its_deadline(
         with pytest.raises(BackendUnavailableError):
             await hasty.append_event(key, say("x"))
         assert 0.4 < loop.time() - start < 5
+        timers = len(loop._scheduled)  # type: ignore[attr-defined]  # no public way to count them
+        calls = [asyncio.create_task(hasty.append_event(key, say("x"))) for _ in range(50)]
+        await asyncio.wait(calls)
+        assert {type(call.exception()) for call in calls} == {BackendUnavailableError}
+        assert len(loop._scheduled) < timers + 25  # type: ignore[attr-defined]
     session = await other.get_session(key)
     assert session is not None
     assert session.events == []

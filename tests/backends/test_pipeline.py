@@ -375,6 +375,18 @@ def test_what_is_withdrawn_begins_anew_elsewhere() -> None:
     assert (sent.issued, sent.expires) == (server_time(500), server_time(510))
 
 
+def test_what_cannot_be_sent_fails_alone() -> None:
+    """It is its caller's mistake, and nothing of it is on the line."""
+    line = Conversation()
+    wrong, large = line.call("\ud800"), line.call("\ud800", size=LARGE + 1)
+    right = line.call("a")
+    assert line.sent_names() == ["a"]
+    line.answer()
+    assert result_of(right) == "a"
+    assert (result_of(wrong), result_of(large)) == ("UnicodeEncodeError", "UnicodeEncodeError")
+    assert line.ended == [wrong, large, right]
+
+
 def test_what_may_have_been_run_keeps_its_times_when_withdrawn() -> None:
     """A copy with these may still be run, and the store knows them by it."""
     line, other = Conversation(), Conversation(told=False)

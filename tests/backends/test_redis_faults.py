@@ -19,6 +19,7 @@ from agentsession.errors import (
     BackendError,
     BackendUnavailableError,
     CodecError,
+    EventNotFoundError,
     OutcomeUnknownError,
     SessionNotFoundError,
 )
@@ -524,6 +525,61 @@ async def test_an_erasure_that_wrote_nothing_has_erased_nothing(
     assert await service.get_session(KEY) == made[0]
 
 
+async def test_a_session_made_and_deleted_is_made_anew_without_undoing(
+    service: RedisSessionService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first creation wrote for the user is not written again, and not denied either."""
+    backend = service.backend
+    assert isinstance(backend, RedisBackend)
+    make, made = backend._make, []
+
+    async def lose(*args: Any, **options: Any) -> Any:
+        if made == ["deleted"]:
+            raise BackendUnavailableError(KEY, "nothing was written")
+        await make(*args, **options)
+        await service.update_user_state(KEY.user, {"n": 2})
+        await service.delete_session(KEY)
+        made.append("deleted")
+        return True, None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_make", lose)
+        with pytest.raises(OutcomeUnknownError, match="repeat it"):
+            await service.get_or_create_session(KEY, {"user:n": 1, "x": 1})
+    made.clear()
+
+    async def lose_once(*args: Any, **options: Any) -> Any:
+        return await (make if made else lose)(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_make", lose_once)
+        session = await service.get_or_create_session(KEY, {"user:n": 1, "x": 1})
+    assert session.state == {"user:n": 2, "x": 1}
+
+
+async def test_an_append_that_is_stored_says_so_whatever_else_cannot_be_read(
+    service: RedisSessionService, admin: redis.asyncio.Redis
+) -> None:
+    """A Session at hand stays as it is if what it lacks is damaged."""
+    session = await service.create_session(KEY, {"user:n": 1})
+    await service.append_event(KEY, say("another's"))
+    await admin.hset("userdata:{app:user}", "n", "not JSON")  # type: ignore[misc]
+    event = say("mine")
+    assert (await service.append_event(session, event)).seq == 2
+    assert (await service.append_event(session, event)).seq == 2
+
+
+async def test_an_id_that_cannot_be_is_the_matter_of_who_asks(
+    service: RedisSessionService,
+) -> None:
+    """Half of a surrogate pair in a request takes down nobody else's calls."""
+    await service.create_session(KEY)
+    calls = [asyncio.create_task(service.append_event(KEY, say(f"{n}"))) for n in range(50)]
+    with pytest.raises(EventNotFoundError):
+        await service.get_events(KEY, around="\ud800")
+    assert sorted([(await call).seq for call in calls]) == list(range(1, 51))
+
+
 async def test_cancelled_calls_leave_nothing_behind(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
@@ -708,6 +764,17 @@ async def test_who_waited_for_room_ends_in_time() -> None:
         await asyncio.sleep(0.5)
         waiting = group.create_task(unserved(link))
     assert waiting.result() < 1.3
+    await link.aclose()
+
+
+async def test_what_was_prepared_too_long_is_not_sent() -> None:
+    """Nothing was written, where a reply in no time would leave that unknown."""
+    link = ServerLink(Nowhere(Connection()), timeout=0.01, backlog=Backlog())
+    room = await link.room(in_steps=True)
+    while asyncio.get_running_loop().time() < room.deadline:
+        await asyncio.sleep(0)
+    with pytest.raises(NotSentError, match="no time was left"):
+        await link.run(load("get"), ["key"], [], room=room)
     await link.aclose()
 
 

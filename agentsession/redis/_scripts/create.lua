@@ -8,8 +8,8 @@
 --        `refresh` is '1' to move expiry when one is taken; `after` to `harmless` are the window of its events
 --        (lib/snapshot.lua, lib/events.lua); then the changes
 -- Returns {echo, 'created', now, snapshot, oldest ids of the index or none} also if this call made it before,
---        {echo, 'found', now, snapshot}, {echo, 'exists', now}, {echo, 'gone', now} if this call made it, or took it, and
---        somebody has deleted it since, {echo, 'late', now}, {echo, 'large', now, number of events, bytes or more} or
+--        {echo, 'found', now, snapshot}, {echo, 'exists', now}, {echo, 'gone', now, 'made' or 'taken'} if this call made it, or
+--        took it, and somebody has deleted it since, {echo, 'late', now}, {echo, 'large', now, number of events, bytes or more} or
 --        {echo, 'foreign', now, version or ''}
 --
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
@@ -39,7 +39,7 @@ if call('EXISTS', session) == 1 then
   end
   local own = meta[2] == id
   if not own and known == 'ran' then
-    return { echo, 'gone', now }
+    return { echo, 'gone', now, 'made' }
   elseif not own and not known then
     remember_refused(calls, id, deadline, now)
   end
@@ -60,7 +60,7 @@ if call('EXISTS', session) == 1 then
   return { echo, own and 'created' or 'found', now, view, {} }
 end
 if known then
-  return { echo, 'gone', now }
+  return { echo, 'gone', now, known == 'ran' and 'made' or 'taken' }
 end
 
 -- These fail before anything is written if they hold another type of data.
