@@ -78,7 +78,8 @@ class RedisSessionService(SessionService):
             ``None`` or 0 for ever.
         app_state_ttl: The same for an application's state.
         user_state_ttl: The same for a user's state.
-        refresh_ttl_on_read: Whether reading moves expiry as well.
+        refresh_ttl_on_read: Whether reading moves expiry as well, ahead only: what has none gets
+            none.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
         max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for

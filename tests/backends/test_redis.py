@@ -369,6 +369,38 @@ async def test_a_new_time_to_live_applies_with_the_next_write(
         await for_ever.delete_user(KEY.user)
 
 
+async def test_reading_moves_expiry_ahead_only(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """A copy of a read may come late, and meet a session that was made anew, by another rule."""
+    kinds = ("session:{}:session", "events:{}:session", "eventids:{}:session", "sessions:{}")
+    names = [f"{prefix}{kind.format('{app:user}')}" for kind in kinds]
+    names += [f"{prefix}userdata:{{app:user}}", f"{prefix}appdata:{{app}}"]
+
+    def with_ttl(seconds: float | None) -> RedisSessionService:
+        return RedisSessionService.from_url(
+            redis_url, key_prefix=prefix, session_ttl=seconds, user_state_ttl=seconds,
+            app_state_ttl=seconds, refresh_ttl_on_read=True,
+        )  # fmt: skip
+
+    async def read_all(service: RedisSessionService) -> set[int]:
+        await service.get_session(KEY)
+        await service.get_or_create_session(KEY)
+        await service.get_events(KEY)
+        await service.get_user_state(KEY.user)
+        await service.get_app_state("app")
+        return {round(await client.pttl(name), -4) for name in names}
+
+    async with with_ttl(None) as for_ever, with_ttl(100) as long, with_ttl(50) as short:
+        for maker, lives in ((for_ever, [0, 0, 0]), (short, [50_000, 50_000, 100_000])):
+            await maker.create_session(KEY, {"user:n": 1, "app:n": 1})
+            await maker.append_event(KEY, say("1"))
+            for reader, left in zip((for_ever, short, long), lives, strict=True):
+                assert await read_all(reader) == {left}
+            await maker.delete_user(KEY.user)
+            await client.delete(names[-1])
+
+
 async def test_costs_do_not_grow_with_the_log_or_the_database(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:

@@ -1,6 +1,6 @@
 --! keys: session, events, ids, index, user, calls
 --! write: id, session_id, take, session_ttl, user_ttl, app_ttl, refresh, after, since, last, most, harmless
---! uses once, activity, session_expiry, scope_expiry, changes, events, snapshot
+--! uses once, activity, session_expiry, scope_expiry, prolong, changes, events, snapshot
 -- Makes a session, or takes one that is there.
 --
 -- KEYS   then app state (absent where it lives on another node)
@@ -30,7 +30,7 @@ elseif known == 'refused' and take ~= '1' then
 end
 
 if call('EXISTS', session) == 1 then
-  local meta = call('HMGET', session, 'v', 'incarnation', 'ttl')
+  local meta = call('HMGET', session, 'v', 'incarnation')
   if meta[1] ~= '1' then
     if not known then
       remember_refused(calls, id, deadline, now)
@@ -51,10 +51,10 @@ if call('EXISTS', session) == 1 then
     return { echo, 'large', now, count, size }
   end
   if not own and refresh == '1' then
-    move_session_expiry(session, events, ids, index, ttl, meta[3])
-    move_scope_expiry(user, tonumber(user_ttl))
+    prolong(ttl, session, events, ids, index)
+    prolong(tonumber(user_ttl), user)
     if app then
-      move_scope_expiry(app, tonumber(app_ttl))
+      prolong(tonumber(app_ttl), app)
     end
   end
   return { echo, own and 'created' or 'found', now, view, {} }

@@ -18,11 +18,11 @@ if not view or #view[1] == 0 then
   return { echo, 'missing' }
 end
 if refresh == '1' then
-  --! uses session_expiry, scope_expiry
-  move_session_expiry(session, events, ids, index, tonumber(session_ttl), redis.call('HGET', session, 'ttl'))
-  move_scope_expiry(user, tonumber(user_ttl))
+  --! uses prolong
+  prolong(tonumber(session_ttl), session, events, ids, index)
+  prolong(tonumber(user_ttl), user)
   if app then
-    move_scope_expiry(app, tonumber(app_ttl))
+    prolong(tonumber(app_ttl), app)
   end
 end
 return { echo, 'found', view }

@@ -8,7 +8,7 @@
 --        (lib/events.lua), or ''
 -- Returns {echo, 'found', position of the first, events}, {echo, 'large', number of events, bytes or more}, or as lib/head.lua
 
-local count, trimmed, ttl = head(session, events, incarnation, echo)
+local count, trimmed = head(session, events, incarnation, echo)
 if not count then
   return trimmed
 end
@@ -27,7 +27,7 @@ if not found then
   return { echo, 'large', to - from + 1, bytes }
 end
 if refresh == '1' then
-  --! uses session_expiry
-  move_session_expiry(session, events, ids, index, tonumber(session_ttl), ttl)
+  --! uses prolong
+  prolong(tonumber(session_ttl), session, events, ids, index)
 end
 return { echo, 'found', from, found }

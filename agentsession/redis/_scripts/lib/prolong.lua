@@ -1,0 +1,13 @@
+-- Moves the expiry of what was read, ahead only. A copy of a read may come late, when a session was deleted and made anew: by
+-- a read nothing is given an expiry that has none, nothing loses its own, and nothing goes earlier. A ttl is in milliseconds; 0
+-- is for ever.
+local function prolong(ttl, ...)
+  if ttl > 0 then
+    for _, key in ipairs({ ... }) do
+      local left = redis.call('PTTL', key)
+      if left >= 0 and left < ttl then
+        redis.call('PEXPIRE', key, ttl)
+      end
+    end
+  end
+end
