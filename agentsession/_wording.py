@@ -37,6 +37,6 @@ def described(subject: SessionKey | UserKey | str) -> str:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """Word a path as Python would subscript it: ``cart['items'][0]``."""
+    """Word a path as Python would subscript it: ``cart['items'][0]``, in characters that print."""
     first, *rest = path
-    return f"{first!s:.80}" + "".join(f"[{brief(step)}]" for step in rest)
+    return brief(str(first))[1:-1] + "".join(f"[{brief(step)}]" for step in rest)

@@ -225,3 +225,9 @@ def test_callers_can_catch_by_builtin() -> None:
     ):
         assert issubclass(kind, builtin)
     assert not any(issubclass(kind, KeyError) for kind in public_errors().values())
+
+
+def test_an_error_can_be_printed_whatever_the_name_is() -> None:
+    """Half of a surrogate pair would make an error of logging it, and a line break two lines."""
+    told = str(StateValueError(("\ud800\n",), "the name cannot be stored"))
+    assert told.encode().startswith(rb"\ud800\n: the name")
