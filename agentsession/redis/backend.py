@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from agentsession.concerns import Concern
-    from agentsession.redis._links.link import Link
+    from agentsession.redis._links.link import Link, Rest
     from agentsession.redis._scripts import Argument
     from agentsession.redis.failures import Subject
     from agentsession.retention import Retention
@@ -155,7 +155,14 @@ class RedisBackend(Backend):
         return snapshot
 
     async def _make(
-        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
+        self,
+        key: SessionKey,
+        changes: Changes,
+        window: Window,
+        token: str,
+        *,
+        take: bool,
+        rest: Rest | None = None,
     ) -> tuple[bool, Snapshot | None]:
         """Make a session, or take one that is there; tell whether this call has made it.
 
@@ -180,6 +187,7 @@ class RedisBackend(Backend):
                 ),
                 *flat(change_triples(changes)),
             ],
+            rest,
         )
         if reply[1] == b"exists":
             raise SessionExistsError(key)
@@ -231,7 +239,11 @@ class RedisBackend(Backend):
         return read_receipt(key, reply)[0]
 
     def _appending(
-        self, key: SessionKey, entries: Sequence[Entry], expected: Expected
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        expected: Expected,
+        rest: Rest | None = None,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Make the call of the script that appends."""
         words = self._append_header.copy()
@@ -254,7 +266,7 @@ class RedisBackend(Backend):
             words[revision] = str(expected.revision)
         if touched:
             words[scopes] = self._add_scopes(keys, key, touched)
-        return self._calls.run(key, _APPEND, keys, words)
+        return self._calls.run(key, _APPEND, keys, words, rest)
 
     def _add_scopes(self, keys: list[str], key: SessionKey, touched: str) -> str:
         """Add the keys of the other scopes that are changed, and name these."""
@@ -323,6 +335,7 @@ class RedisBackend(Backend):
         touched: str,
         call_id: str,
         expected: Expected,
+        rest: Rest | None = None,
     ) -> Receipt:
         names = self._keyspace.session(key)
         keys = [names.session, names.events, names.ids, names.index, names.calls]
@@ -333,7 +346,7 @@ class RedisBackend(Backend):
             scopes=self._add_scopes(keys, key, touched),
             **self._lives,
         )
-        reply = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)])
+        reply = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)], rest)
         if reply[1] == b"gone":
             raise OutcomeUnknownError(key, _GONE)
         check_found(key, reply)

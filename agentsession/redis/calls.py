@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from contextvars import Token
 
-    from agentsession.redis._links.link import Link, Room
+    from agentsession.redis._links.link import Link, Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["Calls"]
@@ -43,15 +43,27 @@ class Calls:
         return repr(self._link)
 
     async def run(
-        self, subject: Subject, script: Script, keys: Sequence[str], words: Sequence[Argument]
+        self,
+        subject: Subject,
+        script: Script,
+        keys: Sequence[str],
+        words: Sequence[Argument],
+        rest: Rest | None = None,
     ) -> Any:
         """Run a script, and word its failure.
+
+        Args:
+            subject: Whose data it is about.
+            script: The script.
+            keys: Its keys.
+            words: Its header, and what follows.
+            rest: What is to follow the call.
 
         Raises:
             AgentSessionError: It failed; the error says what is known, and of whose data.
         """
         try:
-            return await self._link.run(script, keys, words, room=_room.get())
+            return await self._link.run(script, keys, words, room=_room.get(), rest=rest)
         except _FAILURES as exc:
             error = translated(exc, subject, script.name, writes=script.writes)
             raise error from error.__cause__

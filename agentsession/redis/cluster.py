@@ -24,6 +24,7 @@ import msgspec
 from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
 from agentsession.events import new_id
+from agentsession.redis._links.link import Rest
 from agentsession.redis._scripts.words import change_triples
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.failures import after_the_first
@@ -32,7 +33,7 @@ from agentsession.retention import LARGEST
 from agentsession.state import split
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     from agentsession.backend import Entry, Position, Receipt, SessionSlice, Snapshot, Window
     from agentsession.redis._links.link import Link
@@ -64,18 +65,29 @@ class ClusterBackend(RedisBackend):
             await super().aclose()
 
     async def _make(
-        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
+        self,
+        key: SessionKey,
+        changes: Changes,
+        window: Window,
+        token: str,
+        *,
+        take: bool,
+        rest: Rest | None = None,
     ) -> tuple[bool, Snapshot | None]:
-        first = super()._make(key, _without_app(changes), window, token, take=take)
-
-        async def both() -> tuple[bool, Snapshot | None]:
-            made, snapshot = await first
+        async def follow(made: bool, snapshot: Snapshot | None) -> tuple[bool, Snapshot | None]:  # noqa: FBT001
             with after_the_first(key, _WRITTEN) if made else nullcontext():
                 if made and changes.app:
                     await self._second_step(key, changes.app, token)
                 return made, snapshot and await self._with_app(key.app_name, snapshot)
 
-        return await (self._to_the_end(both()) if changes.app else both())
+        async def go_on(reply: list[Any]) -> None:
+            await follow(reply[1] == b"created" or reply[3:] == [b"made"], None)
+
+        if not changes.app:
+            return await follow(*await super()._make(key, changes, window, token, take=take))
+        rest = self._rest([changes.app], go_on)
+        first = super()._make(key, _without_app(changes), window, token, take=take, rest=rest)
+        return await self._to_the_end(follow(*await first))
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         snapshot = await super().get(key, window)
@@ -98,10 +110,8 @@ class ClusterBackend(RedisBackend):
         without = [
             msgspec.structs.replace(entry, changes=_without_app(entry.changes)) for entry in entries
         ]
-        first = self._appending(key, without, expected)
 
-        async def both() -> Receipt:
-            reply = await first
+        async def follow(reply: list[Any]) -> Receipt:
             check_appended(key, expected, reply)
             receipt, moments = read_receipt(key, reply)
             with after_the_first(key, _WRITTEN):
@@ -110,7 +120,9 @@ class ClusterBackend(RedisBackend):
                     await self._second_step(key, changes, step)
             return receipt
 
-        return await self._to_the_end(both())
+        rest = self._rest([entry.changes.app for entry in entries], follow)
+        reply = await self._appending(key, without, expected, rest)
+        return await self._to_the_end(follow(reply))
 
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
@@ -121,15 +133,20 @@ class ClusterBackend(RedisBackend):
         # nothing else; to delete a name that no state has changes nothing.
         triples = change_triples(_without_app(changes)) or [("S", "", b"")]
         call_id = new_id()
-        first = self._update(key, triples, "u" if changes.user else "", call_id, expected)
 
-        async def both() -> Receipt:
-            receipt = await first
+        async def follow() -> None:
             with after_the_first(key, _WRITTEN):
                 await self._second_step(key, changes.app, call_id)
-            return receipt
 
-        return await self._to_the_end(both())
+        async def go_on(reply: list[Any]) -> None:
+            if reply[1] in (b"ok", b"gone"):
+                await follow()
+
+        rest = self._rest([changes.app], go_on)
+        scopes = "u" if changes.user else ""
+        receipt = await self._update(key, triples, scopes, call_id, expected, rest)
+        await self._to_the_end(follow())
+        return receipt
 
     async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:
         await self._scopes.update_app(key.app_name, changes, step)
@@ -137,12 +154,33 @@ class ClusterBackend(RedisBackend):
     async def _with_app(self, app_name: str, snapshot: Snapshot) -> Snapshot:
         return msgspec.structs.replace(snapshot, app=await self.get_app_state(app_name))
 
+    def _rest(
+        self,
+        changes: Sequence[ScopeChanges],
+        follow: Callable[[list[Any]], Coroutine[Any, Any, Any]],
+    ) -> Rest:
+        """Say what is to follow a first step that was sent, though its caller was cancelled."""
+        size = sum(
+            len(name) + len(value or b"") for each in changes for name, value in each.items()
+        )
+
+        async def both(first: asyncio.Future[list[Any]]) -> None:
+            await follow(await first)
+
+        def go_on(first: asyncio.Future[list[Any]]) -> None:
+            self._begin(both(first))
+
+        return Rest(size, go_on)
+
     async def _to_the_end(self, steps: Coroutine[Any, Any, _T]) -> _T:
         """Run steps that a cancelled caller must not stop between."""
+        return await asyncio.shield(self._begin(steps))
+
+    def _begin(self, steps: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(steps)
         self._under_way.add(task)
         task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)

@@ -20,7 +20,7 @@ import hiredis
 from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
-from agentsession.redis._links.link import Link, Room
+from agentsession.redis._links.link import Link, Rest, Room
 from agentsession.redis._scripts import Argument, Script
 from agentsession.redis.backend import RedisBackend
 from agentsession.sessions import SessionKey
@@ -104,6 +104,7 @@ class Recorder(Link):
         args: Sequence[Argument],
         *,
         room: Room | None = None,  # noqa: ARG002 - nothing is sent
+        rest: Rest | None = None,  # noqa: ARG002
     ) -> list[Any]:
         self.script = script
         times = (_NEVER, _NEVER) if script.writes else ()

@@ -112,6 +112,20 @@ async def update_slowly(service: RedisSessionService, key: SessionKey, _: int) -
     await service.update_user_state(key.user, {"n": SLOW})
 
 
+async def append_for_all(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    """On a cluster the application's state follows in a second step."""
+    await service.append_event(key, Event(author="user", state_delta={"app:n": LARGE}))
+
+
+async def update_for_all(service: RedisSessionService, key: SessionKey, _: int) -> None:
+    await service.update_session_state(key, {f"app:{n}": LARGE for n in range(20)})
+
+
+async def create_for_all(service: RedisSessionService, key: SessionKey, number: int) -> None:
+    another = SessionKey(key.app_name, key.user_id, f"{number}")
+    await service.create_session(another, {f"app:{n}": LARGE for n in range(20)})
+
+
 async def create(service: RedisSessionService, key: SessionKey, number: int) -> None:
     another = SessionKey(key.app_name, key.user_id, f"{number}")
     await service.create_session(another, {"n": LARGE})
@@ -147,6 +161,7 @@ Call = Callable[[RedisSessionService, SessionKey, int], Awaitable[None]]
 SIZES: dict[Call, int] = {
     append: 1, append_three: 3, append_twenty: 20, update: 1, update_twenty: 20, update_slowly: 1,
     create: 1, open_: 1, open_with_twenty: 20,
+    append_for_all: 2, update_for_all: 20, create_for_all: 20,
 }  # fmt: skip
 
 

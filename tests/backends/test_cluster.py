@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio.to_thread
 import pytest
@@ -126,6 +127,45 @@ async def test_a_failure_between_the_steps_is_told(
             await service.append_event(key, event)
     assert (await service.append_event(key, event)).seq == 1
     assert await service.get_app_state("app") == {"n": 1}
+
+
+EVERY = {"n": 1, "user:n": 1, "app:n": 1}
+WRITES: dict[str, Callable[[RedisSessionService, SessionKey], Awaitable[Any]]] = {
+    "append": lambda service, key: service.append_event(key, Event(author="a", state_delta=EVERY)),
+    "update": lambda service, key: service.update_session_state(key, EVERY),
+    "create": lambda service, key: service.create_session(
+        SessionKey(key.app_name, key.user_id, "new"), EVERY
+    ),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("sent", [False, True], ids=["not sent", "sent"])
+async def test_a_cancelled_write_takes_both_steps_or_none(
+    cluster: servers.Cluster, write: str, sent: bool
+) -> None:
+    """What was not sent is not sent; what was goes on to its end, though nobody waits for it."""
+    key = SessionKey(f"{write} {sent}", "user", "s")
+    async with RedisSessionService.from_url(cluster.url) as other:
+        await other.create_session(key)
+        service = RedisSessionService.from_url(cluster.url)
+        node = cluster.owner(f"{{{key.app_name}:{key.user_id}}}")
+        if sent:
+            await service.get_session(key)
+            node.freeze()
+        call = asyncio.ensure_future(WRITES[write](service, key))
+        async with asyncio.timeout(10):
+            while sent and "in_flight=1" not in repr(service):
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
+        node.thaw()
+        await service.aclose()
+        shown = {**await other.get_app_state(key.app_name), **await other.get_user_state(key.user)}
+        assert shown == ({"n": 1} if sent else {})
+        assert await other.get_app_state(key.app_name) == await other.get_user_state(key.user)
 
 
 def opener(cluster: servers.Cluster) -> Callable[[], RedisSessionService]:

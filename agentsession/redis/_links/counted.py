@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentsession.redis._links.backlog import Backlog
-    from agentsession.redis._links.link import Room
+    from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["CountedLink"]
@@ -41,6 +41,7 @@ class CountedLink(Link):
         args: Sequence[Argument],
         *,
         room: Room | None = None,
+        rest: Rest | None = None,
     ) -> list[Any]:
         loop = asyncio.get_running_loop()
         if room is not None:
@@ -53,18 +54,22 @@ class CountedLink(Link):
             if not self._backlog.free:
                 room = await self._backlog.room(deadline)
                 try:
-                    return await self.run(script, keys, args, room=room)
+                    return await self.run(script, keys, args, room=room, rest=rest)
                 finally:
                     room.leave()
         future: asyncio.Future[list[Any]] = loop.create_future()
         request = Request(script, keys, args, future, deadline)
+        if rest is not None:
+            request.size += rest.size
         self.submit(request)
         if room is not None and script.writes:
             room.leave()
         try:
-            return await future
+            return await (future if rest is None else asyncio.shield(future))
         except asyncio.CancelledError:
-            if future.cancelled():
+            if rest is not None and request.was_sent:
+                rest.go_on(future)
+            elif future.cancel() or future.cancelled():
                 # It will not be sent again; what it holds is given up now, its turn when it comes.
                 self._backlog.shrink(request.size)
                 request.forget()

@@ -13,7 +13,7 @@ from agentsession.redis._links.making import LinkOptions, Target, check_client, 
 from agentsession.redis.addresses import read_url
 
 if TYPE_CHECKING:
-    from agentsession.redis._links.link import Room
+    from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = [
@@ -150,8 +150,9 @@ class SharedLink(Link):
         args: Sequence[Argument],
         *,
         room: Room | None = None,
+        rest: Rest | None = None,
     ) -> list[Any]:
-        return await self._link().run(script, keys, args, room=room)
+        return await self._link().run(script, keys, args, room=room, rest=rest)
 
     def _link(self) -> Link:
         """Return the link on this loop; the first call opens it."""

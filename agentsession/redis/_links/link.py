@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import asyncio
+    from collections.abc import Callable, Sequence
 
     from agentsession.redis._scripts import Argument, Script
 
-__all__ = ["Link", "NoReplyError", "NotAcknowledgedError", "NotSentError", "Room", "ServerError"]
+__all__ = [
+    "Link",
+    "NoReplyError",
+    "NotAcknowledgedError",
+    "NotSentError",
+    "Rest",
+    "Room",
+    "ServerError",
+]
 
 
 # Another server would not answer so: the address is to be looked up anew.
@@ -73,6 +82,21 @@ class Room(Protocol):
         """Let others in: the call is under way, or none will be made. Once is enough."""
 
 
+class Rest:
+    """What is to follow a call once it was sent, also if its caller is cancelled by then.
+
+    Args:
+        size: How many bytes of it are in memory meanwhile, which count as if they were the call's.
+        go_on: Called with the call's future, when its caller is cancelled.
+    """
+
+    __slots__ = ("go_on", "size")
+
+    def __init__(self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], None]) -> None:
+        self.size = size
+        self.go_on = go_on
+
+
 class Link(ABC):
     """Runs scripts on a server, or on the right node of a cluster.
 
@@ -91,6 +115,7 @@ class Link(ABC):
         args: Sequence[Argument],
         *,
         room: Room | None = None,
+        rest: Rest | None = None,
     ) -> list[Any]:
         """Run a script and return its reply: a list of bytes, integers and such lists.
 
@@ -100,6 +125,7 @@ class Link(ABC):
             args: What follows the echo and the times, which are the link's: header and the rest.
             room: Of a caller that :meth:`room` has let in; it is left when a call that writes is.
                 Without, it may take the link's timeout from now on, waiting for room included.
+            rest: What is to follow it.
 
         Raises:
             NotSentError: It was not run.

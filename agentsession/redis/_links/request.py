@@ -78,6 +78,11 @@ class Command:
         self.deadline = deadline
         self.size = sum(map(len, words)) + _OVERHEAD
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether a copy of it may be on its way, or was."""
+        return self.sent_at > 0
+
     def packed(self) -> bytes:
         """Return the bytes that are sent."""
         return bytes(hiredis.pack_command(self.sent()))  # type: ignore[arg-type]  # typed for one word

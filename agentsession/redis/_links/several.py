@@ -12,7 +12,7 @@ from agentsession.redis._links.link import Link
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from agentsession.redis._links.link import Room
+    from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["SeveralLinks"]
@@ -45,11 +45,12 @@ class SeveralLinks(Link):
         args: Sequence[Argument],
         *,
         room: Room | None = None,
+        rest: Rest | None = None,
     ) -> list[Any]:
         # The hash tag of a key names the user, or the application.
         tag = keys[0].partition("{")[2].partition("}")[0]
         link = self._links[crc32(tag.encode()) % len(self._links)]
-        return await link.run(script, keys, args, room=room)
+        return await link.run(script, keys, args, room=room, rest=rest)
 
     @property
     def crowded(self) -> bool:
