@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agentsession.backend import (
     ANYTHING,
     NO_EVENTS,
-    REMEMBERED_IDS,
     Backend,
     Entry,
     EventSlice,
@@ -32,10 +31,12 @@ from agentsession.redis._scripts.words import (
     change_triples,
     flag,
     flat,
+    life_words,
     limit_words,
     number,
     window_words,
 )
+from agentsession.redis.appending import Appending, add_scopes, scopes_of
 from agentsession.redis.calls import Calls
 from agentsession.redis.diagnosis import diagnose
 from agentsession.redis.erasing import Erasing
@@ -53,7 +54,7 @@ from agentsession.redis.scopes import Scopes
 from agentsession.state import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from agentsession.concerns import Concern
@@ -66,11 +67,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisBackend"]
 
-_APPEND: Final = load("append")
-# Where in the header the words stand that differ from call to call.
-_OF_THE_CALL: Final = tuple(
-    map(_APPEND.header.index, ("incarnation", "revision", "session_id", "scopes"))
-)
 _CREATE: Final = load("create")
 _GET: Final = load("get")
 _LOCATE: Final = load("locate")
@@ -102,23 +98,9 @@ class RedisBackend(Backend):
         self._listing = Listing(self._calls, self._keyspace)
         self._erasing = Erasing(self._calls, self._keyspace, self._listing)
         self._scopes = Scopes(self._calls, self._keyspace, retention)
-        self._lives: dict[str, Argument] = {
-            "session_ttl": number(retention.session_ttl),
-            "user_ttl": number(retention.user_state_ttl),
-            "app_ttl": number(retention.app_state_ttl),
-        }
+        self._lives = life_words(retention)
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
-        limit = retention.event_limit
-        # The header of an append, the same but for a few words: no other call is made as often.
-        self._append_header = _APPEND.words(
-            incarnation="",
-            revision="",
-            session_id="",
-            scopes="",
-            keep_events=number(-limit - 1) if limit else "",
-            keep_ids=number(-limit - REMEMBERED_IDS - 1) if limit else "",
-            **self._lives,
-        )
+        self._appending = Appending(self._calls, self._keyspace, retention)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._calls!r}>"
@@ -234,50 +216,9 @@ class RedisBackend(Backend):
     async def append(
         self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
     ) -> Receipt:
-        reply = await self._appending(key, entries, expected)
+        reply = await self._appending.call(key, entries, expected)
         check_appended(key, expected, reply)
         return read_receipt(key, reply)[0]
-
-    def _appending(
-        self,
-        key: SessionKey,
-        entries: Sequence[Entry],
-        expected: Expected,
-        rest: Rest | None = None,
-    ) -> Coroutine[Any, Any, list[Any]]:
-        """Make the call of the script that appends."""
-        words = self._append_header.copy()
-        touched = ""
-        for entry in entries:
-            words += (entry.event_id, str(entry.time), entry.payload)
-            if entry.changes:
-                triples = change_triples(entry.changes)
-                touched += _scopes(entry.changes)
-                words.append(str(len(triples)))
-                words += flat(triples)
-            else:
-                words.append("0")
-        names = self._keyspace.session(key)
-        keys = [names.session, names.events, names.ids, names.index]
-        incarnation, revision, session_id, scopes = _OF_THE_CALL
-        words[incarnation] = expected.incarnation
-        words[session_id] = key.session_id
-        if expected.revision is not None:
-            words[revision] = str(expected.revision)
-        if touched:
-            words[scopes] = self._add_scopes(keys, key, touched)
-        return self._calls.run(key, _APPEND, keys, words, rest)
-
-    def _add_scopes(self, keys: list[str], key: SessionKey, touched: str) -> str:
-        """Add the keys of the other scopes that are changed, and name these."""
-        scopes = ""
-        if "u" in touched:
-            keys.append(self._keyspace.session(key).user)
-            scopes += "u"
-        if "a" in touched:
-            keys += self._keyspace.app_beside(key.app_name)
-            scopes += "a"
-        return scopes
 
     async def read(
         self,
@@ -325,7 +266,7 @@ class RedisBackend(Backend):
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
     ) -> Receipt:
         return await self._update(
-            key, change_triples(changes), _scopes(changes), new_id(), expected
+            key, change_triples(changes), scopes_of(changes), new_id(), expected
         )
 
     async def _update(
@@ -343,7 +284,7 @@ class RedisBackend(Backend):
             id=call_id,
             incarnation=expected.incarnation,
             session_id=key.session_id,
-            scopes=self._add_scopes(keys, key, touched),
+            scopes=add_scopes(keys, self._keyspace, key, touched),
             **self._lives,
         )
         reply = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)], rest)
@@ -368,8 +309,3 @@ class RedisBackend(Backend):
 
     async def check(self) -> list[Concern]:
         return await diagnose(self._calls, self._keyspace, self.retention)
-
-
-def _scopes(changes: Changes) -> str:
-    """Name the scopes beside the session's own that are changed."""
-    return ("u" if changes.user else "") + ("a" if changes.app else "")

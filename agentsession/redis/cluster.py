@@ -121,7 +121,7 @@ class ClusterBackend(RedisBackend):
             return receipt
 
         rest = self._rest([entry.changes.app for entry in entries], follow)
-        reply = await self._appending(key, without, expected, rest)
+        reply = await self._appending.call(key, without, expected, rest)
         return await self._to_the_end(follow(reply))
 
     async def update_state(

@@ -11,7 +11,7 @@ import servers
 from msgspec import structs
 
 from agentsession import SessionKey, SessionService
-from agentsession.redis import backend, erasing
+from agentsession.redis import appending, backend, erasing
 from agentsession.retention import Retention
 from reliability import broken
 from reliability.checker import kind_of, violations
@@ -194,7 +194,7 @@ async def test_a_broken_script_is_caught(
     monkeypatch: pytest.MonkeyPatch, name: str, sound: str, unsound: str, expected: str
 ) -> None:
     """Without this or that line of a script, the checker finds what the line is for."""
-    module = erasing if name == "_DELETE" else backend
+    module = {"_APPEND": appending, "_CREATE": backend, "_DELETE": erasing}[name]
     script = getattr(module, name)
     assert sound in script.text
     text = script.text.replace(sound, unsound)

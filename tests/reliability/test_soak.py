@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from agentsession.redis import backend
+from agentsession.redis import appending
 from reliability import __main__ as command
 from reliability.footprint import Footprint
 
@@ -36,9 +36,9 @@ def test_a_proof_names_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was lost is counted in its column, and the exit code is 1."""
-    unsound = backend._APPEND.text.replace("ARGV[at]) == 1 then", "ARGV[at]) >= 0 then")
+    unsound = appending._APPEND.text.replace("ARGV[at]) == 1 then", "ARGV[at]) >= 0 then")
     monkeypatch.setattr(
-        backend, "_APPEND", structs.replace(backend._APPEND, text=unsound, sha="0" * 40)
+        appending, "_APPEND", structs.replace(appending._APPEND, text=unsound, sha="0" * 40)
     )
     monkeypatch.setattr(command, "proofs", lambda *_: [command.everything(7, 300)])
     assert command.main(["--operations=300", "--seed=7", "--only=server"]) == 1

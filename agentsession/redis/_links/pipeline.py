@@ -9,10 +9,6 @@ their repeats belong here.
 Where the server's memory is not enough of an acknowledgement, a *barrier* follows each batch that
 writes (:mod:`agentsession.redis._links.acknowledgement`), since it speaks of all that the
 connection wrote before. What was answered is *unconfirmed* until the barrier is.
-
-No copy of a call that writes may do anything once the call is over. Each carries the time until
-which it may be run, on the server's clock, which is learned from replies. The script refuses one
-that comes later and tells the time, so that a wrong clock costs one more round trip.
 """
 
 from __future__ import annotations
@@ -291,8 +287,7 @@ class Pipeline:
         for command in reversed(taken):
             if isinstance(command, (Barrier, Asking)):
                 continue
-            command.refusal = exc
-            command.reply = None
+            command.refusal, command.reply = exc, None
             command.maybe_run = command.maybe_run or command not in not_run
             if command.future.done():
                 self._done(command)

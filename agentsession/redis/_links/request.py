@@ -1,4 +1,9 @@
-"""A call on its way to a server, and what is known of it. Pure; no I/O."""
+"""A call on its way to a server, and what is known of it. Pure; no I/O.
+
+No copy of a call that writes may do anything once the call is over. Each carries the time until
+which it may be run, on the server's clock, which is learned from replies. The script refuses one
+that comes later and tells the time, so that a wrong clock costs one more round trip.
+"""
 
 from __future__ import annotations
 

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     from agentsession.backend import ReadLimit, Window
     from agentsession.redis._scripts import Argument
+    from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = [
     "change_triples",
     "flag",
     "flat",
+    "life_words",
     "limit_words",
     "number",
     "scope_triples",
@@ -33,6 +35,15 @@ def number(value: int | None) -> str:
 def flag(value: bool) -> str:  # noqa: FBT001 - a flag is what it words
     """Word a flag."""
     return "1" if value else ""
+
+
+def life_words(retention: Retention) -> dict[str, Argument]:
+    """Word for how long each scope lives."""
+    return {
+        "session_ttl": number(retention.session_ttl),
+        "user_ttl": number(retention.user_state_ttl),
+        "app_ttl": number(retention.app_state_ttl),
+    }
 
 
 def window_words(window: Window) -> dict[str, str]:
