@@ -358,8 +358,12 @@ async def test_a_new_time_to_live_applies_with_the_next_write(
         await long.create_session(KEY)
         await long.append_event(KEY, say("1"))
         assert await lives() == [100_000] * 4
+        await long.create_session(other)
         await short.append_event(KEY, say("2"))
         assert await lives() == [50_000] * 3 + [100_000]
+        await long.delete_session(other)
+        await short.append_event(KEY, say("now alone"))
+        assert await lives() == [50_000] * 4
         await for_ever.append_event(KEY, say("3"))
         assert [await client.pttl(name) for name in [*names, index]] == [-1] * 4
         await for_ever.create_session(other)

@@ -1,13 +1,14 @@
 -- Moves the expiry of a session's keys. A time to live is in milliseconds; 0 is for ever. `recorded` is the `ttl` field of the session: what an earlier write set.
 -- The index lives as long as the longest-lived session in it: processes may be configured differently while
--- a deployment rolls, so its expiry only ever moves forward, and a session that lives for ever keeps it for ever.
+-- a deployment rolls, so its expiry only moves forward, but where it holds this session alone; and a session that lives for
+-- ever keeps it for ever.
 local function move_session_expiry(session, events, ids, index, ttl, recorded)
   if ttl > 0 then
     redis.call('PEXPIRE', session, ttl)
     redis.call('PEXPIRE', events, ttl)
     redis.call('PEXPIRE', ids, ttl)
     local left = redis.call('PTTL', index)
-    if (left >= 0 and left < ttl) or (left == -1 and redis.call('ZCARD', index) == 1) then
+    if (left >= 0 and left < ttl) or redis.call('ZCARD', index) == 1 then
       redis.call('PEXPIRE', index, ttl)
     elseif left == -1 and not recorded then
       -- It was made without one, and may have been the last.
