@@ -104,5 +104,5 @@ class _WithRoom:
         self._token = _room.set(self._room)
 
     async def __aexit__(self, *_: object) -> None:
-        _room.reset(self._token)
         self._room.leave()
+        _room.reset(self._token)
