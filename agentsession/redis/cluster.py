@@ -16,7 +16,7 @@ within a minute.
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -33,7 +33,7 @@ from agentsession.retention import LARGEST
 from agentsession.state import split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 
     from agentsession.backend import Entry, Position, Receipt, SessionSlice, Snapshot, Window
     from agentsession.redis._links.link import Link
@@ -55,7 +55,8 @@ class ClusterBackend(RedisBackend):
 
     def __init__(self, retention: Retention, link: Link, *, key_prefix: str = "") -> None:
         super().__init__(retention, link, key_prefix=key_prefix, clustered=True)
-        self._under_way: set[asyncio.Task[Any]] = set()
+        # What closing waits for: writes of two steps, and those that go on without a caller.
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     async def aclose(self) -> None:
         try:
@@ -87,7 +88,8 @@ class ClusterBackend(RedisBackend):
             return await follow(*await super()._make(key, changes, window, token, take=take))
         rest = self._rest([changes.app], go_on)
         first = super()._make(key, _without_app(changes), window, token, take=take, rest=rest)
-        return await self._to_the_end(follow(*await first))
+        with self._waited_for():
+            return await self._to_the_end(follow(*await first))
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         snapshot = await super().get(key, window)
@@ -121,8 +123,9 @@ class ClusterBackend(RedisBackend):
             return receipt
 
         rest = self._rest([entry.changes.app for entry in entries], follow)
-        reply = await self._appending.call(key, without, expected, rest)
-        return await self._to_the_end(follow(reply))
+        first = self._appending.call(key, without, expected, rest)
+        with self._waited_for():
+            return await self._to_the_end(follow(await first))
 
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
@@ -144,8 +147,9 @@ class ClusterBackend(RedisBackend):
 
         rest = self._rest([changes.app], go_on)
         scopes = "u" if changes.user else ""
-        receipt = await self._update(key, triples, scopes, call_id, expected, rest)
-        await self._to_the_end(follow())
+        with self._waited_for():
+            receipt = await self._update(key, triples, scopes, call_id, expected, rest)
+            await self._to_the_end(follow())
         return receipt
 
     async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:
@@ -171,6 +175,17 @@ class ClusterBackend(RedisBackend):
             self._begin(both(first))
 
         return Rest(size, go_on)
+
+    @contextmanager
+    def _waited_for(self) -> Generator[None]:
+        """Let closing wait until this block ends, whose second step would come too late."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way.add(ended)
+        try:
+            yield
+        finally:
+            self._under_way.discard(ended)
+            ended.set_result(None)
 
     async def _to_the_end(self, steps: Coroutine[Any, Any, _T]) -> _T:
         """Run steps that a cancelled caller must not stop between."""

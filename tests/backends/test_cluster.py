@@ -168,6 +168,29 @@ async def test_a_cancelled_write_takes_both_steps_or_none(
         assert await other.get_app_state(key.app_name) == await other.get_user_state(key.user)
 
 
+@pytest.mark.parametrize("write", WRITES)
+async def test_closing_waits_for_both_steps(cluster: servers.Cluster, write: str) -> None:
+    """Also if the first one is not answered yet."""
+    key = SessionKey(f"closing {write}", "user", "s")
+    async with RedisSessionService.from_url(cluster.url) as other:
+        await other.create_session(key)
+        service = RedisSessionService.from_url(cluster.url)
+        await service.get_session(key)
+        node = cluster.owner(f"{{{key.app_name}:{key.user_id}}}")
+        node.freeze()
+        call = asyncio.ensure_future(WRITES[write](service, key))
+        async with asyncio.timeout(10):
+            while "in_flight=1" not in repr(service):
+                await asyncio.sleep(0)
+        closing = asyncio.create_task(service.aclose())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        node.thaw()
+        await closing
+        await call
+        assert await other.get_app_state(key.app_name) == {"n": 1}
+
+
 def opener(cluster: servers.Cluster) -> Callable[[], RedisSessionService]:
     return lambda: RedisSessionService.from_url(cluster.url, session_event_limit=None, timeout=10)
 

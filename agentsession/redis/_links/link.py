@@ -92,6 +92,9 @@ class Rest:
 
     __slots__ = ("go_on", "size")
 
+    size: int
+    go_on: Callable[[asyncio.Future[list[Any]]], None]
+
     def __init__(self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], None]) -> None:
         self.size = size
         self.go_on = go_on
