@@ -178,11 +178,15 @@ class RedisBackend(Backend):
         check_found(key, reply)
         check_size(key, reply, window.read_limit)
         if reply[4]:
-            # Housekeeping must not make an error of a session that was made; a later creation
-            # prunes what this one could not.
-            with suppress(AgentSessionError):
-                await self._listing.prune(key.user, reply[4])
+            await self._prune(key.user, reply[4])
         return reply[1] == b"created", read_snapshot(key, reply[3])
+
+    async def _prune(self, user: UserKey, oldest: Sequence[bytes]) -> None:
+        """Take out of a user's list what has expired of these."""
+        # Housekeeping must not make an error of a session that was made; a later creation prunes
+        # what this one could not.
+        with suppress(AgentSessionError):
+            await self._listing.prune(user, oldest)
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         names = self._keyspace.session(key)

@@ -91,6 +91,10 @@ class ClusterBackend(RedisBackend):
         with self._waited_for():
             return await self._to_the_end(follow(*await first))
 
+    async def _prune(self, user: UserKey, oldest: Sequence[bytes]) -> None:
+        # Beside the call, which must not be cancelled here, between its steps.
+        self._begin(super()._prune(user, oldest))
+
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         snapshot = await super().get(key, window)
         return snapshot and await self._with_app(key.app_name, snapshot)

@@ -168,6 +168,30 @@ async def test_a_cancelled_write_takes_both_steps_or_none(
         assert await other.get_app_state(key.app_name) == await other.get_user_state(key.user)
 
 
+async def test_a_creation_that_prunes_takes_both_steps(
+    cluster: servers.Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller is cancelled while the list of sessions is pruned, which every 64th does."""
+    async with RedisSessionService.from_url(cluster.url, session_ttl=60) as other:
+        for n in range(63):
+            await other.create_session(SessionKey("pruning", "user", f"{n}"))
+        service = RedisSessionService.from_url(cluster.url, session_ttl=60)
+        assert isinstance(service.backend, ClusterBackend)
+        pruned: list[object] = []
+
+        async def prune(*_: object) -> None:
+            pruned.append(call.cancel())
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(service.backend._listing, "prune", prune)
+        key = SessionKey("pruning", "user", "last")
+        call = asyncio.create_task(service.create_session(key, {"app:n": 1}))
+        await asyncio.wait([call])
+        await service.aclose()
+        assert pruned
+        assert await other.get_app_state("pruning") == {"n": 1}
+
+
 @pytest.mark.parametrize("write", WRITES)
 async def test_closing_waits_for_both_steps(cluster: servers.Cluster, write: str) -> None:
     """Also if the first one is not answered yet."""
