@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.backend import (
     ANYTHING,
@@ -26,6 +26,7 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
+from agentsession.redis._links.link import Rest
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import (
     change_triples,
@@ -34,6 +35,7 @@ from agentsession.redis._scripts.words import (
     life_words,
     limit_words,
     number,
+    size_of,
     window_words,
 )
 from agentsession.redis.appending import Appending, add_scopes, scopes_of
@@ -54,11 +56,12 @@ from agentsession.redis.scopes import Scopes
 from agentsession.state import Changes
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from agentsession.concerns import Concern
-    from agentsession.redis._links.link import Link, Rest
+    from agentsession.redis._links.link import Link
     from agentsession.redis._scripts import Argument
     from agentsession.redis.failures import Subject
     from agentsession.retention import Retention
@@ -127,7 +130,10 @@ class RedisBackend(Backend):
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         # A session that is there is read, which writes nothing that a late copy could do again.
-        snapshot, written = await self.get(key, window), False
+        # What it may be made with is in memory meanwhile, and holds up nobody whose turn is next.
+        size = size_of(changes.app, changes.user, changes.session)
+        held = Rest(size, _give_up) if size else None
+        snapshot, written = await self._get(key, window, held), False
         while snapshot is None:
             with after_the_first(key, _MADE) if written else nullcontext():
                 made, snapshot = await self._make(key, changes, window, new_id(), take=True)
@@ -189,6 +195,11 @@ class RedisBackend(Backend):
             await self._listing.prune(user, oldest)
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
+        return await self._get(key, window)
+
+    async def _get(
+        self, key: SessionKey, window: Window, rest: Rest | None = None
+    ) -> Snapshot | None:
         names = self._keyspace.session(key)
         reply = await self._calls.run(
             key,
@@ -198,6 +209,7 @@ class RedisBackend(Backend):
                 *self._keyspace.app_beside(key.app_name),
             ],
             _GET.words(**window_words(window), **self._refresh, **self._lives),
+            rest,
         )
         if reply[1] == b"missing":
             return None
@@ -313,3 +325,8 @@ class RedisBackend(Backend):
 
     async def check(self) -> list[Concern]:
         return await diagnose(self._calls, self._keyspace, self.retention)
+
+
+def _give_up(read: asyncio.Future[list[Any]]) -> None:
+    """Let go of a read whose caller was cancelled."""
+    read.cancel()

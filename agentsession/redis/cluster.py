@@ -25,7 +25,7 @@ from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
 from agentsession.events import new_id
 from agentsession.redis._links.link import Rest
-from agentsession.redis._scripts.words import change_triples
+from agentsession.redis._scripts.words import change_triples, size_of
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.failures import after_the_first
 from agentsession.redis.replies import check_appended, read_receipt
@@ -95,8 +95,10 @@ class ClusterBackend(RedisBackend):
         # Beside the call, which must not be cancelled here, between its steps.
         self._begin(super()._prune(user, oldest))
 
-    async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
-        snapshot = await super().get(key, window)
+    async def _get(
+        self, key: SessionKey, window: Window, rest: Rest | None = None
+    ) -> Snapshot | None:
+        snapshot = await super()._get(key, window, rest)
         return snapshot and await self._with_app(key.app_name, snapshot)
 
     async def list_sessions(
@@ -168,9 +170,6 @@ class ClusterBackend(RedisBackend):
         follow: Callable[[list[Any]], Coroutine[Any, Any, Any]],
     ) -> Rest:
         """Say what is to follow a first step that was sent, though its caller was cancelled."""
-        size = sum(
-            len(name) + len(value or b"") for each in changes for name, value in each.items()
-        )
 
         async def both(first: asyncio.Future[list[Any]]) -> None:
             await follow(await first)
@@ -178,7 +177,7 @@ class ClusterBackend(RedisBackend):
         def go_on(first: asyncio.Future[list[Any]]) -> None:
             self._begin(both(first))
 
-        return Rest(size, go_on)
+        return Rest(size_of(*changes), go_on)
 
     @contextmanager
     def _waited_for(self) -> Generator[None]:

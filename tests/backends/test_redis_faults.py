@@ -616,6 +616,17 @@ async def test_cancelled_calls_leave_nothing_behind(
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
+async def test_who_opens_sessions_that_are_there_shares_round_trips(proxy: Proxy) -> None:
+    """State that they would be made with holds up nobody else's reading."""
+    async with RedisSessionService.from_url(proxy.url) as service:
+        await service.create_session(KEY, {"n": 1})
+        before = proxy.round_trips
+        async with asyncio.TaskGroup() as group:
+            for n in range(50):
+                group.create_task(service.get_or_create_session(KEY, {"n": n, "m": n}))
+        assert proxy.round_trips - before < 10
+
+
 async def test_closing_waits_for_answers(server: servers.Server) -> None:
     """Calls that are under way when the service is closed get their answers."""
     service = RedisSessionService.from_url(server.url)

@@ -62,7 +62,7 @@ class CountedLink(Link):
         if rest is not None:
             request.size += rest.size
         self.submit(request)
-        if room is not None and script.writes:
+        if room is not None and (script.writes or rest is not None):
             room.leave()
         try:
             return await (future if rest is None else asyncio.shield(future))

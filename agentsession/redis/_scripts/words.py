@@ -23,6 +23,7 @@ __all__ = [
     "limit_words",
     "number",
     "scope_triples",
+    "size_of",
     "window_words",
 ]
 
@@ -44,6 +45,11 @@ def life_words(retention: Retention) -> dict[str, Argument]:
         "user_ttl": number(retention.user_state_ttl),
         "app_ttl": number(retention.app_state_ttl),
     }
+
+
+def size_of(*scopes: ScopeChanges) -> int:
+    """Tell how many bytes changes take, about."""
+    return sum(len(name) + len(value or b"") for each in scopes for name, value in each.items())
 
 
 def window_words(window: Window) -> dict[str, str]:
