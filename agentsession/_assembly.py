@@ -41,11 +41,11 @@ async def assemble(key: SessionKey, snapshot: Snapshot, pace: Pace) -> Session:
     """
     state: dict[str, Any] = {}
     if snapshot.app:
-        app = described_app(key.app_name)
-        state = await read_scope(snapshot.app, app, pace, APP_PREFIX)
+        await read_scope(snapshot.app, described_app(key.app_name), pace, APP_PREFIX, state)
     if snapshot.user:
-        state = await read_scope(snapshot.user, key.user, pace, USER_PREFIX, state)
-    state = await read_scope(snapshot.session, key, pace, "", state)
+        await read_scope(snapshot.user, key.user, pace, USER_PREFIX, state)
+    if snapshot.session:
+        await read_scope(snapshot.session, key, pace, "", state)
     return Session(
         key=key,
         state=state,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def brief(value: object) -> str:
     return _cutter.repr(value)
 
 
+# There are few applications, and many reads name one in case it has to be named.
+@lru_cache(maxsize=64)
 def described_app(app_name: str) -> str:
     """Word an application as the subject of an error."""
     return f"app {brief(app_name)}"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from agentsession.clock import from_microseconds
 from agentsession.errors import StateValueError
@@ -291,7 +292,10 @@ def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
         msg = "the bytes of one event hold several"
         raise ValueError(msg)
     for seq, event in enumerate(events, first_seq):
-        _complete(event, seq)
+        # Nobody has seen it yet; a copy would take as long as half its decoding.
+        force_setattr(event, "seq", seq)
+        if event.state_delta:
+            _unwrap_delta(event)
     return events
 
 
@@ -326,24 +330,22 @@ def _decode(data: bytes, seq: int = 0) -> Event:
         event = _decoder.decode(data)
     except _UNREADABLE as exc:
         raise ValueError(str(exc)) from exc
-    _complete(event, seq or event.seq)
+    force_setattr(event, "seq", seq or event.seq)
+    if event.state_delta:
+        _unwrap_delta(event)
     return event
 
 
-def _complete(event: Event, seq: int) -> None:
-    """Give an event its position, and the values of its state delta their types.
-
-    Nobody has seen it yet; a copy would take as long as half its decoding.
-    """
-    msgspec.structs.force_setattr(event, "seq", seq)
+def _unwrap_delta(event: Event) -> None:
+    """Give the values of a state delta their types."""
     delta = event.state_delta
-    if delta and any(map(_mark, delta.values())):
+    if any(map(_mark, delta.values())):
         try:
             delta = {name: _unwrap(value) for name, value in delta.items()}
         except (TypeError, binascii.Error) as exc:
             msg = f"a state delta is unreadable: {exc}"
             raise ValueError(msg) from exc
-        msgspec.structs.force_setattr(event, "state_delta", delta)
+        force_setattr(event, "state_delta", delta)
 
 
 def _beginning_problem(data: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.backend import (
@@ -104,6 +105,8 @@ class RedisBackend(Backend):
         self._lives = life_words(retention)
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
         self._appending = Appending(self._calls, self._keyspace, retention)
+        # Most reads are of the same few windows, and to word one takes as long as to read an event.
+        self._get_words = lru_cache(maxsize=64)(self._words_of_get)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} prefix={self._keyspace.prefix!r} {self._calls!r}>"
@@ -208,13 +211,16 @@ class RedisBackend(Backend):
                 *(names.session, names.events, names.ids, names.index, names.user),
                 *self._keyspace.app_beside(key.app_name),
             ],
-            _GET.words(**window_words(window), **self._refresh, **self._lives),
+            self._get_words(window),
             rest,
         )
         if reply[1] == b"missing":
             return None
         check_size(key, reply, window.read_limit)
         return read_snapshot(key, reply[2])
+
+    def _words_of_get(self, window: Window) -> Sequence[Argument]:
+        return tuple(_GET.words(**window_words(window), **self._refresh, **self._lives))
 
     async def list_sessions(
         self, user: UserKey, limit: int, before: Position | None

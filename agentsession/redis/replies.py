@@ -42,6 +42,7 @@ _WRONG_COUNT: Final = (
 _NO_SESSION: Final = "what is stored is not a session of ours; set a key_prefix of your own"
 _NO_MOMENTS: Final[Mapping[int, int]] = {}
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
+_COUNTS: Final = [(name, name.encode()) for name in ("created", "updated", "revision", "count")]
 
 
 def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
@@ -135,10 +136,9 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
         for name, value in fields.items()
         if name.startswith(STATE_FIELD)
     }
-    created, updated, revision, count = (
-        read_count(key, name, fields.get(name.encode()))
-        for name in ("created", "updated", "revision", "count")
-    )
+    created, updated, revision, count = [
+        read_count(key, name, fields.get(field)) for name, field in _COUNTS
+    ]
     if count < length:
         raise CodecError(key, _WRONG_COUNT)
     return Snapshot(
