@@ -216,7 +216,8 @@ class Proxy:
         self.connections += 1
         self.spoke = False
         try:
-            with suppress(OSError):
+            # asyncio logs a handler that is cancelled as if it had failed.
+            with suppress(OSError, asyncio.CancelledError):
                 number = self.connections
                 server = await self._reach_the_server()
                 await _Connection(self, number, (reader, writer), server).serve()

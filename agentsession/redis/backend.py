@@ -22,7 +22,6 @@ from agentsession.backend import (
 )
 from agentsession.errors import (
     AgentSessionError,
-    OutcomeUnknownError,
     SessionExistsError,
     SessionNotFoundError,
 )
@@ -52,6 +51,8 @@ from agentsession.redis.replies import (
     check_size,
     read_receipt,
     read_snapshot,
+    read_updated,
+    was_made,
 )
 from agentsession.redis.scopes import Scopes
 from agentsession.state import Changes
@@ -78,7 +79,6 @@ _READ: Final = load("read")
 _UPDATE: Final = load("update")
 
 _MADE: Final = "the session was made, and deleted since; the rest failed ({}); repeat it"
-_GONE: Final = "the reply was lost: it was written, and the session was deleted since"
 
 
 class RedisBackend(Backend):
@@ -146,6 +146,24 @@ class RedisBackend(Backend):
         return snapshot
 
     async def _make(
+        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
+    ) -> tuple[bool, Snapshot | None]:
+        """Make a session, or take one that is there; tell whether this call has made it.
+
+        Without a snapshot, somebody has deleted it since.
+        """
+        reply = await self._call_make(key, changes, window, token, take=take)
+        if reply[1] == b"exists":
+            raise SessionExistsError(key)
+        if reply[1] == b"gone":
+            return was_made(reply), None
+        check_found(key, reply)
+        check_size(key, reply, window.read_limit)
+        if reply[4]:
+            await self._prune(key.user, reply[4])
+        return was_made(reply), read_snapshot(key, reply[3])
+
+    async def _call_make(
         self,
         key: SessionKey,
         changes: Changes,
@@ -154,13 +172,9 @@ class RedisBackend(Backend):
         *,
         take: bool,
         rest: Rest | None = None,
-    ) -> tuple[bool, Snapshot | None]:
-        """Make a session, or take one that is there; tell whether this call has made it.
-
-        Without a snapshot, somebody has deleted it since.
-        """
+    ) -> list[Any]:
         names = self._keyspace.session(key)
-        reply = await self._calls.run(
+        reply: list[Any] = await self._calls.run(
             key,
             _CREATE,
             [
@@ -180,15 +194,7 @@ class RedisBackend(Backend):
             ],
             rest,
         )
-        if reply[1] == b"exists":
-            raise SessionExistsError(key)
-        if reply[1] == b"gone":
-            return reply[3] == b"made", None
-        check_found(key, reply)
-        check_size(key, reply, window.read_limit)
-        if reply[4]:
-            await self._prune(key.user, reply[4])
-        return reply[1] == b"created", read_snapshot(key, reply[3])
+        return reply
 
     async def _prune(self, user: UserKey, oldest: Sequence[bytes]) -> None:
         """Take out of a user's list what has expired of these."""
@@ -287,11 +293,10 @@ class RedisBackend(Backend):
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
     ) -> Receipt:
-        return await self._update(
-            key, change_triples(changes), scopes_of(changes), new_id(), expected
-        )
+        triples, scopes = change_triples(changes), scopes_of(changes)
+        return read_updated(key, await self._call_update(key, triples, scopes, new_id(), expected))
 
-    async def _update(
+    async def _call_update(
         self,
         key: SessionKey,
         triples: list[tuple[str, str, bytes]],
@@ -299,7 +304,7 @@ class RedisBackend(Backend):
         call_id: str,
         expected: Expected,
         rest: Rest | None = None,
-    ) -> Receipt:
+    ) -> list[Any]:
         names = self._keyspace.session(key)
         keys = [names.session, names.events, names.ids, names.index, names.calls]
         words = _UPDATE.words(
@@ -309,11 +314,8 @@ class RedisBackend(Backend):
             scopes=add_scopes(keys, self._keyspace, key, touched),
             **self._lives,
         )
-        reply = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)], rest)
-        if reply[1] == b"gone":
-            raise OutcomeUnknownError(key, _GONE)
-        check_found(key, reply)
-        return read_receipt(key, reply)[0]
+        reply: list[Any] = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)], rest)
+        return reply
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:
         await self._scopes.update_app(app_name, changes, new_id())

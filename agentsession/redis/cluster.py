@@ -7,28 +7,32 @@ scope ``app`` is in a slot of its own: where an operation changes it too, that i
 - It is taken once, however often it is tried: it has the id of the first, which its slot remembers
   for a minute at least. A repeat of the write within that time, which finds its first step taken,
   takes the second one if it is missing.
-- Both run in a task of their own: a cancelled caller does not stop between them.
+- It is taken by a task of its own once the first one was sent: a cancelled caller does not stop
+  between them.
 
-So it is missing only if the process dies between the two steps, and the write is not repeated
-within a minute.
+So it is missing only if the process dies between the two steps, or the first one has no answer or
+the second one fails within the deadline, which is an error, and the write is not repeated within a
+minute. A creation cannot be repeated: whoever gets such an error sets the names anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, nullcontext
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
+from agentsession.errors import OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis._links.link import Rest
 from agentsession.redis._scripts.words import change_triples, size_of
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.failures import after_the_first
-from agentsession.redis.replies import check_appended, read_receipt
+from agentsession.redis.replies import check_appended, read_receipt, read_updated, was_made
 from agentsession.retention import LARGEST
 from agentsession.state import split
 
@@ -48,6 +52,18 @@ _T = TypeVar("_T")
 # The margin of lib/once.lua, in microseconds: so long it is known whether a step was taken.
 _REMEMBERED: Final = 60_000_000
 _WRITTEN: Final = "the session was written, the rest failed ({}); repeat it within a minute"
+_WRITTEN_OR_NOT: Final = (
+    "no sure answer from the server ({}): it was written, perhaps without its app: names, or not at "
+    "all; repeat it within a minute"
+)
+_MADE: Final = (
+    "the session was made, the rest failed ({}); load it, and set its app: names anew, which may "
+    "be lacking"
+)
+_MADE_OR_NOT: Final = (
+    "no sure answer from the server ({}): it was made, perhaps without its app: names, or not at "
+    "all; load it, and set these names anew, or make it"
+)
 
 
 class ClusterBackend(RedisBackend):
@@ -66,6 +82,16 @@ class ClusterBackend(RedisBackend):
             await super().aclose()
 
     async def _make(
+        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
+    ) -> tuple[bool, Snapshot | None]:
+        with self._waited_for():
+            made, snapshot = await super()._make(key, changes, window, token, take=take)
+            if snapshot is not None:
+                with after_the_first(key, _MADE) if made else nullcontext():
+                    snapshot = await self._with_app(key.app_name, snapshot)
+        return made, snapshot
+
+    async def _call_make(
         self,
         key: SessionKey,
         changes: Changes,
@@ -74,22 +100,21 @@ class ClusterBackend(RedisBackend):
         *,
         take: bool,
         rest: Rest | None = None,
-    ) -> tuple[bool, Snapshot | None]:
-        async def follow(made: bool, snapshot: Snapshot | None) -> tuple[bool, Snapshot | None]:  # noqa: FBT001
-            with after_the_first(key, _WRITTEN) if made else nullcontext():
-                if made and changes.app:
-                    await self._second_step(key, changes.app, token)
-                return made, snapshot and await self._with_app(key.app_name, snapshot)
-
-        async def go_on(reply: list[Any]) -> None:
-            await follow(reply[1] == b"created" or reply[3:] == [b"made"], None)
-
+    ) -> list[Any]:
         if not changes.app:
-            return await follow(*await super()._make(key, changes, window, token, take=take))
-        rest = self._rest([changes.app], go_on)
-        first = super()._make(key, _without_app(changes), window, token, take=take, rest=rest)
-        with self._waited_for():
-            return await self._to_the_end(follow(*await first))
+            return await super()._call_make(key, changes, window, token, take=take)
+
+        async def follow(reply: list[Any]) -> list[Any]:
+            if was_made(reply):
+                with after_the_first(key, _MADE):
+                    await self._second_step(key, changes.app, token)
+            return reply
+
+        rest = self._rest([changes.app], follow)
+        first = super()._call_make(key, _without_app(changes), window, token, take=take, rest=rest)
+        with _told(key, _MADE_OR_NOT):
+            reply = await first
+        return await self._to_the_end(follow(reply))
 
     async def _prune(self, user: UserKey, oldest: Sequence[bytes]) -> None:
         # Beside the call, which must not be cancelled here, between its steps.
@@ -119,11 +144,15 @@ class ClusterBackend(RedisBackend):
             msgspec.structs.replace(entry, changes=_without_app(entry.changes)) for entry in entries
         ]
 
+        began = monotonic()
+
         async def follow(reply: list[Any]) -> Receipt:
             check_appended(key, expected, reply)
             receipt, moments = read_receipt(key, reply)
+            since = int((monotonic() - began) * 1_000_000)
+            due = _to_follow(entries, receipt, moments, now=reply[2], since=since)
             with after_the_first(key, _WRITTEN):
-                for event_id, changes in _to_follow(entries, receipt, moments, now=reply[2]):
+                for event_id, changes in due:
                     step = f"{receipt.incarnation} {event_id}"
                     await self._second_step(key, changes, step)
             return receipt
@@ -131,7 +160,9 @@ class ClusterBackend(RedisBackend):
         rest = self._rest([entry.changes.app for entry in entries], follow)
         first = self._appending.call(key, without, expected, rest)
         with self._waited_for():
-            return await self._to_the_end(follow(await first))
+            with _told(key, _WRITTEN_OR_NOT):
+                reply = await first
+            return await self._to_the_end(follow(reply))
 
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
@@ -143,20 +174,18 @@ class ClusterBackend(RedisBackend):
         triples = change_triples(_without_app(changes)) or [("S", "", b"")]
         call_id = new_id()
 
-        async def follow() -> None:
-            with after_the_first(key, _WRITTEN):
-                await self._second_step(key, changes.app, call_id)
+        async def follow(reply: list[Any]) -> Receipt:
+            if reply[1] in {b"ok", b"gone"}:
+                with after_the_first(key, _WRITTEN):
+                    await self._second_step(key, changes.app, call_id)
+            return read_updated(key, reply)
 
-        async def go_on(reply: list[Any]) -> None:
-            if reply[1] in (b"ok", b"gone"):
-                await follow()
-
-        rest = self._rest([changes.app], go_on)
+        rest = self._rest([changes.app], follow)
         scopes = "u" if changes.user else ""
         with self._waited_for():
-            receipt = await self._update(key, triples, scopes, call_id, expected, rest)
-            await self._to_the_end(follow())
-        return receipt
+            with _told(key, _WRITTEN_OR_NOT):
+                reply = await self._call_update(key, triples, scopes, call_id, expected, rest)
+            return await self._to_the_end(follow(reply))
 
     async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:
         await self._scopes.update_app(key.app_name, changes, step)
@@ -206,19 +235,33 @@ class ClusterBackend(RedisBackend):
             task.exception()  # A caller that was cancelled will not ask for it.
 
 
+@contextmanager
+def _told(key: SessionKey, said: str) -> Generator[None]:
+    """Say what is not known of two steps, if it is not known of the first."""
+    try:
+        yield
+    except OutcomeUnknownError as exc:
+        raise OutcomeUnknownError(key, said.format(exc.__cause__)) from exc.__cause__
+
+
 def _to_follow(
-    entries: Sequence[Entry], receipt: Receipt, moments: Mapping[int, int], *, now: int
+    entries: Sequence[Entry], receipt: Receipt, moments: Mapping[int, int], *, now: int, since: int
 ) -> Iterator[tuple[str, ScopeChanges]]:
     """Tell what is to follow in the second step, by the ids of the events that ask for it.
 
+    *now* is the server's present and *since* how long ago the call began, in microseconds.
     Of an event that was stored before it is what that one asks for, and only as long as it is known
-    whether it was done.
+    whether it was done. What one asked for that the limit has trimmed is known only if it was
+    stored by a copy of this very call, which is when it is as young as that.
     """
     for index, entry in enumerate(entries):
+        age = now - moments.get(index, now)
         stored = receipt.repeats.get(index, entry.payload)
-        # What a trimmed one asked for is not known any more.
-        changes = entry.changes.app if stored == entry.payload else _changes_to_app(stored)
-        if changes and (index not in moments or now - moments[index] < _REMEMBERED):
+        if stored == entry.payload or (not stored and age <= since):
+            changes = entry.changes.app
+        else:
+            changes = _changes_to_app(stored)
+        if changes and age < _REMEMBERED:
             yield entry.event_id, changes
 
 

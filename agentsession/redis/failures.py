@@ -50,8 +50,6 @@ def after_the_first(subject: Subject, said: str) -> Generator[None]:
     """
     try:
         yield
-    except OutcomeUnknownError:
-        raise
     except (BackendError, CodecError) as exc:
         raise OutcomeUnknownError(subject, said.format(exc.reason)) from exc
 

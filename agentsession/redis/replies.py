@@ -8,6 +8,7 @@ from agentsession._wording import brief, described_app
 from agentsession.backend import Receipt, Snapshot
 from agentsession.errors import (
     CodecError,
+    OutcomeUnknownError,
     ReadTooLargeError,
     RevisionConflictError,
     SessionNotFoundError,
@@ -33,12 +34,15 @@ __all__ = [
     "read_snapshot",
     "read_summary",
     "read_text",
+    "read_updated",
+    "was_made",
 ]
 
 _FORMAT: Final = b"1"
 _WRONG_COUNT: Final = (
     "the stored session is damaged: its count or the position of an event is wrong"
 )
+_GONE: Final = "the reply was lost: it was written, and the session was deleted since"
 _NO_SESSION: Final = "what is stored is not a session of ours; set a key_prefix of your own"
 _NO_MOMENTS: Final[Mapping[int, int]] = {}
 _PREFIX_LENGTH: Final = len(STATE_FIELD)
@@ -66,6 +70,19 @@ def check_appended(key: SessionKey, expected: Expected, reply: Sequence[Any]) ->
         if reply[1] == b"conflict":
             raise RevisionConflictError(key, expected.revision or 0, reply[3])
         check_found(key, reply)
+
+
+def was_made(reply: Sequence[Any]) -> bool:
+    """Tell whether a creation has made its session, whatever became of it since."""
+    return reply[1] == b"created" or (reply[1] in {b"gone", b"large"} and reply[3] == b"made")
+
+
+def read_updated(key: SessionKey, reply: Sequence[Any]) -> Receipt:
+    """Read what a script says of an update, and refuse one that it did not carry out."""
+    if reply[1] == b"gone":
+        raise OutcomeUnknownError(key, _GONE)
+    check_found(key, reply)
+    return read_receipt(key, reply)[0]
 
 
 def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -> None:

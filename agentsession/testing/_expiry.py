@@ -71,6 +71,20 @@ async def check_reads_do_not_move_expiry(subject: Subject) -> None:
     assert await service.get_session(subject.key) is None
 
 
+async def check_what_a_repeat_changed_keeps_its_expiry(subject: Subject) -> None:
+    """Beside a new event in its batch, it moves that of no state which the new one leaves alone."""
+    service = subject.service(user_state_ttl=10, app_state_ttl=10)
+    await service.create_session(subject.key)
+    old = say("old", {"user:n": 1, "app:n": 1}, id="e")
+    await service.append_event(subject.key, old)
+    await subject.advance(8)
+    await service.append_events(subject.key, [old, say("new", {"n": 2})])
+    await subject.advance(3)
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {"n": 2}
+
+
 async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
     """With ``refresh_ttl_on_read`` reading keeps what is read alive; listing never does."""
     service = subject.service(

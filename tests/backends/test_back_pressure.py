@@ -201,6 +201,16 @@ async def test_a_caller_who_is_cancelled_leaves_nothing(place: Place, key: Sessi
         assert session.last_seq < SENT // size
 
 
+async def test_who_gives_up_holds_up_nobody(place: Place, key: SessionKey) -> None:
+    """What a cancelled caller had in memory does not count any more, also if it was sent for."""
+    async with stopped(place, key) as service:
+        calls = [open_with_twenty(service, key, n) for n in range(10)]
+        async with callers(list(calls)):
+            assert service.backend.crowded
+        await settle()
+        assert not service.backend.crowded
+
+
 async def test_who_waits_in_line_gets_his_turn(place: Place, key: SessionKey) -> None:
     """When the server goes on, all calls are carried out, once each."""
     number = 100

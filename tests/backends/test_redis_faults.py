@@ -616,15 +616,33 @@ async def test_cancelled_calls_leave_nothing_behind(
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
 
 
-async def test_who_opens_sessions_that_are_there_shares_round_trips(proxy: Proxy) -> None:
+@pytest.mark.parametrize("name", ["n", "temp:n"])
+async def test_who_opens_sessions_that_are_there_shares_round_trips(
+    proxy: Proxy, name: str
+) -> None:
     """State that they would be made with holds up nobody else's reading."""
     async with RedisSessionService.from_url(proxy.url) as service:
         await service.create_session(KEY, {"n": 1})
         before = proxy.round_trips
         async with asyncio.TaskGroup() as group:
             for n in range(50):
-                group.create_task(service.get_or_create_session(KEY, {"n": n, "m": n}))
+                group.create_task(service.get_or_create_session(KEY, {name: n}))
         assert proxy.round_trips - before < 10
+
+
+@pytest.mark.parametrize("method", ["get_session", "get_or_create_session"])
+async def test_who_stood_in_line_to_read_shares_round_trips(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """After a burst, readers are let in side by side again, as many as there is room for."""
+    monkeypatch.setattr(Backlog.__init__, "__defaults__", (10, 64 << 20))
+    async with RedisSessionService.from_url(proxy.url) as service:
+        await service.create_session(KEY)
+        before = proxy.round_trips
+        async with asyncio.TaskGroup() as group:
+            for _ in range(100):
+                group.create_task(getattr(service, method)(KEY))
+        assert proxy.round_trips - before < 50
 
 
 async def test_closing_waits_for_answers(server: servers.Server) -> None:

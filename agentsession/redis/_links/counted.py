@@ -62,14 +62,16 @@ class CountedLink(Link):
         if rest is not None:
             request.size += rest.size
         self.submit(request)
-        if room is not None and (script.writes or rest is not None):
+        if room is not None:
             room.leave()
         try:
             return await (future if rest is None else asyncio.shield(future))
         except asyncio.CancelledError:
             if rest is not None and request.was_sent:
                 rest.go_on(future)
-            elif future.cancel() or future.cancelled():
+            else:
+                future.cancel()
+            if future.cancelled():
                 # It will not be sent again; what it holds is given up now, its turn when it comes.
                 self._backlog.shrink(request.size)
                 request.forget()

@@ -126,8 +126,7 @@ class Link(ABC):
             script: The script.
             keys: Its keys.
             args: What follows the echo and the times, which are the link's: header and the rest.
-            room: Of a caller that :meth:`room` has let in; it is left once a call is under
-                way that writes, or that what is to be written is counted with.
+            room: Of a caller that :meth:`room` has let in; it is left once the call is under way.
                 Without, it may take the link's timeout from now on, waiting for room included.
             rest: What is to follow it.
 

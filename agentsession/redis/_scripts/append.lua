@@ -69,7 +69,7 @@ if revision ~= '' and revision ~= meta[3] then
     if not call('ZSCORE', ids, ARGV[at]) then
       if tonumber(revision) > current then
         -- The session may come to this revision, and a copy of this call after it.
-        call('HSET', session, 'horizon', now + 1)
+        call('HSET', session, 'horizon', math.max(horizon, now + 1))
       end
       return { echo, 'conflict', now, current }
     end
@@ -143,13 +143,15 @@ if top_id ~= session_id or reply[6] > now then
 end
 if changing then
   --! uses changes, scope_expiry
+  local of_user, of_app = false, false
   for i = 1, added do
-    apply_changes(new[i] + 4, ARGV[new[i] + 3] + 0, session, user, app)
+    local users, apps = apply_changes(new[i] + 4, ARGV[new[i] + 3] + 0, session, user, app)
+    of_user, of_app = of_user or users, of_app or apps
   end
-  if user then
+  if of_user then
     move_scope_expiry(user, tonumber(user_ttl))
   end
-  if app then
+  if of_app then
     move_scope_expiry(app, tonumber(app_ttl))
   end
 end

@@ -9,7 +9,8 @@
 --        (lib/snapshot.lua, lib/events.lua); then the changes
 -- Returns {echo, 'created', now, snapshot, oldest ids of the index or none} also if this call made it before,
 --        {echo, 'found', now, snapshot}, {echo, 'exists', now}, {echo, 'gone', now, 'made' or 'taken'} if this call made it, or
---        took it, and somebody has deleted it since, {echo, 'late', now}, {echo, 'large', now, number of events, bytes or more} or
+--        took it, and somebody has deleted it since, {echo, 'late', now}, {echo, 'large', now, 'made' if this
+--        call made it or '', number of events, bytes or more} or
 --        {echo, 'foreign', now, version or ''}
 --
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
@@ -48,7 +49,7 @@ if call('EXISTS', session) == 1 then
   end
   local view, count, size = read()
   if not view then
-    return { echo, 'large', now, count, size }
+    return { echo, 'large', now, own and 'made' or '', count, size }
   end
   if not own and refresh == '1' then
     prolong(ttl, session, events, ids, index)
@@ -77,17 +78,11 @@ call('UNLINK', events, ids)
 call('HSET', session, 'v', 1, 'incarnation', id, 'created', present, 'updated', present, 'horizon', present,
   'revision', 1, 'count', 0, 'last', 0)
 
-local changed_user, changed_app = false, false
-for i = first, #ARGV, 3 do
-  local scope = string.lower(ARGV[i])
-  changed_user = changed_user or scope == 'u'
-  changed_app = changed_app or scope == 'a'
-end
-apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
-if changed_user then
+local of_user, of_app = apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
+if of_user then
   move_scope_expiry(user, tonumber(user_ttl))
 end
-if changed_app then
+if of_app then
   move_scope_expiry(app, tonumber(app_ttl))
 end
 

@@ -52,11 +52,11 @@ local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
 remember(calls, id, deadline, now)
 local moment = moment_of(session_id, now, updated, top)
 call('ZADD', index, moment, session_id)
-apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
-if user then
+local of_user, of_app = apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
+if of_user then
   move_scope_expiry(user, tonumber(user_ttl))
 end
-if app then
+if of_app then
   move_scope_expiry(app, tonumber(app_ttl))
 end
 call('HSET', session, 'revision', revision + 1, 'updated', moment)

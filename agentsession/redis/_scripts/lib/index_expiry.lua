@@ -27,9 +27,7 @@ local function move_index_expiry(index, session, ttl)
       end
     end
     if #listed < 16 then
-      if longest > 0 then
-        redis.call('PEXPIRE', index, longest)
-      end
+      redis.call('PEXPIRE', index, math.max(longest, 1))
       return
     end
   end
