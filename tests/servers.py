@@ -221,6 +221,27 @@ class Cluster:
             and all(node.ask("ROLE")[3] == "connected" for node in self._followers)
         )
 
+    def remove(self, node: Node) -> None:
+        """Give a node's slots, which are to hold nothing, to another one, and take it out."""
+        heir = next(each for each in self.nodes[: self._primaries] if each is not node)
+        heirs_id = self.id_of(heir)
+        others = [each for each in self.nodes if each is not node]
+        slots = [
+            slot
+            for first, last, primary, *_ in heir.ask("CLUSTER", "SLOTS")
+            for slot in range(first, last + 1)
+            if primary[1] == node.public_port
+        ]
+        for each in (heir, *(other for other in others if other is not heir), node):
+            with redis.Redis(unix_socket_path=str(each.socket)) as client:
+                pipeline = client.pipeline(transaction=False)
+                for slot in slots:
+                    pipeline.execute_command("CLUSTER", "SETSLOT", slot, "NODE", heirs_id)
+                pipeline.execute()
+        for each in others:
+            each.ask("CLUSTER", "FORGET", self.id_of(node))
+        node.ask("CLUSTER", "RESET", "SOFT")
+
     def id_of(self, node: Node) -> str:
         return str(node.ask("CLUSTER", "MYID"))
 

@@ -53,8 +53,8 @@ _T = TypeVar("_T")
 _REMEMBERED: Final = 60_000_000
 _WRITTEN: Final = "the session was written, the rest failed ({}); repeat it within a minute"
 _WRITTEN_OR_NOT: Final = (
-    "no sure answer from the server ({}): it was written, perhaps without its app: names, or not at "
-    "all; repeat it within a minute"
+    "no sure answer from the server ({}): it was written, perhaps without its app: names, or not "
+    "at all; repeat it within a minute"
 )
 _MADE: Final = (
     "the session was made, the rest failed ({}); load it, and set its app: names anew, which may "

@@ -11,7 +11,12 @@ from subjects import RedisSubject
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.backend import Backend
-from agentsession.errors import OutcomeUnknownError
+from agentsession.errors import (
+    OutcomeUnknownError,
+    RevisionConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from agentsession.redis._links.acknowledgement import Acknowledgement
 from agentsession.redis._links.making import LinkOptions, link_to
 from agentsession.redis.addresses import read_url
@@ -80,6 +85,43 @@ async def test_a_write_waits_for_replicas_and_reads_do_not(
         assert not any(write.done() for write in writes)
         replica.thaw()
         assert [(await write).seq for write in writes] == [1, 2, 3, 4, 5]
+
+
+async def test_reads_wait_for_one_barrier_at_most(
+    primary: servers.Node, replica: servers.Node
+) -> None:
+    """However many writes wait for a replica that hangs, each sent by itself."""
+    async with RedisSessionService.from_url(primary.url, ack_replicas=1) as service:
+        session = await service.create_session(KEY)
+        await service.append_event(session, say("first"))
+        replica.freeze()
+        writes = []
+        for n in range(30):
+            writes.append(asyncio.create_task(service.append_event(session, say(str(n)))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(1.5):
+            assert await service.get_session(KEY) is not None
+        replica.thaw()
+        assert [(await write).seq for write in writes] == [*range(2, 32)]
+
+
+async def test_what_was_refused_waits_for_nobody(
+    primary: servers.Node, replica: servers.Node
+) -> None:
+    """Nothing was written that could be lost, and the error says what is wrong."""
+    async with RedisSessionService.from_url(primary.url, ack_replicas=1) as service:
+        await service.create_session(KEY)
+        absent = SessionKey("app", "user", "absent")
+        replica.freeze()
+        async with asyncio.timeout(5):
+            with pytest.raises(SessionExistsError):
+                await service.create_session(KEY)
+            with pytest.raises(RevisionConflictError):
+                await service.append_event(KEY, say("x"), expected_revision=99)
+            with pytest.raises(SessionNotFoundError):
+                await service.update_session_state(absent, {"n": 1})
+        replica.thaw()
 
 
 async def test_what_replicas_do_not_get_is_told(

@@ -9,6 +9,7 @@ import pytest
 from proxy import Proxy, proxied
 
 from agentsession import Event, RedisSessionService, SessionKey
+from agentsession.redis._links.request import Command
 
 # Four events take two thirds of the deadline, and far more than a connection may be silent.
 RATE = 3_000_000
@@ -83,3 +84,28 @@ async def test_what_flows_no_more_is_left_in_time(proxy: Proxy, key: SessionKey,
         assert [event.seq for event in await call] == [1, 2, 3, 4]
         assert len(await service.get_events(key)) == NUMBER
     assert proxy.connections == 2
+
+
+async def test_a_question_of_the_link_ends_no_connection_that_flows(
+    proxy: Proxy, key: SessionKey
+) -> None:
+    """It has a deadline of its own, sooner than it is known whether the connection is hung."""
+    async with RedisSessionService.from_url(proxy.url, timeout=4) as service:
+        await service.create_session(key)
+        await service.append_event(key, Event(author="user", content="x" * SIZE))
+        await service.get_events(key, limit=1)
+        link = service.backend._calls._link  # type: ignore[attr-defined]  # it is Redis
+        proxy.rate = SIZE / 2  # So that it comes in lumps, some a second.
+        reading = asyncio.create_task(service.get_events(key))
+        loop = asyncio.get_running_loop()
+        questions = [
+            Command(("PING",), loop.create_future(), loop.time() + n / 50) for n in range(5, 75)
+        ]
+        await asyncio.sleep(0)
+        for question in questions:
+            link.submit(question)
+        assert len(await reading) == 1
+        for question in questions:
+            await asyncio.wait([question.future])
+            question.future.exception()
+    assert proxy.connections == 1

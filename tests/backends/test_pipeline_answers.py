@@ -19,7 +19,7 @@ from msgspec import structs
 
 from agentsession.redis._links.acknowledgement import Acknowledgement
 from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, ServerError
-from agentsession.redis._links.request import LARGE, Command, Request
+from agentsession.redis._links.request import LARGE, REFUSALS, Command, Request
 from agentsession.redis._links.slots import SlotMap, redirection
 from agentsession.redis._scripts import Script
 
@@ -625,20 +625,24 @@ def test_without_an_acknowledgement_there_is_no_barrier() -> None:
     assert line.sent_names() == ["a"]
 
 
-def test_each_batch_has_its_barrier() -> None:
-    """One speaks of what was written before it, and of nothing after it."""
+def test_one_barrier_is_in_flight_at_a_time() -> None:
+    """The next one speaks of all that was written since; what reads waits for one at most."""
     line = Conversation(REPLICA)
     a = line.call("a")
     line.send()
-    b = line.call("b")
-    assert line.sent_names() == ["b", "WAIT"]
+    b, r, c = line.call("b"), line.call("r", READ), line.call("c")
+    assert line.sent_names() == ["b", "r", "c"]
+    assert not line.pipeline.has_something_to_send
     line.answer()
     line.reply(1)
     assert line.ended == [a]
+    assert line.sent_names() == ["WAIT"]
     line.answer()
-    assert not b.future.done()
+    line.answer()
+    line.answer()
+    assert line.ended == [a, r]
     line.reply(1)
-    assert line.ended == [a, b]
+    assert line.ended == [a, r, b, c]
 
 
 def test_a_barrier_that_falls_short_is_followed_by_another_one() -> None:
@@ -672,13 +676,23 @@ def test_a_barrier_that_nobody_needs_any_more_is_not_sent() -> None:
     b = line.call("b")
     line.send()
     line.answer()
-    line.reply(0)
-    line.answer()
     line.reply(1)
+    line.answer(b"missing")
     assert line.ended == [a, b]
     assert line.send() == []
     assert line.pipeline.head is None
     assert not line.pipeline.has_something_to_send
+
+
+@pytest.mark.parametrize("refusal", sorted(REFUSALS), ids=bytes.decode)
+def test_a_refusal_waits_for_no_barrier(refusal: bytes) -> None:
+    """Nothing was written that could be lost."""
+    line = Conversation(REPLICA)
+    call = line.call("a")
+    line.send()
+    line.answer(refusal)
+    assert line.ended == [call]
+    assert call.future.done()
 
 
 def test_a_barrier_that_fell_short_for_nobody_is_not_repeated() -> None:
@@ -809,11 +823,14 @@ def test_the_barrier_of_a_large_write_follows_its_last_piece() -> None:
 
 
 def test_what_was_written_before_a_large_call_does_not_wait_for_it() -> None:
-    """Its barrier goes first."""
+    """Its barrier goes first, and the other one when that is answered."""
     line = Conversation(REPLICA)
     line.call("a")
     line.call("large", size=LARGE + 1)
-    assert line.sent_names() == ["a", "WAIT", "large", "WAIT"]
+    assert line.sent_names() == ["a", "WAIT", "large"]
+    line.answer()
+    line.reply(1)
+    assert line.sent_names() == ["WAIT"]
 
 
 def test_a_large_read_is_followed_by_no_barrier() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -12,11 +13,15 @@ import pytest
 import servers
 import trustme
 from anyio.from_thread import start_blocking_portal
+from proxy import proxied
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError
 
 KEY = SessionKey("app", "user", "session")
+TIMEOUT = 4.0
+# In bytes a second: the event takes far longer than a connection may be silent.
+RATE = 400_000
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,6 +92,31 @@ async def test_a_certificate_is_checked(authority: trustme.CA, trusted: str) -> 
                 with pytest.raises(BackendUnavailableError, match="certificate verify") as raised:
                     await service.get_session(KEY)
             assert "s3cr3t" not in f"{raised.value!s}{raised.value.__cause__!r}{service!r}"
+
+
+async def test_what_leaves_slowly_is_not_hung(authority: trustme.CA, trusted: str) -> None:
+    """A piece that takes longer than a connection may be silent leaves byte by byte."""
+    (port,) = servers.free_ports(1)
+    with servers.alone() as node, tls_before(node.port, port, authority):
+        async with proxied(f"redis://{servers.LOOPBACK}:{port}", tcp=True) as proxy:
+            # Small buffers, so that nothing hides in the kernel.
+            assert proxy._server is not None
+            proxy._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+            async with RedisSessionService.from_url(
+                proxy.url.replace("redis", "rediss", 1),
+                client_options={"ssl_ca_certs": trusted},
+                timeout=TIMEOUT,
+            ) as service:
+                session = await service.create_session(KEY)
+                # So that the server knows the script, and the other event leaves once.
+                await service.append_event(session, Event(author="a"))
+                link = service.backend._calls._link  # type: ignore[attr-defined]  # it is Redis
+                sock = link._connection._transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+                proxy.rate = RATE
+                event = Event(author="a", content="x" * (RATE * 5 // 2))
+                assert (await service.append_event(session, event)).seq == 2
+            assert proxy.connections == 1
 
 
 async def test_a_cluster_behind_tls(authority: trustme.CA, trusted: str) -> None:

@@ -70,6 +70,9 @@ class ClusterLink(CountedLink):
         self._homeless: list[Command] = []
         self._deadlines: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._read_at = 0.0
+        # A node that does not serve a slot which the map says is its own.
+        self._doubted: Host | None = None
         self._over = False
 
     def __repr__(self) -> str:
@@ -82,12 +85,15 @@ class ClusterLink(CountedLink):
         assert isinstance(command, Request)  # noqa: S101 - nothing else is for a cluster as a whole
         owner = self._slots.owner(slot_of(command.keys[0]))
         if owner is None:
-            self._homeless.append(command)
-            if self._deadlines is None or self._deadlines.when() > command.deadline:
-                self._look_at_deadlines_at(command.deadline)
-            self._read_the_map()
+            self._wait_for_the_map(command)
         else:
             self._node(owner).take(command)
+
+    def _wait_for_the_map(self, command: Command) -> None:
+        self._homeless.append(command)
+        if self._deadlines is None or self._deadlines.when() > command.deadline:
+            self._look_at_deadlines_at(command.deadline)
+        self._read_the_map()
 
     def _node(self, host: Host) -> ServerLink:
         node = self._nodes.get(host)
@@ -105,8 +111,12 @@ class ClusterLink(CountedLink):
 
     def _redirect(self, asked: Host, command: Command, error: ServerError) -> None:
         """Send on what belongs elsewhere; it was not run here."""
-        slot, host = redirection(str(error), asked)
         command.refusal = error
+        if error.is_not_owned:
+            self._doubted = asked
+            self._wait_for_the_map(command)
+            return
+        slot, host = redirection(str(error), asked)
         if error.code == "ASK":
             command.asking = True
         else:
@@ -122,11 +132,16 @@ class ClusterLink(CountedLink):
 
     async def _read_until_all_is_well(self) -> None:
         """Read the map, and again as long as a node is wanted that cannot be reached."""
+        loop = asyncio.get_running_loop()
         try:
+            # What a node sends back at once is not asked for in a hurry.
+            await asyncio.sleep(self._read_at + _PAUSE / 2 - loop.time())
             while True:
                 failure = await self._read_once()
+                self._read_at = loop.time()
                 if failure is None:
                     self._move_what_waits()
+                    await self._leave_who_is_gone()
                 elif not self._slots.hosts:
                     # Never reached: more likely a wrong address than a failover.
                     self._fail_the_homeless(failure)
@@ -140,8 +155,10 @@ class ClusterLink(CountedLink):
     async def _read_once(self) -> BaseException | None:
         """Ask one node after the other, those that answer first; return why none did."""
         failure: BaseException | None = None
-        hosts = dict.fromkeys([*self._slots.hosts, *self._known])
-        for host in sorted(hosts, key=self._is_at_a_loss):
+        hosts = list({*self._slots.hosts, *self._known})
+        # Another one each time: one alone may know nothing, or what is no longer so.
+        random.shuffle(hosts)
+        for host in sorted(hosts, key=self._is_worse):
             loop = asyncio.get_running_loop()
             asked: asyncio.Future[Any] = loop.create_future()
             question = Command(("CLUSTER", "SLOTS"), asked, loop.time() + self._timeout * _PATIENCE)
@@ -153,6 +170,7 @@ class ClusterLink(CountedLink):
             try:
                 node.submit(question)
                 self._slots.read(await asked, host)
+                self._doubted = None
             except Exception as exc:  # noqa: BLE001 - the next node may know
                 failure = exc
             else:
@@ -165,9 +183,17 @@ class ClusterLink(CountedLink):
                 return None
         return failure
 
-    def _is_at_a_loss(self, host: Host) -> bool:
+    def _is_worse(self, host: Host) -> tuple[bool, bool]:
+        """Order nodes by what one may hope for: that it knows, and that it answers."""
         node = self._nodes.get(host)
-        return node is not None and node.at_a_loss
+        lost = node is not None and node.at_a_loss
+        return lost or host == self._doubted, host not in self._slots.hosts
+
+    async def _leave_who_is_gone(self) -> None:
+        """Close the connections to nodes that are in the cluster no more."""
+        for host in [*self._nodes]:
+            if host not in self._slots.hosts and self._nodes[host].idle:
+                await self._nodes.pop(host).let_go()
 
     def _move_what_waits(self) -> None:
         """Hand what waits for a node that does not own its slot to the one that does."""

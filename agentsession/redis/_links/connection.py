@@ -47,6 +47,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ServerError, notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport
+        # What encrypted bytes leave by, if they are.
+        self._below: asyncio.Transport | None = None
         self._unparsed: deque[bytes] = deque()
         self._received = 0
         self._sent = 0
@@ -119,10 +121,18 @@ class Connection(asyncio.Protocol):
         self._sent += len(data)
         self._transport.write(data)
 
+    def encrypt(self, transport: asyncio.Transport) -> None:
+        """Go on by a transport that encrypts, over the one so far."""
+        self._transport, self._below = transport, self._transport
+        transport.set_write_buffer_limits(high=_MOST_UNSENT)
+
     @property
     def progress(self) -> int:
-        """Counts the bytes that have come in or left: what flows is not hung."""
-        return self._received + self._sent - self._transport.get_write_buffer_size()
+        """Counts the bytes that have come in or left, about: what flows is not hung."""
+        unsent = self._transport.get_write_buffer_size()
+        if self._below is not None:
+            unsent += self._below.get_write_buffer_size()
+        return self._received + self._sent - unsent
 
     def close(self, exc: Exception) -> None:
         """Give the socket up at once, whatever has not left yet; may be called again."""

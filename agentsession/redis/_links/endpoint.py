@@ -128,7 +128,7 @@ class Endpoint:
         assert isinstance(settings, TcpConnection)  # noqa: S101 - there are no others
         host, port = await self._find() if self._find else (settings.host, settings.port)
         transport, connection = await loop.create_connection(
-            Connection, host, port, ssl=self._tls(), family=settings.socket_type
+            Connection, host, port, family=settings.socket_type
         )
         if settings.socket_keepalive:
             sock = transport.get_extra_info("socket")
@@ -138,6 +138,13 @@ class Endpoint:
                 options: Any = settings.socket_keepalive_options
                 for name, value in options.items():
                     sock.setsockopt(socket.IPPROTO_TCP, name, value)
+        if context := self._tls():
+            # Begun by itself, since only so is it known how much of what was encrypted has left.
+            encrypted = await loop.start_tls(transport, connection, context, server_hostname=host)
+            if encrypted is None:
+                msg = "the server hung up while encryption was begun"
+                raise ConnectionError(msg)
+            connection.encrypt(encrypted)
         return connection
 
     def _tls(self) -> ssl.SSLContext | None:

@@ -52,6 +52,11 @@ class ServerError(ResponseError):
         return self.code in _ELSEWHERE
 
     @property
+    def is_not_owned(self) -> bool:
+        """Whether a node of a cluster does not serve the slot, and does not say who does."""
+        return self.code == "CLUSTERDOWN"
+
+    @property
     def is_redirection(self) -> bool:
         """Whether a node of a cluster names another one."""
         return self.code in {"ASK", "MOVED"}

@@ -6,9 +6,8 @@ it is sent, then *in flight* until it is answered; what a server cannot run just
 When the connection is lost, whatever is in flight waits again, at the head: only commands that know
 their repeats belong here.
 
-Where the server's memory is not enough of an acknowledgement, a *barrier* follows each batch that
-writes (:mod:`agentsession.redis._links.acknowledgement`), since it speaks of all that the
-connection wrote before. What was answered is *unconfirmed* until the barrier is.
+Where the server's memory is not enough of an acknowledgement, *barriers* follow what was written
+(:mod:`agentsession.redis._links.barriers`), and what was answered is held until one of them is.
 """
 
 from __future__ import annotations
@@ -18,11 +17,20 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
-from agentsession.redis._links.link import NotAcknowledgedError, ServerError
-from agentsession.redis._links.request import LARGE, NOBODY, Asking, Barrier, Command, Request
+from agentsession.redis._links.barriers import Barriers
+from agentsession.redis._links.link import ServerError
+from agentsession.redis._links.request import (
+    LARGE,
+    NOBODY,
+    REFUSALS,
+    Asking,
+    Barrier,
+    Command,
+    Request,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from agentsession.redis._links.clock import ServerClock
 
@@ -57,13 +65,11 @@ class Pipeline:
         self.broken: Exception | None = None
         self._clock = clock
         self._done = done
-        self._acknowledgement = acknowledgement
+        self._barriers = Barriers(acknowledgement)
         self._redirect = redirect
         self._waiting: deque[Command] = deque()
         self._in_flight: deque[Command] = deque()
-        self._unconfirmed: deque[Command] = deque()
         self._put_off: list[tuple[float, Command]] = []
-        self._barrier_due = False
         self._pieces: deque[bytes] = deque()
         # What the server has refused to run on a connection that is given up for that.
         self._not_run: Command | None = None
@@ -75,22 +81,23 @@ class Pipeline:
 
     def __repr__(self) -> str:
         waiting = len(self._waiting) + len(self._put_off)
-        return f"waiting={waiting} in_flight={len(self._in_flight) + len(self._unconfirmed)}"
+        return f"waiting={waiting} in_flight={len(self._in_flight) + len(self._barriers.held)}"
 
     @property
     def has_something_to_send(self) -> bool:
         """Whether :meth:`next_bytes` would return any."""
-        return bool(self._waiting or self._barrier_due or self._pieces)
+        return bool(self._waiting or self._barriers.wanted or self._pieces)
 
     @property
     def idle(self) -> bool:
         """Whether nobody waits for anything."""
-        return not (self._waiting or self._in_flight or self._unconfirmed or self._put_off)
+        return not (self._waiting or self._in_flight or self._barriers.held or self._put_off)
 
     @property
     def awaited(self) -> list[Any]:
         """What callers wait for."""
-        queues = (self._waiting, self._in_flight, self._unconfirmed, [c for _, c in self._put_off])
+        put_off = [command for _, command in self._put_off]
+        queues = (self._waiting, self._in_flight, self._barriers.held, put_off)
         return [each.future for queue in queues for each in queue if not each.future.done()]
 
     @property
@@ -115,7 +122,6 @@ class Pipeline:
             return self._pieces.popleft()
         batch: list[bytes] = []
         size = 0
-        barrier_due, self._barrier_due = self._barrier_due, False
         while self._waiting and size < LARGE:
             command = self._waiting[0]
             if command.future.done():
@@ -139,20 +145,21 @@ class Pipeline:
                 self._in_flight.append(Asking(("ASKING",), NOBODY, command.deadline))
                 batch.append(self._in_flight[-1].packed())
             self._in_flight.append(command)
-            barrier_due = barrier_due or command.writes
+            if command.writes and self._barriers:
+                self._barriers.due = True
             if isinstance(packed, deque):
-                self._pieces = packed
-                # What follows it has to wait for its last piece.
-                self._barrier_due = barrier_due and bool(self._acknowledgement)
+                self._pieces = packed  # What follows it has to wait for its last piece.
                 batch.append(self._pieces.popleft())
                 return b"".join(batch)
             batch.append(packed)
             size += len(packed)
-        waited_for = self._in_flight or self._unconfirmed
-        if barrier_due and self._acknowledgement and waited_for:
-            deadline = waited_for[-1].deadline
-            self._in_flight.append(Barrier(self._acknowledgement.words, NOBODY, deadline))
-            batch.append(self._in_flight[-1].packed())
+        if self._barriers.wanted:
+            last = self._in_flight or self._barriers.held
+            if last:
+                self._in_flight.append(self._barriers.next(last[-1].deadline))
+                batch.append(self._in_flight[-1].packed())
+            else:
+                self._barriers.due = False  # All who waited for it have given up.
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     # -- what is received
@@ -177,7 +184,7 @@ class Pipeline:
         elif isinstance(command, Request):
             self._mistaken(command)
         elif isinstance(command, Barrier):
-            self._confirm(self._acknowledgement.shortfall(reply))
+            self._confirmed(self._barriers.answered(reply))
         elif isinstance(command, Asking):
             self._asking_refused = None
         else:
@@ -193,10 +200,14 @@ class Pipeline:
         """Decide what a server's error means."""
         if isinstance(command, Asking):
             self._asking_refused = None if error.is_not_now else error
+        elif error.is_not_owned and self._redirect is not None and isinstance(command, Request):
+            command.asking = False
+            command.renew()
+            self._redirect(command, error)
         elif error.is_not_now:
             self._postpone(command, error, now)
         elif isinstance(command, Barrier):
-            self._confirm(str(error), for_good=True)
+            self._confirmed(self._barriers.refused(error))
         elif error.code == "NOSCRIPT" and isinstance(command, Request):
             command.by_text = True
             self._waiting.append(command)
@@ -249,39 +260,26 @@ class Pipeline:
         self._clock.learn(reply[2], request.sent_at, now)
         if reply[1] != b"ok" and request.has_to_go_again(reply, self._clock):
             self._waiting.append(request)
-        elif self._acknowledgement and not request.future.done():
-            request.reply = reply
-            self._unconfirmed.append(request)
+        elif self._barriers and reply[1] not in REFUSALS and not request.future.done():
+            self._barriers.hold(request, reply)
         else:
             self._end(request, reply)
 
-    def _confirm(self, lacking: str, *, for_good: bool = False) -> None:
-        """End what was waiting for a barrier, or ask for another one if it fell short."""
+    def _confirmed(self, ended: Sequence[Command]) -> None:
         self.answered += 1
-        for request in self._unconfirmed:
-            request.refusal = NotAcknowledgedError(lacking)
-        if lacking and not for_good:
-            # It may be due already, for a large command that is leaving.
-            self._barrier_due = self._barrier_due or bool(self._unconfirmed)
-            return
-        answered, self._unconfirmed = self._unconfirmed, deque()
-        for request in answered:
-            if for_good:
-                request.fail()
+        for request in ended:
             self._end(request, request.reply)
 
     # -- what is lost, late, or due again
 
     def lost(self, exc: BaseException) -> None:
         """Take back what has no answer, to be sent again before all others."""
-        taken = [*self._unconfirmed, *self._in_flight]
+        taken = [*self._barriers.lost(), *self._in_flight]
         # The last one may not have left whole, and what is not whole is not run.
         cut = self._in_flight[-1] if self._pieces and self._in_flight else None
         not_run, self._not_run = (self._not_run, cut), None
-        self._unconfirmed.clear()
         self._in_flight.clear()
         self._pieces.clear()
-        self._barrier_due = False
         self.broken = None
         self.answered = 0
         for command in reversed(taken):
@@ -307,7 +305,7 @@ class Pipeline:
                 owing = True
                 command.maybe_run = True
                 command.fail()
-        for queue in (self._waiting, self._unconfirmed):
+        for queue in (self._waiting, self._barriers.held):
             late = [command for command in queue if command.deadline <= now]
             for command in late:
                 queue.remove(command)
@@ -327,7 +325,7 @@ class Pipeline:
     def next_moment(self, now: float) -> float | None:
         """Return when :meth:`expire` is to be called next, at the latest."""
         moments = [due for due, _ in self._put_off]
-        for queue in (self._in_flight, self._waiting, self._unconfirmed):
+        for queue in (self._in_flight, self._waiting, self._barriers.held):
             moments += [command.deadline for command in queue if command.deadline > now]
         return min(moments, default=None)
 
@@ -342,7 +340,7 @@ class Pipeline:
 
     def fail_all(self) -> None:
         """End everything without an answer."""
-        answered, self._unconfirmed = self._unconfirmed, deque()
+        answered = self._barriers.lost()
         self.lost(ConnectionError("closed"))
         for command in (*answered, *self.withdraw()):
             command.fail()

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._scripts import Argument, Script
 
-__all__ = ["LARGE", "NOBODY", "Asking", "Barrier", "Command", "Request"]
+__all__ = ["LARGE", "NOBODY", "REFUSALS", "Asking", "Barrier", "Command", "Request"]
 
 LARGE: Final = 1 << 18
 """In bytes: a larger command is not packed in one go, but word by word as there is room for it."""
+
+REFUSALS: Final = frozenset(
+    {b"conflict", b"damaged", b"exists", b"foreign", b"missing", b"replaced"}
+)
+"""What scripts say that have not done what they were asked to: nothing waits to be acknowledged."""
 
 # As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
 _MARGIN: Final = 60_000_000

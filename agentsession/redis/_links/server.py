@@ -99,6 +99,7 @@ class ServerLink(CountedLink):
         self._deadlines: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._seen: tuple[Command | None, int] = (None, 0)
+        self._seen_at = 0.0
         self._silent_looks = 0
         self._stalls = 0
         self._failures = 0
@@ -225,6 +226,11 @@ class ServerLink(CountedLink):
         self._give_up(ConnectionError("the server has another address now"))
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return self._pipeline.idle
+
+    @property
     def at_a_loss(self) -> bool:
         """Whether there is something to send and no connection."""
         return self._connection is None and self._pipeline.has_something_to_send
@@ -254,8 +260,11 @@ class ServerLink(CountedLink):
             self._look_at_deadlines_at(moment)
 
     def _has_flowed(self) -> bool:
-        """Tell whether anything flowed since it was last looked for."""
-        return self._connection is not None and self._connection.progress != self._seen[1]
+        """Tell whether anything flowed lately, or it is too early to tell."""
+        return self._connection is not None and (
+            self._connection.progress != self._seen[1]
+            or asyncio.get_running_loop().time() < self._seen_at + self._timeout * _PATIENCE
+        )
 
     def _look_for_life(self) -> None:
         """Give the connection up if nothing has flowed, and it owes a reply still; or go on.
@@ -270,6 +279,8 @@ class ServerLink(CountedLink):
             return
         seen = (head, connection.progress)
         self._silent_looks = self._silent_looks + 1 if seen == self._seen else 0
+        if not self._silent_looks:
+            self._seen_at = asyncio.get_running_loop().time()
         if self._silent_looks == _LOOKS:
             self._stalls += 1
             self._give_up(TimeoutError("no reply from the server for a while"))

@@ -38,7 +38,14 @@ class SlotMap:
         self.hosts.add(host)
 
     def read(self, reply: Sequence[Any], asked: Host) -> None:
-        """Take over the answer of ``CLUSTER SLOTS``, in which a node may leave out its own name."""
+        """Take over the answer of ``CLUSTER SLOTS``, in which a node may leave out its own name.
+
+        Raises:
+            ConnectionError: The node is in no cluster, and its map is empty.
+        """
+        if not reply:
+            msg = f"{asked[0]}:{asked[1]} is in no cluster"
+            raise ConnectionError(msg)
         owners: list[Host | None] = [None] * _SLOTS
         hosts: set[Host] = set()
         for first, last, primary, *replicas in reply:
