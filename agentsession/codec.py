@@ -32,7 +32,7 @@ from agentsession.events import UNREADABLE, Data, Event, EventError, Text, ToolC
 from agentsession.state import DELETE, check_json, is_temporary, without_slack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = [
     "FORMAT_VERSION",
@@ -55,6 +55,8 @@ _THEN: Final = b'","timestamp":"'
 # time of one by one, but ten of a megabyte five times as long, most of it for new memory. It takes
 # some milliseconds, so a caller who decodes run by run holds up nobody in between.
 _LARGEST_RUN: Final = 1 << 19
+# To measure more takes a while too.
+_MEASURED_AT_ONCE: Final = 1000
 
 
 class _Versioned(Struct):
@@ -252,21 +254,20 @@ def decode_event(data: bytes, seq: int = 0) -> Event:
     return _decode(data, seq)
 
 
-def runs(payloads: Sequence[bytes]) -> list[Sequence[bytes]]:
+def runs(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Cut a piece of a log into what :func:`decode_events` can decode in one go; often it is one.
 
     Each is of half a megabyte at most, or of one event that is larger.
     """
-    if sum(map(len, payloads)) <= _LARGEST_RUN:
-        return [payloads] if payloads else []
-    cut: list[Sequence[bytes]] = []
     start = size = 0
-    for place, data in enumerate(payloads):
-        size += len(data)
-        if size > _LARGEST_RUN and place > start:
-            cut.append(payloads[start:place])
-            start, size = place, len(data)
-    return [*cut, payloads[start:]]
+    if len(payloads) > _MEASURED_AT_ONCE or sum(map(len, payloads)) > _LARGEST_RUN:
+        for place, data in enumerate(payloads):
+            size += len(data)
+            if size > _LARGEST_RUN and place > start:
+                yield payloads[start:place]
+                start, size = place, len(data)
+    if start < len(payloads):
+        yield payloads[start:] if start else payloads
 
 
 def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:

@@ -41,6 +41,7 @@ __all__ = ["Agent", "AgentContext", "AgentObject", "Run", "Runner", "TrackedStat
 # How long closing an agent that was cancelled may take, in seconds, before it is left to itself.
 _CLOSING_TIME = 5.0
 
+_ABSENT: Final = object()
 _UNDESCRIBED: Final = EventError(message="the agent failed, and its error could not be described")
 
 
@@ -79,6 +80,9 @@ class TrackedState(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if not isinstance(name, str):
+            msg = f"a name of state is a str, not {type(name).__qualname__}: {name!r:.80}"
+            raise TypeError(msg)
         self._session.state[name] = self._changed[name] = value
         self._held.pop(name, None)
 
@@ -309,7 +313,8 @@ class Runner:
         """
         key = SessionKey(self._app_name, user_id, session_id or new_id())
         event = message if isinstance(message, Event) else Event(author="user", content=message)
-        invocation_id = event.invocation_id or new_id()
+        # A message that is sent again belongs to the same turn.
+        invocation_id = event.invocation_id or event.id
         event = msgspec.structs.replace(event, invocation_id=invocation_id)
         return Run(key, invocation_id, self._turn(key, event, num_recent_events))
 
@@ -361,10 +366,18 @@ class Runner:
         try:
             if changes:
                 event = msgspec.structs.replace(event, state_delta=changes | event.state_delta)
-            return await self._service.append_event(context.session, event)
+            stored = await self._service.append_event(context.session, event)
         except Exception:
             context.state.put_back(changes)
             raise
+        # A repeat stores nothing: not what the agent has changed since the first time.
+        lost = [
+            name
+            for name, value in event.state_delta.items()
+            if name in changes and stored.state_delta.get(name, _ABSENT) != value
+        ]
+        context.state.put_back({name: changes[name] for name in lost if not is_temporary(name)})
+        return stored
 
     async def _keep_changes(self, context: AgentContext) -> None:
         """Store the state that the agent changed and no event carried."""

@@ -656,7 +656,7 @@ class SessionService:
                 await self._rest(pace)
             add_change(changes, name, value, limit)
         written = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
-        check_write(written, len(names), limit)
+        check_write(written, len(names), limit, named=sum(map(len, names)))
         if pace.due():
             await self._rest(pace)
         return changes
@@ -672,7 +672,7 @@ class SessionService:
             if pace.due():
                 await self._rest(pace)
             add_scope_change(changes, prefix, name, value, limit)
-        check_write(changes.values(), len(names), limit)
+        check_write(changes.values(), len(names), limit, named=sum(map(len, names)))
         if pace.due():
             await self._rest(pace)
         return changes

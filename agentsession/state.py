@@ -38,6 +38,7 @@ __all__ = [
     "APP_PREFIX",
     "DELETE",
     "LARGE",
+    "LONGEST_NAME",
     "NO_CHANGES",
     "TEMP_PREFIX",
     "USER_PREFIX",
@@ -70,6 +71,9 @@ _MAX_DEPTH: Final = 100
 # Python refuses to read decimal integers of more than 4,300 digits (CVE-2020-10735), and msgspec
 # counts the sign as one.
 _LARGEST_INT: Final = 10**4299 - 1
+
+LONGEST_NAME: Final = 1 << 16
+"""How many bytes a name of state takes at most, in UTF-8 and with its prefix."""
 
 LARGE: Final = 1 << 16
 """In bytes: what is encoded to more than this is worth a thought for the memory that it takes."""
@@ -109,9 +113,9 @@ NO_CHANGES: Final = Changes()
 """No changes to any scope."""
 
 
-def is_temporary(name: str) -> bool:
-    """Tell whether a name lives in one ``Session`` object only."""
-    return name.startswith(TEMP_PREFIX)
+def is_temporary(name: object) -> bool:
+    """Tell whether a name lives in one ``Session`` object only; what is no name does not."""
+    return isinstance(name, str) and name.startswith(TEMP_PREFIX)
 
 
 _Refusal: TypeAlias = tuple[tuple[str | int, ...], str]
@@ -267,6 +271,8 @@ def _check_name(name: str, full: str) -> None:
     found = _string_refusal(full)
     if found is not None:
         raise StateValueError((full,), f"the name cannot be stored: {found[1]}")
+    if len(full) > LONGEST_NAME // 4 and len(full.encode()) > LONGEST_NAME:
+        raise StateValueError((full,), f"a name takes up to {LONGEST_NAME:,} bytes; it is no value")
 
 
 def _check_prefix(name: str, full: str) -> None:
@@ -314,7 +320,11 @@ def add_change(changes: Changes, full: str, value: object, limit: int) -> None:
             scope, name = changes.app, full[len(APP_PREFIX) :]
         elif full.startswith(USER_PREFIX):
             scope, name = changes.user, full[len(USER_PREFIX) :]
-    if not (name and type(full) is str and full.isascii()) or name.startswith(_PREFIXES):
+    if (
+        not (name and type(full) is str and full.isascii())
+        or name.startswith(_PREFIXES)
+        or len(full) > LONGEST_NAME
+    ):
         _check_name(name, full)
     scope[name] = None if value is DELETE else encode_value(full, value, limit)
 

@@ -232,7 +232,8 @@ class Cluster:
             for slot in range(first, last + 1)
             if primary[1] == node.public_port
         ]
-        for each in (heir, *(other for other in others if other is not heir), node):
+        # The node itself first: once it has no slots it may make itself a replica.
+        for each in (node, *others):
             with redis.Redis(unix_socket_path=str(each.socket)) as client:
                 pipeline = client.pipeline(transaction=False)
                 for slot in slots:

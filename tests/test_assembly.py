@@ -165,3 +165,11 @@ async def test_nothing_is_read_anew_without_need() -> None:
         assert backend.reads == 0
         assert session.state.pop("temp:n") == 3
         assert session == await service.get_session(KEY)
+
+
+def test_what_is_no_name_does_not_survive() -> None:
+    """Whoever put it into the object gets what is stored, and no error of ours."""
+    session = held()
+    session.state[5] = "no name"  # type: ignore[index]  # on purpose
+    apply_fresh(session, msgspec.structs.replace(held(), state={"n": 2}, revision=9))
+    assert session.state == {"n": 2, "temp:n": 1}

@@ -720,6 +720,50 @@ async def test_a_message_can_be_an_event_and_is_stored_once(subject: Subject) ->
     assert log == [("customer", "hi"), ("agent", "you said hi"), ("agent", "you said hi")]
 
 
+async def test_a_message_sent_again_belongs_to_the_same_turn(subject: Subject) -> None:
+    """Its run says so before it has begun."""
+    runner = Runner("app", echo, subject.service())
+    message = Event(author="user", content="hello")
+    runs = [runner.run("user", "session", message) for _ in range(2)]
+    for run in runs:
+        events = [event async for event in run]
+        assert {event.invocation_id for event in events} == {run.invocation_id}
+    assert runs[0].invocation_id == runs[1].invocation_id
+
+
+async def test_what_rides_on_a_repeat_is_stored_all_the_same(subject: Subject) -> None:
+    """An agent that yields one event twice loses nothing of what it changed in between."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        once = say("once", id="e", state_delta={"mine": 1})
+        context.state["z"], context.state["temp:t"] = 1, 1
+        yield once
+        context.state["z"], context.state["y"], context.state["temp:t"] = 2, [2], 2
+        yield once
+        assert (context.state["z"], context.state["y"], context.state["temp:t"]) == (2, [2], 2)
+
+    service = subject.service()
+    runner = Runner("app", agent, service)
+    events = [event async for event in runner.run("user", "session", "hi")]
+    assert [event.seq for event in events] == [2, 2]
+    session = await service.get_session(subject.key)
+    assert session is not None
+    assert session.state == {"mine": 1, "z": 2, "y": [2]}
+
+
+async def test_a_name_of_state_is_a_str(subject: Subject) -> None:
+    """Anything else is the agent's mistake, and its own error comes out."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        context.state[5] = 1  # type: ignore[index]  # on purpose
+        yield say("never")
+
+    runner = Runner("app", agent, subject.service())
+    with pytest.raises(TypeError, match="a name of state is a str, not int: 5"):
+        async for _ in runner.run("user", "session", "hi"):
+            pass
+
+
 async def test_the_runners_own_service_closes_with_it() -> None:
     """Without a service one in memory is used and closed; one that was handed in stays open."""
     async with Runner("app", echo) as runner:

@@ -17,7 +17,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentsession import Event, InMemorySessionService, SessionKey, SessionService, UserKey
+from agentsession import (
+    Event,
+    InMemorySessionService,
+    RedisSessionService,
+    SessionKey,
+    SessionService,
+    UserKey,
+)
 from agentsession.errors import ClosedError, SessionNotFoundError, StateValueError
 from agentsession.events import Data, ToolResult
 from agentsession.memory import MemoryBackend
@@ -115,69 +122,76 @@ def names(count: int) -> dict[str, object]:
     return {f"name {n}": {"a": [n, 2, 3], "t": "x" * 30} for n in range(count)}
 
 
-async def test_a_large_batch_is_written_and_read_in_steps() -> None:
+@pytest.fixture(params=["memory", "redis"])
+async def service(request: pytest.FixtureRequest, valkey_url: str) -> AsyncIterator[SessionService]:
+    if request.param == "memory":
+        made: SessionService = InMemorySessionService()
+    else:
+        made = RedisSessionService.from_url(valkey_url, key_prefix="stalls:", timeout=60)
+    async with made:
+        yield made
+        await made.delete_user(KEY.user)
+        await made.update_app_state("app", dict.fromkeys(await made.get_app_state("app"), DELETE))
+
+
+async def test_a_large_batch_is_written_and_read_in_steps(service: SessionService) -> None:
     """Its encoding, its way into a session at hand, and each way to read it."""
     events = heavy(150, 100_000)
-    async with InMemorySessionService() as service:
-        held = await service.create_session(KEY)
-        await check_short(lambda: service.append_events(held, events))
-        assert await check_short(lambda: service.get_session(KEY)) == held
-        await check_short(lambda: service.get_or_create_session(KEY))
-        assert await check_short(lambda: service.get_events(KEY, limit=1000)) == held.events
-        found = await check_short(lambda: service.get_events(KEY, author="a", limit=1000))
-        assert found == held.events
-        around = await check_short(lambda: service.get_events(KEY, around=75, limit=1000))
-        assert around == held.events
+    held = await service.create_session(KEY)
+    await check_short(lambda: service.append_events(held, events))
+    assert await check_short(lambda: service.get_session(KEY)) == held
+    await check_short(lambda: service.get_or_create_session(KEY))
+    assert await check_short(lambda: service.get_events(KEY, limit=1000)) == held.events
+    found = await check_short(lambda: service.get_events(KEY, author="a", limit=1000))
+    assert found == held.events
+    around = await check_short(lambda: service.get_events(KEY, around=75, limit=1000))
+    assert around == held.events
 
 
-async def test_deltas_reach_a_session_at_hand_in_steps() -> None:
+async def test_deltas_reach_a_session_at_hand_in_steps(service: SessionService) -> None:
     """A batch of many changes to state, and what one lacks of others' writes."""
     events = [
         Event(author="a", state_delta={f"{part} {n}": n for n in range(150)}) for part in range(300)
     ]
-    async with InMemorySessionService() as service:
-        held, behind = await service.create_session(KEY), await service.get_session(KEY)
-        assert behind is not None
-        await check_short(lambda: service.append_events(held, events))
-        assert len(held.state) == 45_000
-        await check_short(lambda: service.append_event(behind, Event(author="b")))
-        assert behind.state == held.state
+    held, behind = await service.create_session(KEY), await service.get_session(KEY)
+    assert behind is not None
+    await check_short(lambda: service.append_events(held, events))
+    assert len(held.state) == 45_000
+    await check_short(lambda: service.append_event(behind, Event(author="b")))
+    assert behind.state == held.state
 
 
-async def test_large_state_is_written_and_read_in_steps() -> None:
+async def test_large_state_is_written_and_read_in_steps(service: SessionService) -> None:
     """Tens of thousands of names in every scope."""
     state = names(60_000)
-    async with InMemorySessionService() as service:
-        first = await check_short(lambda: service.create_session(KEY, state))
-        assert first.state == state
-        await check_short(lambda: service.update_session_state(KEY, state))
-        await check_short(lambda: service.update_user_state(KEY.user, state))
-        await check_short(lambda: service.update_app_state("app", state))
-        assert await check_short(lambda: service.get_user_state(KEY.user)) == state
-        assert await check_short(lambda: service.get_app_state("app")) == state
-        session = await check_short(lambda: service.get_session(KEY))
-        assert len(session.state) == 180_000
+    first = await check_short(lambda: service.create_session(KEY, state))
+    assert first.state == state
+    await check_short(lambda: service.update_session_state(KEY, state))
+    await check_short(lambda: service.update_user_state(KEY.user, state))
+    await check_short(lambda: service.update_app_state("app", state))
+    assert await check_short(lambda: service.get_user_state(KEY.user)) == state
+    assert await check_short(lambda: service.get_app_state("app")) == state
+    session = await check_short(lambda: service.get_session(KEY))
+    assert len(session.state) == 180_000
 
 
-async def test_few_large_values_are_written_and_read_in_steps() -> None:
+async def test_few_large_values_are_written_and_read_in_steps(service: SessionService) -> None:
     """What counts is how much it is, not how many."""
     state: dict[str, object] = {f"name {n}": rows(100_000) for n in range(200)}
-    async with InMemorySessionService() as service:
-        await check_short(lambda: service.create_session(KEY, state))
-        await check_short(lambda: service.update_user_state(KEY.user, state))
-        assert await check_short(lambda: service.get_user_state(KEY.user)) == state
-        await check_short(lambda: service.get_session(KEY))
+    await check_short(lambda: service.create_session(KEY, state))
+    await check_short(lambda: service.update_user_state(KEY.user, state))
+    assert await check_short(lambda: service.get_user_state(KEY.user)) == state
+    await check_short(lambda: service.get_session(KEY))
 
 
-async def test_a_page_of_sessions_is_read_in_steps() -> None:
+async def test_a_page_of_sessions_is_read_in_steps(service: SessionService) -> None:
     """A thousand sessions with state, each of which has that of its user too."""
-    async with InMemorySessionService() as service:
-        await service.update_user_state(KEY.user, names(1000))
-        for n in range(1000):
-            await service.create_session(SessionKey("app", "user", f"s{n}"), names(50))
-        page = await check_short(lambda: service.list_sessions(KEY.user, limit=1000))
-        assert len(page.sessions) == 1000
-        assert all(len(session.state) == 1050 for session in page.sessions)
+    await service.update_user_state(KEY.user, names(1000))
+    for n in range(1000):
+        await service.create_session(SessionKey("app", "user", f"s{n}"), names(50))
+    page = await check_short(lambda: service.list_sessions(KEY.user, limit=1000))
+    assert len(page.sessions) == 1000
+    assert all(len(session.state) == 1050 for session in page.sessions)
 
 
 async def test_a_page_of_large_sessions_is_taken_in_one_short_step() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.backend import REMEMBERED_IDS
 from agentsession.redis._scripts import load
-from agentsession.redis._scripts.words import change_triples, flat, life_words, number
+from agentsession.redis._scripts.words import change_words, life_words, number
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -65,10 +65,10 @@ class Appending:
         for entry in entries:
             words += (entry.event_id, str(entry.time), entry.payload)
             if entry.changes:
-                triples = change_triples(entry.changes)
+                changes = change_words(entry.changes)
                 touched += scopes_of(entry.changes)
-                words.append(str(len(triples)))
-                words += flat(triples)
+                words.append(str(len(changes) // 3))
+                words += changes
             else:
                 words.append("0")
         names = self._keyspace.session(key)

@@ -29,9 +29,8 @@ from agentsession.events import new_id
 from agentsession.redis._links.link import Rest
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import (
-    change_triples,
+    change_words,
     flag,
-    flat,
     life_words,
     limit_words,
     number,
@@ -161,7 +160,7 @@ class RedisBackend(Backend):
         check_size(key, reply, window.read_limit)
         if reply[4]:
             await self._prune(key.user, reply[4])
-        return was_made(reply), read_snapshot(key, reply[3])
+        return was_made(reply), await read_snapshot(key, reply[3])
 
     async def _call_make(
         self,
@@ -190,7 +189,7 @@ class RedisBackend(Backend):
                     **self._refresh,
                     **window_words(window),
                 ),
-                *flat(change_triples(changes)),
+                *change_words(changes),
             ],
             rest,
         )
@@ -223,7 +222,7 @@ class RedisBackend(Backend):
         if reply[1] == b"missing":
             return None
         check_size(key, reply, window.read_limit)
-        return read_snapshot(key, reply[2])
+        return await read_snapshot(key, reply[2])
 
     def _words_of_get(self, window: Window) -> Sequence[Argument]:
         return tuple(_GET.words(**window_words(window), **self._refresh, **self._lives))
@@ -293,13 +292,13 @@ class RedisBackend(Backend):
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
     ) -> Receipt:
-        triples, scopes = change_triples(changes), scopes_of(changes)
-        return read_updated(key, await self._call_update(key, triples, scopes, new_id(), expected))
+        words, scopes = change_words(changes), scopes_of(changes)
+        return read_updated(key, await self._call_update(key, words, scopes, new_id(), expected))
 
     async def _call_update(
         self,
         key: SessionKey,
-        triples: list[tuple[str, str, bytes]],
+        changes: list[Argument],
         touched: str,
         call_id: str,
         expected: Expected,
@@ -314,7 +313,7 @@ class RedisBackend(Backend):
             scopes=add_scopes(keys, self._keyspace, key, touched),
             **self._lives,
         )
-        reply: list[Any] = await self._calls.run(key, _UPDATE, keys, [*words, *flat(triples)], rest)
+        reply: list[Any] = await self._calls.run(key, _UPDATE, keys, words + changes, rest)
         return reply
 
     async def update_app_state(self, app_name: str, changes: ScopeChanges) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,9 @@ __all__ = ["Calls"]
 
 # Of whoever has waited for it, and makes its calls in this context.
 _room: ContextVar[Room | None] = ContextVar("agentsession_room", default=None)
+
+# To send more takes some milliseconds.
+_WORDS_AT_ONCE: Final = 10_000
 
 _FAILURES: Final = (NotSentError, NoReplyError, NotAcknowledgedError, ServerError)
 
@@ -62,6 +66,8 @@ class Calls:
         Raises:
             AgentSessionError: It failed; the error says what is known, and of whose data.
         """
+        if len(words) > _WORDS_AT_ONCE:
+            await asyncio.sleep(0)  # To word so many was a step of its own.
         try:
             return await self._link.run(script, keys, words, room=_room.get(), rest=rest)
         except _FAILURES as exc:

@@ -29,7 +29,7 @@ from agentsession.codec import decode_event
 from agentsession.errors import OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis._links.link import Rest
-from agentsession.redis._scripts.words import change_triples, size_of
+from agentsession.redis._scripts.words import change_words, size_of
 from agentsession.redis.backend import RedisBackend
 from agentsession.redis.failures import after_the_first
 from agentsession.redis.replies import check_appended, read_receipt, read_updated, was_made
@@ -171,7 +171,7 @@ class ClusterBackend(RedisBackend):
             return await super().update_state(key, changes, expected=expected)
         # The session's part of the write moves its revision and expiry, also where it changes
         # nothing else; to delete a name that no state has changes nothing.
-        triples = change_triples(_without_app(changes)) or [("S", "", b"")]
+        words = change_words(_without_app(changes)) or ["S", "", b""]
         call_id = new_id()
 
         async def follow(reply: list[Any]) -> Receipt:
@@ -184,7 +184,7 @@ class ClusterBackend(RedisBackend):
         scopes = "u" if changes.user else ""
         with self._waited_for():
             with _told(key, _WRITTEN_OR_NOT):
-                reply = await self._call_update(key, triples, scopes, call_id, expected, rest)
+                reply = await self._call_update(key, words, scopes, call_id, expected, rest)
             return await self._to_the_end(follow(reply))
 
     async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:

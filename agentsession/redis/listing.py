@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from agentsession._pace import Pace
+from agentsession._wording import described_app
 from agentsession.backend import Position, SessionSlice, Snapshot
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import number
-from agentsession.redis.replies import read_count, read_summary, read_text
+from agentsession.redis.replies import read_count, read_names, read_summary, read_text
 from agentsession.sessions import SessionKey, UnreadableSession, UserKey
 
 if TYPE_CHECKING:
@@ -104,10 +106,15 @@ class Listing:
         _, _, user_fields, app_fields, sessions = await self._calls.run(
             user, _SUMMARIES, names, ids
         )
-        return [
-            read_summary(key, fields, user_fields, app_fields)
-            for key, fields in zip(keys, sessions, strict=True)
-        ]
+        app = await read_names(described_app(user.app_name), app_fields or ())
+        shared = await read_names(user, user_fields)
+        pace = Pace()
+        found: list[Snapshot | UnreadableSession | None] = []
+        for key, fields in zip(keys, sessions, strict=True):
+            if pace.due():
+                await pace.rest()
+            found.append(await read_summary(key, fields, app, shared))
+        return found
 
     async def prune(self, user: UserKey, session_ids: Sequence[bytes]) -> None:
         """Take those of these sessions that have expired out of the index."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from agentsession._pace import Pace
 from agentsession._wording import brief, described_app
 from agentsession.backend import Receipt, Snapshot
 from agentsession.errors import (
@@ -18,7 +19,7 @@ from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UnreadableSession
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from agentsession.backend import Expected, ReadLimit
     from agentsession.redis.failures import Subject
@@ -27,7 +28,6 @@ __all__ = [
     "check_appended",
     "check_found",
     "check_size",
-    "pairs",
     "read_count",
     "read_names",
     "read_receipt",
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 _FORMAT: Final = b"1"
+# A hash of more is read in several steps.
+_WORDS_AT_ONCE: Final = 4_000
 _WRONG_COUNT: Final = (
     "the stored session is damaged: its count or the position of an event is wrong"
 )
@@ -117,11 +119,6 @@ def _version_problem(version: bytes) -> str:
     return _NO_SESSION
 
 
-def pairs(flat: Sequence[bytes] | None) -> dict[bytes, bytes]:
-    """Make a dict of a hash as a script returns it."""
-    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
-
-
 def read_text(subject: Subject, raw: bytes) -> str:
     """Decode a stored name."""
     try:
@@ -137,27 +134,55 @@ def read_count(subject: Subject, what: str, raw: bytes | None) -> int:
     return count
 
 
-def read_names(subject: Subject, fields: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    """Decode the names of a scope."""
-    return {read_text(subject, name): value for name, value in fields.items()}
+async def read_names(subject: Subject, flat: Sequence[bytes]) -> dict[str, bytes]:
+    """Decode the names of a scope, whose hash is as a script returns it."""
+    if len(flat) <= _WORDS_AT_ONCE:
+        return {read_text(subject, name): value for name, value in _pairs(flat)}
+    names: dict[str, bytes] = {}
+    async for run in _in_steps(flat):
+        names |= {read_text(subject, name): value for name, value in _pairs(run)}
+    return names
 
 
-def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
-    """Read a session as lib/snapshot.lua returns it."""
+async def _in_steps(flat: Sequence[bytes]) -> AsyncIterator[Sequence[bytes]]:
+    """Cut a hash into runs, and let others run between them."""
+    pace = Pace()
+    for start in range(0, len(flat), _WORDS_AT_ONCE):
+        if pace.due():
+            await pace.rest()
+        yield flat[start : start + _WORDS_AT_ONCE]
+
+
+def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+async def read_snapshot(
+    key: SessionKey,
+    view: Sequence[Any],
+    app: dict[str, bytes] | None = None,
+    user: dict[str, bytes] | None = None,
+) -> Snapshot:
+    """Read a session as lib/snapshot.lua returns it, unless *app* and *user* are known already."""
     flat, user_fields, app_fields, start, length, events = view
-    fields = pairs(flat)
+    fields: dict[bytes, bytes] = {}
+    state: dict[str, bytes] = {}
+    if len(flat) <= _WORDS_AT_ONCE:
+        _read_fields(key, flat, fields, state)
+    else:
+        async for run in _in_steps(flat):
+            _read_fields(key, run, fields, state)
     if fields.get(b"v") != _FORMAT:
         raise CodecError(key, _version_problem(fields.get(b"v", b"")))
-    state = {
-        read_text(key, name[_PREFIX_LENGTH:]): value
-        for name, value in fields.items()
-        if name.startswith(STATE_FIELD)
-    }
     created, updated, revision, count = [
         read_count(key, name, fields.get(field)) for name, field in _COUNTS
     ]
     if count < length:
         raise CodecError(key, _WRONG_COUNT)
+    if app is None:
+        app = await read_names(described_app(key.app_name), app_fields) if app_fields else {}
+    if user is None:
+        user = await read_names(key.user, user_fields) if user_fields else {}
     return Snapshot(
         session_id=key.session_id,
         incarnation=read_text(key, fields.get(b"incarnation", b"")),
@@ -165,29 +190,37 @@ def read_snapshot(key: SessionKey, view: Sequence[Any]) -> Snapshot:
         updated=updated,
         revision=revision,
         last_seq=count,
-        app=read_names(described_app(key.app_name), pairs(app_fields)) if app_fields else {},
-        user=read_names(key.user, pairs(user_fields)) if user_fields else {},
+        app=app,
+        user=user,
         session=state,
         events=events,
         first_seq=count - length + start + 1,
     )
 
 
-def read_summary(
-    key: SessionKey, fields: Any, user_fields: Any, app_fields: Any
-) -> Snapshot | UnreadableSession | None:
-    """Read a session as summaries.lua returns it; ``None`` if it has expired.
+def _read_fields(
+    key: SessionKey,
+    flat: Sequence[bytes],
+    fields: dict[bytes, bytes],
+    state: dict[str, bytes],
+) -> None:
+    """Sort what a session's hash holds."""
+    for name, value in _pairs(flat):
+        if name.startswith(STATE_FIELD):
+            state[read_text(key, name[_PREFIX_LENGTH:])] = value
+        else:
+            fields[name] = value
 
-    Raises:
-        CodecError: State that it shares with others is unreadable.
-    """
+
+async def read_summary(
+    key: SessionKey, fields: Any, app: dict[str, bytes], user: dict[str, bytes]
+) -> Snapshot | UnreadableSession | None:
+    """Read a session as summaries.lua returns it; ``None`` if it has expired."""
     if not fields:
         return None
     if fields == b"foreign":
         return UnreadableSession(key=key, reason=_NO_SESSION)
     try:
-        return read_snapshot(key, [fields, user_fields, app_fields, 0, 0, []])
+        return await read_snapshot(key, [fields, (), (), 0, 0, []], app, user)
     except CodecError as exc:
-        if exc.subject != key:
-            raise
         return UnreadableSession(key=key, reason=exc.reason)

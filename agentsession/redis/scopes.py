@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from agentsession._wording import described_app
 from agentsession.redis._scripts import load
-from agentsession.redis._scripts.words import flag, flat, number, scope_triples
-from agentsession.redis.replies import pairs, read_names
+from agentsession.redis._scripts.words import flag, number, scope_words
+from agentsession.redis.replies import read_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +54,7 @@ class Scopes:
         self, subject: Subject, keys: Sequence[str], changes: ScopeChanges, call_id: str, ttl: str
     ) -> None:
         words = _UPDATE.words(id=call_id, ttl=ttl)
-        rest = flat(scope_triples("s", "", changes))
-        await self._calls.run(subject, _UPDATE, keys, [*words, *rest])
+        await self._calls.run(subject, _UPDATE, keys, words + scope_words("s", "", changes))
 
     async def get_app(self, app_name: str, *, refresh: bool) -> dict[str, bytes]:
         """Read an application's state; *refresh* moves its expiry."""
@@ -71,4 +70,4 @@ class Scopes:
     ) -> dict[str, bytes]:
         words = _GET.words(refresh=flag(refresh), ttl=ttl)
         reply = await self._calls.run(subject, _GET, [name], words)
-        return read_names(subject, pairs(reply[2]))
+        return await read_names(subject, reply[2])

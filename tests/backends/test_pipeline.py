@@ -378,13 +378,28 @@ def test_what_is_withdrawn_begins_anew_elsewhere() -> None:
 def test_what_cannot_be_sent_fails_alone() -> None:
     """It is its caller's mistake, and nothing of it is on the line."""
     line = Conversation()
-    wrong, large = line.call("\ud800"), line.call("\ud800", size=LARGE + 1)
-    right = line.call("a")
+    wrong, right = line.call("\ud800"), line.call("a")
     assert line.sent_names() == ["a"]
     line.answer()
     assert result_of(right) == "a"
-    assert (result_of(wrong), result_of(large)) == ("UnicodeEncodeError", "UnicodeEncodeError")
-    assert line.ended == [wrong, large, right]
+    assert result_of(wrong) == "UnicodeEncodeError"
+    assert line.ended == [wrong, right]
+
+
+def test_what_cannot_be_sent_whole_costs_the_connection() -> None:
+    """A large call leaves before all of it was looked at; it is not run, and the others are."""
+    line = Conversation()
+    before = line.call("a")
+    large, after = line.call("\ud800", size=LARGE + 1), line.call("b")
+    assert line.sent_names() == ["a"]
+    assert line.pipeline.broken is not None
+    assert result_of(large) == "UnicodeEncodeError"
+    line.lose()
+    assert line.sent_names() == ["a", "b"]
+    line.answer()
+    line.answer()
+    assert (result_of(before), result_of(after)) == ("a", "b")
+    assert set(line.ended) == {before, large, after}
 
 
 def test_what_may_have_been_run_keeps_its_times_when_withdrawn() -> None:

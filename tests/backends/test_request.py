@@ -44,10 +44,13 @@ def test_pieces_are_what_is_packed_at_once(words: list[str | bytes]) -> None:
 def test_a_long_word_is_a_piece_and_short_ones_are_gathered() -> None:
     """No copy is made of a long one, and no piece of each short one."""
     long = b"x" * (LONG + 1)
-    pieces = Command(("a", "b", long, "c", "d"), Outcome(), 1.0).pieces()
+    pieces = list(Command(("a", "b", long, "c", "d"), Outcome(), 1.0).pieces())
     assert len(pieces) == 3
     assert pieces[1] is long
-    assert len(Command(("a", b"x" * LONG), Outcome(), 1.0).pieces()) == 1
+    assert len(list(Command(("a", b"x" * LONG), Outcome(), 1.0).pieces())) == 1
+    many = Command(("x",) * 100_000, Outcome(), 1.0)
+    assert max(map(len, many.pieces())) < LONG
+    assert b"".join(many.pieces()) == many.packed()
 
 
 def parsed(data: bytes) -> list[bytes]:

@@ -181,8 +181,9 @@ def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> S
         "socket_connect_timeout": min(timeout / 4, 5.0),
         **given,
     }
-    # The sentinels are asked one after the other until one answers.
-    patience = min(timeout / 10, 1.0)
+    # The sentinels are asked one after the other until one answers, all before the time is up that
+    # a connection may take.
+    patience = min(timeout / 10, 1.0, timeout / 4 / (len(address.hosts) + 1))
     sentinel_settings = {
         **_DEFAULTS,
         "socket_timeout": patience,

@@ -30,7 +30,7 @@ from agentsession.redis._links.request import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentsession.redis._links.clock import ServerClock
 
@@ -70,7 +70,9 @@ class Pipeline:
         self._waiting: deque[Command] = deque()
         self._in_flight: deque[Command] = deque()
         self._put_off: list[tuple[float, Command]] = []
-        self._pieces: deque[bytes] = deque()
+        # What of a large command has not left yet, the first piece of it by itself.
+        self._piece: bytes | None = None
+        self._pieces: Iterator[bytes] = iter(())
         # What the server has refused to run on a connection that is given up for that.
         self._not_run: Command | None = None
         # Why the node does not let the call be asked for that is to be answered next.
@@ -86,7 +88,8 @@ class Pipeline:
     @property
     def has_something_to_send(self) -> bool:
         """Whether :meth:`next_bytes` would return any."""
-        return bool(self._waiting or self._barriers.wanted or self._pieces)
+        some = self._waiting or self._barriers.wanted or self._piece is not None
+        return bool(some) and self.broken is None
 
     @property
     def idle(self) -> bool:
@@ -118,8 +121,8 @@ class Pipeline:
 
     def next_bytes(self, now: float) -> bytes:
         """Return the next bytes to send, some hundred kilobytes at most or one large word."""
-        if self._pieces:
-            return self._pieces.popleft()
+        if self._piece is not None:
+            return self._take_piece()
         batch: list[bytes] = []
         size = 0
         while self._waiting and size < LARGE:
@@ -134,8 +137,9 @@ class Pipeline:
             command.sent_at = now
             if isinstance(command, Request):
                 command.prepare(b"%d" % next(self._echoes), self._clock, now)
+            large = command.size > LARGE
             try:
-                packed = command.pieces() if command.size > LARGE else command.packed()
+                packed = self._cut(command) if large else command.packed()
             except (TypeError, ValueError) as exc:
                 # Its own caller's mistake: the others are not to suffer from it.
                 command.refuse(exc)
@@ -147,11 +151,9 @@ class Pipeline:
             self._in_flight.append(command)
             if command.writes and self._barriers:
                 self._barriers.due = True
-            if isinstance(packed, deque):
-                self._pieces = packed  # What follows it has to wait for its last piece.
-                batch.append(self._pieces.popleft())
-                return b"".join(batch)
             batch.append(packed)
+            if large:
+                return b"".join(batch)  # What follows has to wait for its last piece.
             size += len(packed)
         if self._barriers.wanted:
             last = self._in_flight or self._barriers.held
@@ -161,6 +163,23 @@ class Pipeline:
             else:
                 self._barriers.due = False  # All who waited for it have given up.
         return batch[0] if len(batch) == 1 else b"".join(batch)
+
+    def _cut(self, command: Command) -> bytes:
+        """Take the first piece off a large command."""
+        pieces = command.pieces()
+        first, self._piece = next(pieces), next(pieces, None)
+        self._pieces = pieces
+        return first
+
+    def _take_piece(self) -> bytes:
+        """Take the next piece off the command that was sent last."""
+        piece, self._piece = self._piece or b"", None
+        try:
+            self._piece = next(self._pieces, None)
+        except (TypeError, ValueError) as exc:
+            self._in_flight[-1].refuse(exc)
+            self.broken = ConnectionError("a call that cannot be sent has left in part")
+        return piece
 
     # -- what is received
 
@@ -276,10 +295,10 @@ class Pipeline:
         """Take back what has no answer, to be sent again before all others."""
         taken = [*self._barriers.lost(), *self._in_flight]
         # The last one may not have left whole, and what is not whole is not run.
-        cut = self._in_flight[-1] if self._pieces and self._in_flight else None
+        cut = self._in_flight[-1] if self._piece is not None and self._in_flight else None
         not_run, self._not_run = (self._not_run, cut), None
         self._in_flight.clear()
-        self._pieces.clear()
+        self._piece, self._pieces = None, iter(())
         self.broken = None
         self.answered = 0
         for command in reversed(taken):

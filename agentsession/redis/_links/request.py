@@ -8,7 +8,6 @@ that comes later and tells the time, so that a wrong clock costs one more round 
 from __future__ import annotations
 
 import random
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import hiredis
@@ -16,7 +15,7 @@ import hiredis
 from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, NotSentError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._scripts import Argument, Script
@@ -40,6 +39,8 @@ _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 # What was put off is not sent again unless there is time for so many answers like the last one.
 _ANSWERS: Final = 3
+# Words that are packed in one piece; each has its length before it.
+_WORDS_AT_ONCE: Final = 8_000
 # Arrays, bulk strings and what separates them, beside the words themselves.
 _OVERHEAD: Final = 200
 
@@ -97,20 +98,29 @@ class Command:
         """Return the bytes that are sent."""
         return bytes(hiredis.pack_command(self.sent()))  # type: ignore[arg-type]  # typed for one word
 
-    def pieces(self) -> deque[bytes]:
-        """Return the bytes that are sent, in pieces, of which the large words are no copies."""
-        words = [word.encode() if isinstance(word, str) else word for word in self.sent()]
-        pieces: deque[bytes] = deque()
+    def pieces(self) -> Iterator[bytes]:
+        """Cut the bytes that are sent into pieces, of which the large words are no copies.
+
+        Each takes a millisecond or so to be made, and is made when it is asked for.
+        """
+        words = self.sent()
         gathered = [b"*%d" % len(words)]
+        size = 0
         for word in words:
-            gathered.append(b"\r\n$%d\r\n" % len(word))
-            if len(word) > LARGE // 4:
-                pieces += (b"".join(gathered), word)
-                gathered.clear()
-            else:
-                gathered.append(word)
-        pieces.append(b"".join((*gathered, b"\r\n")))
-        return pieces
+            raw = word.encode() if isinstance(word, str) else word
+            gathered.append(b"\r\n$%d\r\n" % len(raw))
+            if len(raw) > LARGE // 4:
+                yield b"".join(gathered)
+                yield raw
+                gathered, size = [], 0
+                continue
+            gathered.append(raw)
+            size += len(raw)
+            if size > LARGE or len(gathered) > _WORDS_AT_ONCE:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+        gathered.append(b"\r\n")
+        yield b"".join(gathered)
 
     def sent(self) -> tuple[Argument, ...]:
         """Return the words that are sent."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerLink"]
 
+# After so many seconds of packing others run, before the rest is packed.
+_STEP: Final = 0.003
 # The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
 # with each connection that is given up, so that a reply may take its time in the end.
 _PATIENCE: Final = 1 / 4
@@ -144,12 +146,18 @@ class ServerLink(CountedLink):
         connection, pipeline = self._connection, self._pipeline
         if connection is None:
             return
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         while connection.writable and pipeline.has_something_to_send:
             data = pipeline.next_bytes(now)
             if data:
                 connection.send(data)
-        if self._watch is None and pipeline.head is not None:
+            if loop.time() > now + _STEP:
+                self._schedule_flush()
+                break
+        if pipeline.broken is not None:
+            self._give_up(pipeline.broken)
+        elif self._watch is None and pipeline.head is not None:
             self._look_for_life()
 
     def _replies_read(self) -> None:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 from agentsession.redis.keys import STATE_FIELD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agentsession.backend import ReadLimit, Window
     from agentsession.redis._scripts import Argument
     from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = [
-    "change_triples",
+    "change_words",
     "flag",
-    "flat",
     "life_words",
     "limit_words",
     "number",
-    "scope_triples",
+    "scope_words",
     "size_of",
     "window_words",
 ]
@@ -69,25 +65,23 @@ def limit_words(limit: ReadLimit | None, asked: int | None) -> dict[str, str]:
     return {"most": str(limit.size), "harmless": str(limit.harmless)}
 
 
-def change_triples(changes: Changes) -> list[tuple[str, str, bytes]]:
-    """Word changes as lib/changes.lua takes them."""
+def change_words(changes: Changes) -> list[Argument]:
+    """Word changes as lib/changes.lua takes them: for each its target, its field and its value."""
     if not changes:
         return []
     return [
-        *scope_triples("s", STATE_FIELD.decode(), changes.session),
-        *scope_triples("u", "", changes.user),
-        *scope_triples("a", "", changes.app),
+        *scope_words("s", STATE_FIELD.decode(), changes.session),
+        *scope_words("u", "", changes.user),
+        *scope_words("a", "", changes.app),
     ]
 
 
-def scope_triples(target: str, prefix: str, changes: ScopeChanges) -> list[tuple[str, str, bytes]]:
+def scope_words(target: str, prefix: str, changes: ScopeChanges) -> list[Argument]:
     """Word the changes of one scope, whose letter is *target*; a capital one deletes."""
-    return [
-        (target.upper(), prefix + name, b"") if value is None else (target, prefix + name, value)
-        for name, value in changes.items()
-    ]
-
-
-def flat(triples: list[tuple[str, str, bytes]]) -> Iterator[Argument]:
-    """Put triples into a row, as ARGV holds them."""
-    return itertools.chain.from_iterable(triples)
+    words: list[Argument] = []
+    for name, value in changes.items():
+        if value is None:
+            words += (target.upper(), prefix + name, b"")
+        else:
+            words += (target, prefix + name, value)
+    return words
