@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
-from agentsession._arguments import (
+from agentsession._pace import Pace
+from agentsession._service.arguments import (
     at_most,
     check_app,
     check_batch,
@@ -27,7 +28,7 @@ from agentsession._arguments import (
     optional_natural,
     window,
 )
-from agentsession._assembly import (
+from agentsession._service.assembly import (
     apply_appended,
     apply_fresh,
     apply_temporary,
@@ -37,8 +38,7 @@ from agentsession._assembly import (
     read_scope,
     stands,
 )
-from agentsession._log import ContentType, LogReader, event_filter
-from agentsession._pace import Pace
+from agentsession._service.log import ContentType, LogReader, event_filter
 from agentsession._wording import brief, described, described_app
 from agentsession.backend import (
     ANYTHING,

@@ -7,9 +7,9 @@ import secrets
 import redis.asyncio
 
 from agentsession.backend import Backend
-from agentsession.redis._links.making import LinkOptions, link_to
-from agentsession.redis.addresses import read_url
-from agentsession.redis.backend import RedisBackend
+from agentsession.redis._addresses import read_url
+from agentsession.redis._backend import RedisBackend
+from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import Subject
 

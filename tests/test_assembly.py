@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from agentsession import Event, Session, SessionKey, SessionService
-from agentsession._assembly import apply_fresh
+from agentsession._service.assembly import apply_fresh
 from agentsession.backend import ANYTHING, Entry, Expected, Receipt, Snapshot, Window
 from agentsession.errors import BackendUnavailableError, SessionNotFoundError
 from agentsession.events import UNREADABLE

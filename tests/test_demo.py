@@ -13,15 +13,16 @@ import pytest
 from agentsession import InMemorySessionService, SessionKey, SessionService
 from agentsession.__main__ import main
 from agentsession.backend import ANYTHING, Entry, EventSlice, Expected, Receipt, Snapshot, Window
-from agentsession.demo import SHIPPED_CONVERSATIONS, player
-from agentsession.demo.conversations import (
+from agentsession.demo import SHIPPED_CONVERSATIONS
+from agentsession.demo import _player as player
+from agentsession.demo._conversations import (
     DataError,
     Message,
     from_event,
     read_conversations,
     to_event,
 )
-from agentsession.demo.player import Report, replay
+from agentsession.demo._player import Report, replay
 from agentsession.events import Data, Event
 from agentsession.memory import MemoryBackend
 from agentsession.retention import Retention

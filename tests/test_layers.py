@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "codec",
     ),
     "backend": ("backend",),
-    "service": ("_arguments", "_log", "_assembly", "service"),
+    "service": ("_service", "service"),
     "stores": ("memory", "redis"),
     "runner": ("runner",),
     "root": ("__init__",),
@@ -60,7 +60,7 @@ MODULES = {
 
 
 def room(module: str) -> str:
-    """Name the module or package right below the root: ``agentsession.redis.keys`` is in redis."""
+    """Name the module or package right below the root: ``agentsession.redis._keys`` is in redis."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 

@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio
 
 from agentsession import errors
-from agentsession.redis.keys import Keyspace
+from agentsession.redis._keys import Keyspace
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentsession.demo.conversations import Conversation, DataError, read_conversations
-from agentsession.demo.player import APP_NAME, Report, replay
+from agentsession.demo._conversations import Conversation, DataError, read_conversations
+from agentsession.demo._player import APP_NAME, Report, replay
 from agentsession.embedded import embedded_server
 from agentsession.errors import AgentSessionError
 from agentsession.events import new_id

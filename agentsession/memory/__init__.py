@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentsession.clock import Clock, system_clock
-from agentsession.memory.backend import MemoryBackend
+from agentsession.memory._backend import MemoryBackend
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
     DEFAULT_READ_SIZE,

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from agentsession.redis._addresses import read_url
+from agentsession.redis._backend import RedisBackend
+from agentsession.redis._cluster import ClusterBackend
 from agentsession.redis._links.acknowledgement import Acknowledgement
-from agentsession.redis._links.instances import (
+from agentsession.redis._targets.instances import (
     SharedLink,
     instance_named,
     register_redis_instance,
     unregister_redis_instance,
 )
-from agentsession.redis._links.making import (
+from agentsession.redis._targets.making import (
     LinkOptions,
     Target,
     check_client,
     is_cluster,
     link_to,
 )
-from agentsession.redis.addresses import read_url
-from agentsession.redis.backend import RedisBackend
-from agentsession.redis.cluster import ClusterBackend
 from agentsession.retention import (
     DEFAULT_EVENT_LIMIT,
     DEFAULT_READ_SIZE,

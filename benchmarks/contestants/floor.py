@@ -2,7 +2,7 @@
 
 An ``asyncio.Protocol`` on hiredis' parser, which writes what has gathered and knows nothing of
 deadlines, lost connections, cancellation or what is in an event. What it sends is learnt from
-:class:`~agentsession.redis.backend.RedisBackend`, whose call is recorded and then repeated with
+:class:`~agentsession.redis._backend.RedisBackend`, whose call is recorded and then repeated with
 another id.
 """
 
@@ -20,9 +20,9 @@ import hiredis
 from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
+from agentsession.redis._backend import RedisBackend
 from agentsession.redis._links.link import Link, Rest, Room
 from agentsession.redis._scripts import Argument, Script
-from agentsession.redis.backend import RedisBackend
 from agentsession.sessions import SessionKey
 from benchmarks.cases import Case, Setup
 from benchmarks.contestants.ours import OnServer

@@ -17,10 +17,10 @@ from agentsession.errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
+from agentsession.redis._addresses import read_url
+from agentsession.redis._backend import RedisBackend
 from agentsession.redis._links.acknowledgement import Acknowledgement
-from agentsession.redis._links.making import LinkOptions, link_to
-from agentsession.redis.addresses import read_url
-from agentsession.redis.backend import RedisBackend
+from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
 

@@ -24,8 +24,8 @@ from agentsession.errors import (
     OutcomeUnknownError,
 )
 from agentsession.redis import register_redis_instance, unregister_redis_instance
-from agentsession.redis._links.making import LinkOptions, link_to
-from agentsession.redis.cluster import ClusterBackend
+from agentsession.redis._cluster import ClusterBackend
+from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
 

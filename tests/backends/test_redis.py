@@ -13,7 +13,7 @@ import redis.asyncio
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import BackendUnavailableError, EventLoopError, ReadTooLargeError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
-from agentsession.redis.keys import Keyspace
+from agentsession.redis._keys import Keyspace
 
 KEY = SessionKey("app", "user", "session")
 

@@ -19,7 +19,7 @@ from agentsession.clock import system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import BackendUnavailableError
 from agentsession.redis import diagnosis, keys
-from agentsession.redis.diagnosis import diagnosed
+from agentsession.redis._operations.diagnosis import diagnosed
 from agentsession.retention import Retention
 
 SCRIPTS = files("agentsession.redis") / "_scripts"

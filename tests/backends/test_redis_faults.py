@@ -23,6 +23,7 @@ from agentsession.errors import (
     OutcomeUnknownError,
     SessionNotFoundError,
 )
+from agentsession.redis._backend import RedisBackend
 from agentsession.redis._links import making
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.clock import ServerClock
@@ -30,7 +31,6 @@ from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
 from agentsession.redis._links.link import NotSentError
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._scripts import load
-from agentsession.redis.backend import RedisBackend
 
 KEY = SessionKey("app", "user", "session")
 

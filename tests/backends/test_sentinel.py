@@ -17,8 +17,8 @@ from writing import writing
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendError, BackendUnavailableError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
+from agentsession.redis._addresses import read_url
 from agentsession.redis._links.sentinel import SentinelEndpoint
-from agentsession.redis.addresses import read_url
 
 KEY = SessionKey("app", "user", "session")
 SECRET = "s3cr3t/@:?"

@@ -14,7 +14,7 @@ from subjects import RedisSubject
 
 from agentsession import Event, SessionKey, UserKey
 from agentsession.errors import SessionNotFoundError
-from agentsession.redis.keys import Keyspace
+from agentsession.redis._keys import Keyspace
 from agentsession.testing import MemorySubject, Subject
 
 # What means something in keys, in patterns, in escapes and on the wire, and letters to put between;

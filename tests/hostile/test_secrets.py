@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agentsession import RedisSessionService, SessionKey
 from agentsession.errors import BackendError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
-from agentsession.redis._links.instances import instance_named
+from agentsession.redis._targets.instances import instance_named
 
 KEY = SessionKey("app", "user", "session")
 # The parts of a password that must not be seen; nobody guesses these by chance.

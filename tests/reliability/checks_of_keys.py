@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentsession import SessionKey
-from agentsession.redis.keys import Keyspace, SessionKeys
+from agentsession.redis._keys import Keyspace, SessionKeys
 from reliability.history import View
 from reliability.ledger import Ledger
 from reliability.site import PREFIX, TTL, Kept

@@ -31,8 +31,8 @@ from agentsession.redis._links.slots import SlotMap, redirection, slot_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agentsession.redis._addresses import Host
     from agentsession.redis._links.endpoint import Endpoint
-    from agentsession.redis.addresses import Host
 
 __all__ = ["ClusterLink"]
 

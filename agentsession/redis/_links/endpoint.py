@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
+    from agentsession.redis._addresses import Host
     from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._scripts import Argument
-    from agentsession.redis.addresses import Host
 
 __all__ = ["Endpoint", "Find", "PrimaryAbsentError"]
 

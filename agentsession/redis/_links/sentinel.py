@@ -22,18 +22,18 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from agentsession.redis._addresses import described
 from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
 from agentsession.redis._links.link import ServerError
-from agentsession.redis.addresses import described
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from redis.asyncio.connection import AbstractConnection
 
+    from agentsession.redis._addresses import Address, Host
     from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._links.connection import Connection
-    from agentsession.redis.addresses import Address, Host
 
 __all__ = ["SentinelEndpoint"]
 

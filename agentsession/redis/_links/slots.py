@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentsession.redis.addresses import Host
+    from agentsession.redis._addresses import Host
 
 __all__ = ["SlotMap", "redirection", "slot_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentsession.redis.keys import STATE_FIELD
+from agentsession.redis._keys import STATE_FIELD
 
 if TYPE_CHECKING:
     from agentsession.backend import ReadLimit, Window

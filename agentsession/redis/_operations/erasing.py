@@ -7,17 +7,17 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from agentsession.events import new_id
+from agentsession.redis._operations.failures import after_the_first
 from agentsession.redis._scripts import load
-from agentsession.redis.failures import after_the_first
 from agentsession.sessions import SessionKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from agentsession.backend import Position
-    from agentsession.redis.calls import Calls
-    from agentsession.redis.keys import Keyspace
-    from agentsession.redis.listing import Listing
+    from agentsession.redis._keys import Keyspace
+    from agentsession.redis._operations.calls import Calls
+    from agentsession.redis._operations.listing import Listing
     from agentsession.sessions import UserKey
 
 __all__ = ["Erasing"]

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from agentsession.backend import Entry, Expected
+    from agentsession.redis._keys import Keyspace
     from agentsession.redis._links.link import Rest
-    from agentsession.redis.calls import Calls
-    from agentsession.redis.keys import Keyspace
+    from agentsession.redis._operations.calls import Calls
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey
     from agentsession.state import Changes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from agentsession._log import decode_event, decode_events
+from agentsession._service.log import decode_event, decode_events
 from agentsession._wording import described_app
 from agentsession.clock import from_microseconds
 from agentsession.sessions import Session, SessionKey, UserKey

@@ -13,6 +13,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from agentsession.redis._addresses import Address
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.cluster import ClusterLink
@@ -20,7 +21,6 @@ from agentsession.redis._links.endpoint import Endpoint
 from agentsession.redis._links.sentinel import SentinelEndpoint
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._links.several import SeveralLinks
-from agentsession.redis.addresses import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -26,7 +26,24 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
+from agentsession.redis._keys import Keyspace
 from agentsession.redis._links.link import Rest
+from agentsession.redis._operations.appending import Appending, add_scopes, scopes_of
+from agentsession.redis._operations.calls import Calls
+from agentsession.redis._operations.diagnosis import diagnose
+from agentsession.redis._operations.erasing import Erasing
+from agentsession.redis._operations.failures import after_the_first
+from agentsession.redis._operations.listing import Listing
+from agentsession.redis._operations.replies import (
+    check_appended,
+    check_found,
+    check_size,
+    read_receipt,
+    read_snapshot,
+    read_updated,
+    was_made,
+)
+from agentsession.redis._operations.scopes import Scopes
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import (
     change_words,
@@ -37,23 +54,6 @@ from agentsession.redis._scripts.words import (
     size_of,
     window_words,
 )
-from agentsession.redis.appending import Appending, add_scopes, scopes_of
-from agentsession.redis.calls import Calls
-from agentsession.redis.diagnosis import diagnose
-from agentsession.redis.erasing import Erasing
-from agentsession.redis.failures import after_the_first
-from agentsession.redis.keys import Keyspace
-from agentsession.redis.listing import Listing
-from agentsession.redis.replies import (
-    check_appended,
-    check_found,
-    check_size,
-    read_receipt,
-    read_snapshot,
-    read_updated,
-    was_made,
-)
-from agentsession.redis.scopes import Scopes
 from agentsession.state import Changes
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
 
     from agentsession.concerns import Concern
     from agentsession.redis._links.link import Link
+    from agentsession.redis._operations.failures import Subject
     from agentsession.redis._scripts import Argument
-    from agentsession.redis.failures import Subject
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
     from agentsession.state import ScopeChanges
@@ -83,7 +83,7 @@ _MADE: Final = "the session was made, and deleted since; the rest failed ({}); r
 class RedisBackend(Backend):
     """A :class:`~agentsession.backend.Backend` on Redis 6.2 or newer, or Valkey.
 
-    :mod:`agentsession.redis.keys` says what it holds there.
+    :mod:`agentsession.redis._keys` says what it holds there.
 
     Args:
         retention: What to keep and for how long.

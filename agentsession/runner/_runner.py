@@ -1,176 +1,27 @@
-"""Runs an agent on a session: loads it, keeps it, and hands on what the agent says.
-
-One turn, in this order:
-
-1. the session is loaded, or made;
-2. the user's message is appended;
-3. the agent runs; each whole event is appended before it is handed on, each partial one is only
-   handed on;
-4. state that the agent changed and no event carried is stored.
-
-So whatever the caller has seen as a whole event is stored, and what is stored the caller sees, in
-the same order.
-
-An exception, the agent's or the store's, ends the turn with an event that describes it. State that
-an event carried which was refused is carried by the next one, here the error's; a change that
-cannot be stored at all is lost alone, and the exception names it.
-"""
+"""The runner: one turn after the other of any number of sessions."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import aclosing, suppress
-from functools import partial
-from typing import Any, Final, Protocol, Self, TypeAlias, runtime_checkable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final, Self
 
-import anyio
 import msgspec
-from msgspec import Struct
 
 from agentsession._wording import brief
 from agentsession.errors import AgentSessionError, ReadTooLargeError, StateValueError
 from agentsession.events import Content, Event, EventError, new_id
 from agentsession.memory import InMemorySessionService
+from agentsession.runner._agent import Agent, AgentContext, name_of, runnable, started
+from agentsession.runner._tracked_state import TrackedState
 from agentsession.service import SessionService
 from agentsession.sessions import Session, SessionKey
-from agentsession.state import DELETE, is_temporary, split
+from agentsession.state import is_temporary, split
 
-__all__ = ["Agent", "AgentContext", "AgentObject", "Run", "Runner", "TrackedState"]
-
-# How long closing an agent that was cancelled may take, in seconds, before it is left to itself.
-_CLOSING_TIME = 5.0
+__all__ = ["Run", "Runner"]
 
 _ABSENT: Final = object()
 _UNDESCRIBED: Final = EventError(message="the agent failed, and its error could not be described")
-
-
-class TrackedState(MutableMapping[str, Any]):
-    """A session's merged state, whose changes are stored with the agent's next event.
-
-    Setting and deleting names is noticed, and so are changes inside lists and dicts that were read
-    from here. A change shows here until it is stored, whatever others write meanwhile. Names have
-    the prefixes of their scopes; ``temp:`` names live as long as the session object.
-
-    Args:
-        session: The session; its ``state`` is what is shown.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._changed: dict[str, Any] = {}
-        # Lists and dicts that the agent may hold, each as it was when it was last looked at.
-        self._held: dict[str, tuple[Any, bytes | None]] = {}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._shown()!r})"
-
-    def __getitem__(self, name: str) -> Any:
-        held = self._held.get(name)
-        # What was changed inside shows already if it is still what the session holds.
-        if held is not None and held[0] is not self._session.state.get(name):
-            self._notice(name)
-        if name in self._changed:
-            if self._changed[name] is DELETE:
-                raise KeyError(name)
-            return self._changed[name]
-        value = self._session.state[name]
-        if held is None or held[0] is not value:
-            self._hold(name, value)
-        return value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if not isinstance(name, str):
-            msg = f"a name of state is a str, not {type(name).__qualname__}: {name!r:.80}"
-            raise TypeError(msg)
-        self._session.state[name] = self._changed[name] = value
-        self._held.pop(name, None)
-
-    def __delitem__(self, name: str) -> None:
-        if name not in self:
-            raise KeyError(name)
-        self._session.state.pop(name, None)
-        self._changed[name] = DELETE
-        self._held.pop(name, None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._shown())
-
-    def __len__(self) -> int:
-        return len(self._shown())
-
-    def take_changes(self) -> dict[str, Any]:
-        """Return what changed since the last call, as a state delta, and begin anew."""
-        self._notice(*self._held)
-        changes, self._changed = self._changed, {}
-        for name, value in changes.items():
-            self._hold(name, value)
-        return changes
-
-    def put_back(self, changes: dict[str, Any]) -> None:
-        """Keep changes that were taken and could not be stored; later ones come before them."""
-        self._changed = changes | self._changed
-
-    def _shown(self) -> dict[str, Any]:
-        """Return the session's state with all changes in it; a reload may have taken them out."""
-        self._notice(*self._held)
-        state = self._session.state
-        for name, value in self._changed.items():
-            if value is DELETE:
-                state.pop(name, None)
-            else:
-                state[name] = value
-        return state
-
-    def _notice(self, *names: str) -> None:
-        """Count what was changed inside as changed, also if its name is gone from the session."""
-        for name in names:
-            value, before = self._held[name]
-            if name not in self._changed and _encoded(value) != before:
-                self._session.state[name] = self._changed[name] = value
-
-    def _hold(self, name: str, value: Any) -> None:
-        """Notice what is changed inside a value; what is temporary is never stored."""
-        if type(value) in (list, dict) and not is_temporary(str(name)):
-            self._held[name] = value, _encoded(value)
-
-
-def _encoded(value: Any) -> bytes | None:
-    """Encode a value to compare it; what cannot be is refused when it is stored."""
-    try:
-        return msgspec.json.encode(value)
-    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
-        return None
-
-
-class AgentContext(Struct, frozen=True, kw_only=True):
-    """All that an agent gets; it may grow.
-
-    Attributes:
-        session: The session so far, the user's message included; kept up to date while the agent
-            runs.
-        message: The user's message as it was stored.
-        invocation_id: The turn; the runner puts it into every event that has none.
-        state: The session's merged state, to read and to change.
-    """
-
-    session: Session
-    message: Event
-    invocation_id: str
-    state: TrackedState
-
-
-@runtime_checkable
-class AgentObject(Protocol):
-    """An agent that is an object."""
-
-    def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
-        """Answer one message of the user, event by event."""
-        ...
-
-
-Agent: TypeAlias = Callable[[AgentContext], AsyncIterator[Event]] | AgentObject
-"""Anything that takes one :class:`AgentContext` and returns an async iterator of events."""
 
 
 class Run(AsyncIterator[Event]):
@@ -245,7 +96,7 @@ class Runner:
     ) -> None:
         SessionKey(app_name, "-")  # checks the name
         self._app_name = app_name
-        self._agent, self._runnable = agent, _runnable(agent)
+        self._agent, self._runnable = agent, runnable(agent)
         if describe_error is not None and not callable(describe_error):
             msg = f"describe_error must be callable, not {describe_error!r:.80}"
             raise TypeError(msg)
@@ -330,7 +181,7 @@ class Runner:
             state=TrackedState(session),
         )
         try:
-            async with aclosing(_started(self._runnable, context)) as events:
+            async with aclosing(started(self._runnable, context)) as events:
                 async for event in events:
                     yield await self._keep(context, event)
             await self._keep_changes(context)
@@ -398,7 +249,7 @@ class Runner:
         Returns:
             The event; ``None`` if it could not be stored.
         """
-        described = Event(author=_name(self._agent), error=self._described(exc))
+        described = Event(author=name_of(self._agent), error=self._described(exc))
         refusal: Exception | None = None
         self._drop_unstorable(context, exc)
         try:
@@ -441,55 +292,6 @@ class Runner:
         context.state.put_back(changes)
 
 
-def _runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
-    """Find what to call; an object's ``run`` comes first."""
-    if isinstance(agent, type):
-        msg = f"the agent is the class {agent.__name__}; pass an instance of it"
-        raise TypeError(msg)
-    if isinstance(agent, AgentObject):
-        return agent.run
-    if callable(agent):
-        return agent
-    msg = f"an agent is callable or has a method run, and {agent!r:.80} is neither"
-    raise TypeError(msg)
-
-
 def _message_and_class(exc: Exception) -> EventError:
     """Describe an exception."""
     return EventError(message=str(exc) or repr(exc), type=type(exc).__qualname__)
-
-
-def _name(agent: object) -> str:
-    """Name an agent for the event of its error: as it, its function or its class is called."""
-    while isinstance(agent, partial):
-        agent = agent.func
-    owner = getattr(agent, "__self__", agent)
-    with suppress(Exception):
-        for name in (getattr(owner, "name", None), getattr(agent, "__name__", None)):
-            if isinstance(name, str) and name:
-                return name
-    return type(owner).__name__
-
-
-async def _started(
-    agent: Callable[[AgentContext], AsyncIterator[Event]], context: AgentContext
-) -> AsyncGenerator[Event, None]:
-    """Iterate over an agent's events, and close it in the end, in bounded time if cancelled."""
-    events = agent(context)
-    if not isinstance(events, AsyncIterator):
-        if inspect.iscoroutine(events):
-            events.close()
-        kind = type(events).__qualname__
-        msg = (
-            f"the agent returned a {kind}, not an async iterator; it needs 'async def' and 'yield'"
-        )
-        raise TypeError(msg)
-    try:
-        async for event in events:
-            yield event
-    except BaseException:
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            with anyio.move_on_after(_CLOSING_TIME, shield=True):
-                await close()
-        raise

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from agentsession.demo.conversations import Conversation, Message, from_event, to_event
+from agentsession.demo._conversations import Conversation, Message, from_event, to_event
 from agentsession.events import Event
 from agentsession.runner import AgentContext, Runner
 from agentsession.sessions import SessionKey

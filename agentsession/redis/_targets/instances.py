@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
+from agentsession.redis._addresses import read_url
 from agentsession.redis._links.link import Link, NotSentError
-from agentsession.redis._links.making import LinkOptions, Target, check_client, link_to
-from agentsession.redis.addresses import read_url
+from agentsession.redis._targets.making import LinkOptions, Target, check_client, link_to
 
 if TYPE_CHECKING:
     from agentsession.redis._links.link import Rest, Room

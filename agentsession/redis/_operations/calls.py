@@ -12,7 +12,7 @@ from agentsession.redis._links.link import (
     NotSentError,
     ServerError,
 )
-from agentsession.redis.failures import Subject, translated
+from agentsession.redis._operations.failures import Subject, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

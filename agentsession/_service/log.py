@@ -7,8 +7,8 @@ from itertools import compress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from agentsession import codec
-from agentsession._arguments import natural
 from agentsession._pace import Pace
+from agentsession._service.arguments import natural
 from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeError
 from agentsession.events import Event
 

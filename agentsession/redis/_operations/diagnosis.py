@@ -15,8 +15,8 @@ from agentsession.redis._scripts import load
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from agentsession.redis.calls import Calls
-    from agentsession.redis.keys import Keyspace
+    from agentsession.redis._keys import Keyspace
+    from agentsession.redis._operations.calls import Calls
     from agentsession.retention import Retention
 
 __all__ = ["diagnose", "diagnosed"]

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 from agentsession._pace import Pace
 from agentsession._wording import described_app
 from agentsession.backend import Position, SessionSlice, Snapshot
+from agentsession.redis._operations.replies import read_count, read_names, read_summary, read_text
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import number
-from agentsession.redis.replies import read_count, read_names, read_summary, read_text
 from agentsession.sessions import SessionKey, UnreadableSession, UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentsession.redis.calls import Calls
-    from agentsession.redis.keys import Keyspace
+    from agentsession.redis._keys import Keyspace
+    from agentsession.redis._operations.calls import Calls
 
 __all__ = ["Listing"]
 

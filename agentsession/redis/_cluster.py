@@ -28,11 +28,16 @@ from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
 from agentsession.errors import OutcomeUnknownError
 from agentsession.events import new_id
+from agentsession.redis._backend import RedisBackend
 from agentsession.redis._links.link import Rest
+from agentsession.redis._operations.failures import after_the_first
+from agentsession.redis._operations.replies import (
+    check_appended,
+    read_receipt,
+    read_updated,
+    was_made,
+)
 from agentsession.redis._scripts.words import change_words, size_of
-from agentsession.redis.backend import RedisBackend
-from agentsession.redis.failures import after_the_first
-from agentsession.redis.replies import check_appended, read_receipt, read_updated, was_made
 from agentsession.retention import LARGEST
 from agentsession.state import split
 
@@ -67,7 +72,7 @@ _MADE_OR_NOT: Final = (
 
 
 class ClusterBackend(RedisBackend):
-    """A :class:`~agentsession.redis.backend.RedisBackend` on a cluster, by this module's rules."""
+    """A :class:`~agentsession.redis._backend.RedisBackend` on a cluster, by this module's rules."""
 
     def __init__(self, retention: Retention, link: Link, *, key_prefix: str = "") -> None:
         super().__init__(retention, link, key_prefix=key_prefix, clustered=True)

@@ -14,7 +14,7 @@ from agentsession.errors import (
     RevisionConflictError,
     SessionNotFoundError,
 )
-from agentsession.redis.keys import STATE_FIELD
+from agentsession.redis._keys import STATE_FIELD
 from agentsession.retention import LARGEST
 from agentsession.sessions import SessionKey, UnreadableSession
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from agentsession.backend import Expected, ReadLimit
-    from agentsession.redis.failures import Subject
+    from agentsession.redis._operations.failures import Subject
 
 __all__ = [
     "check_appended",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentsession._wording import described_app
+from agentsession.redis._operations.replies import read_names
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import flag, number, scope_words
-from agentsession.redis.replies import read_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentsession.redis.calls import Calls
-    from agentsession.redis.failures import Subject
-    from agentsession.redis.keys import Keyspace
+    from agentsession.redis._keys import Keyspace
+    from agentsession.redis._operations.calls import Calls
+    from agentsession.redis._operations.failures import Subject
     from agentsession.retention import Retention
     from agentsession.sessions import UserKey
     from agentsession.state import ScopeChanges

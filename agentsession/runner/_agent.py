@@ -1,0 +1,100 @@
+"""What an agent is, what it gets, and how it is run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import anyio
+from msgspec import Struct
+
+from agentsession.events import Event
+from agentsession.runner._tracked_state import TrackedState
+from agentsession.sessions import Session
+
+__all__ = ["Agent", "AgentContext", "AgentObject", "name_of", "runnable", "started"]
+
+# How long closing an agent that was cancelled may take, in seconds, before it is left to itself.
+_CLOSING_TIME = 5.0
+
+
+class AgentContext(Struct, frozen=True, kw_only=True):
+    """All that an agent gets; it may grow.
+
+    Attributes:
+        session: The session so far, the user's message included; kept up to date while the agent
+            runs.
+        message: The user's message as it was stored.
+        invocation_id: The turn; the runner puts it into every event that has none.
+        state: The session's merged state, to read and to change.
+    """
+
+    session: Session
+    message: Event
+    invocation_id: str
+    state: TrackedState
+
+
+@runtime_checkable
+class AgentObject(Protocol):
+    """An agent that is an object."""
+
+    def run(self, context: AgentContext, /) -> AsyncIterator[Event]:
+        """Answer one message of the user, event by event."""
+        ...
+
+
+Agent: TypeAlias = Callable[[AgentContext], AsyncIterator[Event]] | AgentObject
+"""Anything that takes one :class:`AgentContext` and returns an async iterator of events."""
+
+
+def runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
+    """Find what to call; an object's ``run`` comes first."""
+    if isinstance(agent, type):
+        msg = f"the agent is the class {agent.__name__}; pass an instance of it"
+        raise TypeError(msg)
+    if isinstance(agent, AgentObject):
+        return agent.run
+    if callable(agent):
+        return agent
+    msg = f"an agent is callable or has a method run, and {agent!r:.80} is neither"
+    raise TypeError(msg)
+
+
+def name_of(agent: object) -> str:
+    """Name an agent for the event of its error: as it, its function or its class is called."""
+    while isinstance(agent, partial):
+        agent = agent.func
+    owner = getattr(agent, "__self__", agent)
+    with suppress(Exception):
+        for name in (getattr(owner, "name", None), getattr(agent, "__name__", None)):
+            if isinstance(name, str) and name:
+                return name
+    return type(owner).__name__
+
+
+async def started(
+    agent: Callable[[AgentContext], AsyncIterator[Event]], context: AgentContext
+) -> AsyncGenerator[Event, None]:
+    """Iterate over an agent's events, and close it in the end, in bounded time if cancelled."""
+    events = agent(context)
+    if not isinstance(events, AsyncIterator):
+        if inspect.iscoroutine(events):
+            events.close()
+        kind = type(events).__qualname__
+        msg = (
+            f"the agent returned a {kind}, not an async iterator; it needs 'async def' and 'yield'"
+        )
+        raise TypeError(msg)
+    try:
+        async for event in events:
+            yield event
+    except BaseException:
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            with anyio.move_on_after(_CLOSING_TIME, shield=True):
+                await close()
+        raise
