@@ -1,12 +1,8 @@
-r"""Events to bytes and back: the stored format, version 1. Pure; no I/O.
+"""Events to bytes and back: the stored format, version 1. Pure; no I/O.
 
 An event is one JSON object. It begins with its format version, ``"v":1``; fields at their defaults
-are left out; ``seq`` is not in it while it is stored, since the store gives it by position. Two
-things in a ``state_delta`` have no form in JSON and are written as an object with one key::
-
-    b"\x00\x01"         {"$bytes": "AAE="}         base64
-    DELETE             {"$delete": true}
-    {"$bytes": 1}      {"$json": {"$bytes": 1}}   a value that looks like one of these three
+are left out; ``seq`` is not in it while it is stored, since the store gives it by position. What
+has no form in JSON in a ``state_delta`` is written as :mod:`agentsession._marks` says.
 
 A reader knows its own version and the one before. The golden files in the tests hold an event of
 every version that was ever released. What a reader does not know, it replaces
@@ -16,23 +12,33 @@ means what it always meant, in a newer format too.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from agentsession._marks import mark, unmark
 from agentsession.clock import from_microseconds
 from agentsession.errors import StateValueError
-from agentsession.events import UNREADABLE, Data, Event, EventError, Text, ToolCall, ToolResult
+from agentsession.events import (
+    UNREADABLE,
+    Data,
+    Event,
+    EventError,
+    Media,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from agentsession.state import DELETE, check_json, is_temporary, without_slack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "FORMAT_VERSION",
@@ -46,6 +52,8 @@ __all__ = [
 
 FORMAT_VERSION: Final = 1
 """The format in which events are written."""
+
+_PARTS: Final = ", ".join(part.__name__ for part in get_args(Part))
 
 # The fields that always stand first. A reader must not make up an id or a time for foreign bytes.
 _BEGINNING: Final = b'{"v":1,"id":"'
@@ -81,39 +89,6 @@ _TOLD: Final = {
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def _wrap(value: Any) -> Any:
-    """Give a value of a state delta a form in JSON."""
-    if value is DELETE:
-        return {"$delete": True}
-    if type(value) is bytes:
-        return {"$bytes": base64.b64encode(value).decode()}
-    return {"$json": value} if _mark(value) else value
-
-
-def _mark(value: object) -> str | None:
-    """Return the mark that a value carries, or seems to carry."""
-    if not isinstance(value, dict):
-        return None
-    names: list[str] = list(value)  # pyright: ignore[reportUnknownArgumentType] - keys are checked
-    return names[0] if len(names) == 1 and names[0] in _UNWRAP else None
-
-
-def _from_base64(text: Any) -> bytes:
-    return base64.b64decode(text, validate=True)
-
-
-_UNWRAP: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "$bytes": _from_base64,
-    "$delete": lambda _: DELETE,
-    "$json": lambda value: value,
-}
-
-
-def _unwrap(value: Any) -> Any:
-    mark = _mark(value)
-    return value if mark is None else _UNWRAP[mark](value[mark])
-
-
 def _check_payload(event: Event) -> None:
     """Refuse what would not come back as it is in the fields that hold the user's own values."""
     if isinstance(event.error, EventError) and event.error.type == UNREADABLE:
@@ -137,12 +112,16 @@ def _check_payload(event: Event) -> None:
                 check_json(value, ("content", index, "result"))
             case Data(data=value):
                 check_json(value, ("content", index, "data"))
-            case Text():
+            case Media(uri=uri, data=data) if uri and data:
+                raise _unstorable(event, f"content[{index}] has both a uri and data; one is enough")
+            case Text() | Reasoning() | Media():
                 pass
             case _:
                 kind = type(part).__qualname__
-                msg = f"content[{index}] must be a Text, ToolCall, ToolResult or Data, not {kind}"
+                msg = f"content[{index}] must be one of {_PARTS}, not {kind}"
                 raise TypeError(msg)
+        if not isinstance(part, ToolResult | Data) and part.provider_data is not None:
+            check_json(part.provider_data, ("content", index, "provider_data"))
 
 
 def encode_event(event: Event) -> bytes:
@@ -233,8 +212,7 @@ def _wired(event: Event) -> Event:
     """Give the values of an event's state delta a form in JSON."""
     if not event.state_delta:
         return event
-    delta = {name: _wrap(value) for name, value in event.state_delta.items()}
-    return msgspec.structs.replace(event, state_delta=delta)
+    return msgspec.structs.replace(event, state_delta=mark(event.state_delta))
 
 
 def decode_event(data: bytes, seq: int = 0) -> Event:
@@ -296,7 +274,7 @@ def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
         # Nobody has seen it yet; a copy would take as long as half its decoding.
         force_setattr(event, "seq", seq)
         if event.state_delta:
-            _unwrap_delta(event)
+            force_setattr(event, "state_delta", unmark(event.state_delta))
     return events
 
 
@@ -333,20 +311,8 @@ def _decode(data: bytes, seq: int = 0) -> Event:
         raise ValueError(str(exc)) from exc
     force_setattr(event, "seq", seq or event.seq)
     if event.state_delta:
-        _unwrap_delta(event)
+        force_setattr(event, "state_delta", unmark(event.state_delta))
     return event
-
-
-def _unwrap_delta(event: Event) -> None:
-    """Give the values of a state delta their types."""
-    delta = event.state_delta
-    if any(map(_mark, delta.values())):
-        try:
-            delta = {name: _unwrap(value) for name, value in delta.items()}
-        except (TypeError, binascii.Error) as exc:
-            msg = f"a state delta is unreadable: {exc}"
-            raise ValueError(msg) from exc
-        force_setattr(event, "state_delta", delta)
 
 
 def _beginning_problem(data: bytes) -> str:

@@ -13,13 +13,21 @@ What holds nothing but words and numbers, as most parts do, msgspec leaves out b
 
 from __future__ import annotations
 
+import base64
 import os
 from datetime import datetime
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias
 
+import msgspec
 from msgspec import Meta, Struct, field
 
+from agentsession._marks import mark, unmark
+from agentsession._model import Model
 from agentsession.clock import utc_now
+from agentsession.state import is_temporary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "UNREADABLE",
@@ -27,7 +35,9 @@ __all__ = [
     "Data",
     "Event",
     "EventError",
+    "Media",
     "Part",
+    "Reasoning",
     "Text",
     "ToolCall",
     "ToolResult",
@@ -48,17 +58,71 @@ _Name: TypeAlias = Annotated[str, Meta(min_length=1)]
 _AwareDatetime: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 
-class Text(Struct, frozen=True, tag="text"):
+class Text(Model, Struct, frozen=True, omit_defaults=True, tag="text"):
     """Words, of the user or of the model.
 
     Args:
         text: The words.
+        provider_data: What the model's provider sent with it and wants back unread: any JSON value.
     """
 
     text: str
+    provider_data: Any = None
 
 
-class ToolCall(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
+class Reasoning(Model, Struct, frozen=True, omit_defaults=True, tag="reasoning"):
+    """What a model thought before it answered, as far as its provider tells.
+
+    Args:
+        text: The thoughts, or a summary of them; empty if the provider keeps them to itself.
+        provider_data: What the provider wants back unread, so that the model can go on from there:
+            any JSON value. Anthropic's ``signature`` and redacted ``data``, OpenAI's ``id`` and
+            ``encrypted_content`` and Gemini's thought signatures belong here.
+    """
+
+    text: str = ""
+    provider_data: Any = None
+
+
+class Media(Model, Struct, frozen=True, omit_defaults=True, tag="media"):
+    """An image, a sound, a film or a file: where it is, or the thing itself.
+
+    An event may take up to ``max_event_size`` bytes, 1 MiB by default, and is read whole with the
+    log; so what is larger belongs elsewhere, with its address here.
+
+    Args:
+        media_type: What it is, as a MIME type, such as ``"image/png"``. Not empty.
+        uri: Its address, of any scheme.
+        data: The thing itself, in base64; :meth:`from_bytes` encodes it. Not both *uri* and *data*.
+        name: A name for people, such as the file's.
+        provider_data: What the model's provider sent with it and wants back unread, the id of a
+            file at its place among it: any JSON value.
+    """
+
+    media_type: _Name
+    uri: str = ""
+    data: str = ""
+    name: str = ""
+    provider_data: Any = None
+
+    @classmethod
+    def from_bytes(cls, content: bytes, media_type: str, name: str = "") -> Self:
+        """Make one that holds the thing itself."""
+        return cls(media_type, data=base64.b64encode(content).decode(), name=name)
+
+    def to_bytes(self) -> bytes:
+        """Return the thing itself.
+
+        Raises:
+            ValueError: It is elsewhere, at *uri*, or *data* is not base64.
+        """
+        if not self.data:
+            msg = f"the content is not here; it is at {self.uri!r:.80}"
+            raise ValueError(msg)
+        return base64.b64decode(self.data, validate=True)
+
+
+class ToolCall(Model, Struct, frozen=True, omit_defaults=True, tag="tool_call"):
     """The model asks for a tool to be run.
 
     Args:
@@ -66,14 +130,16 @@ class ToolCall(Struct, frozen=True, omit_defaults=True, tag="tool_call"):
         name: The tool.
         arguments: What to run it with: any JSON value. A string stays the string it was, so
             arguments that a model wrote as text survive to the letter.
+        provider_data: What the model's provider sent with it and wants back unread: any JSON value.
     """
 
     call_id: _Name
     name: str
     arguments: Any = {}
+    provider_data: Any = None
 
 
-class ToolResult(Struct, frozen=True, omit_defaults=True, tag="tool_result"):
+class ToolResult(Model, Struct, frozen=True, omit_defaults=True, tag="tool_result"):
     """What a tool gave back.
 
     Args:
@@ -89,11 +155,11 @@ class ToolResult(Struct, frozen=True, omit_defaults=True, tag="tool_result"):
     is_error: bool = False
 
 
-class Data(Struct, frozen=True, omit_defaults=True, tag="data"):
-    """Anything else that JSON can hold: a form, a reference to a file, a citation.
+class Data(Model, Struct, frozen=True, omit_defaults=True, tag="data"):
+    """Anything else that JSON can hold: a form, a citation, a card to show.
 
     Args:
-        data: Any JSON value. Binary content belongs elsewhere, with a reference to it here.
+        data: Any JSON value.
         media_type: What *data* is, as a MIME type; empty for plain JSON.
     """
 
@@ -101,14 +167,14 @@ class Data(Struct, frozen=True, omit_defaults=True, tag="data"):
     media_type: str = ""
 
 
-Part: TypeAlias = Text | ToolCall | ToolResult | Data
+Part: TypeAlias = Text | Reasoning | Media | ToolCall | ToolResult | Data
 """One piece of an event's content; a type checker narrows it by ``isinstance`` or ``match``."""
 
 Content: TypeAlias = str | list[Part]
 """Plain words, which stay a string, or a list of parts."""
 
 
-class EventError(Struct, frozen=True, omit_defaults=True):
+class EventError(Model, Struct, frozen=True, omit_defaults=True):
     """What went wrong in the step that an event records.
 
     Args:
@@ -120,7 +186,7 @@ class EventError(Struct, frozen=True, omit_defaults=True):
     type: str = ""
 
 
-class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
+class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
     """One entry of a session's log. It never changes once it is stored.
 
     Types are checked when the event is appended, not here.
@@ -159,3 +225,36 @@ class Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v"
     metadata: dict[str, Any] = {}
     error: EventError | None = None
     seq: int = 0
+
+    @property
+    def text(self) -> str:
+        """The words: *content* itself, or its :class:`Text` parts joined; empty if it has none."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, Text))
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tools that are asked for, in order."""
+        return [part for part in self.content if isinstance(part, ToolCall)]
+
+    @property
+    def tool_results(self) -> list[ToolResult]:
+        """What tools gave back, in order."""
+        return [part for part in self.content if isinstance(part, ToolResult)]
+
+    def to_dict(self) -> dict[str, Any]:
+        if not self.state_delta:
+            return super().to_dict()
+        stored = {name: value for name, value in self.state_delta.items() if not is_temporary(name)}
+        plain: dict[str, Any] = msgspec.to_builtins(
+            msgspec.structs.replace(self, state_delta=mark(stored))
+        )
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        event = super().from_dict(data)
+        # Nobody has seen it yet.
+        msgspec.structs.force_setattr(event, "state_delta", unmark(event.state_delta))
+        return event

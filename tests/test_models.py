@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 
 from agentsession.clock import from_microseconds, system_clock, to_microseconds, utc_now
 from agentsession.codec import decode_event, encode_event
-from agentsession.events import Data, Event, EventError, Part, Text, ToolCall, ToolResult, new_id
+from agentsession.events import (
+    Data,
+    Event,
+    EventError,
+    Media,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+    new_id,
+)
 from agentsession.retention import Retention, positive, seconds
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
 
@@ -158,14 +169,21 @@ def described(part: Part) -> str:
             return f"{call_id}: {name} = {result}{'!' if is_error else ''}"
         case Data(data, media_type):
             return f"{media_type}: {data}"
+        case Reasoning(text):
+            return f"({text})"
+        case Media(media_type, uri):
+            return f"{media_type} at {uri}"
 
 
 def test_parts_are_narrowed_by_match() -> None:
     """Each part is taken apart by position, in the order that its class documents."""
     parts: list[Part] = [
         Text("hi"), ToolCall("c", "f", [1]), ToolResult("c", 2, "f", is_error=True), Data({}, "m"),
+        Reasoning("hm"), Media("a/b", "x:y"),
     ]  # fmt: skip
-    assert [described(part) for part in parts] == ["hi", "c: f([1])", "c: f = 2!", "m: {}"]
+    assert [described(part) for part in parts] == [
+        "hi", "c: f([1])", "c: f = 2!", "m: {}", "(hm)", "a/b at x:y",
+    ]  # fmt: skip
     assert ToolCall("c", "f") != ToolResult("c", name="f")
     assert EventError("m") == EventError(message="m", type="")
 

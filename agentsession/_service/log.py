@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # few enough that a read stays under a megabyte with events of a usual size.
 _SCAN: Final = 500
 
-ContentType: TypeAlias = Literal["text", "tool_call", "tool_result", "data"]
+ContentType: TypeAlias = Literal["text", "reasoning", "media", "tool_call", "tool_result", "data"]
 """The types of content that a page can be filtered by; plain words count as ``"text"``."""
 
 Filter: TypeAlias = Callable[[Event], bool]

@@ -50,7 +50,17 @@ from agentsession.errors import (
     StateValueError,
     StateValueTooLargeError,
 )
-from agentsession.events import Content, Data, EventError, Part, Text, ToolCall, ToolResult
+from agentsession.events import (
+    Content,
+    Data,
+    EventError,
+    Media,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from agentsession.memory import MemoryBackend
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.retention import Duration, Retention
@@ -229,13 +239,24 @@ def words(part: Part) -> str:
         case Data():
             assert_type(part.data, Any)
             return assert_type(part.media_type, str)
+        case Reasoning():
+            assert_type(part.provider_data, Any)
+            return assert_type(part.text, str)
+        case Media():
+            assert_type(part.to_bytes(), bytes)
+            return assert_type(part.uri, str) + assert_type(part.data, str)
         case _:
             assert_never(part)
 
 
 def content(event: Event) -> str:
     """Content is a string or parts; the fields of an event have their types."""
-    assert_type(event.content, str | list[Text | ToolCall | ToolResult | Data])
+    assert_type(event.content, str | list[Text | Reasoning | Media | ToolCall | ToolResult | Data])
+    assert_type(event.text, str)
+    assert_type(event.tool_calls, list[ToolCall])
+    assert_type(event.tool_results, list[ToolResult])
+    assert_type(event.to_dict(), dict[str, Any])
+    assert_type(Event.from_dict({}), Event)
     assert_type(event.id, str)
     assert_type(event.author, str)
     assert_type(event.timestamp, datetime)
