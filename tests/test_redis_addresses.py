@@ -11,7 +11,7 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from agentsession import RedisSessionService
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis._addresses import Address, read_url
-from agentsession.redis._links import instances
+from agentsession.redis._targets import instances
 
 READ = {
     "redis://h:1/3?socket_timeout=2": Address(

@@ -18,7 +18,8 @@ from agentsession import RedisSessionService, SessionKey
 from agentsession.clock import system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import BackendUnavailableError
-from agentsession.redis import diagnosis, keys
+from agentsession.redis import _keys as keys
+from agentsession.redis._operations import diagnosis
 from agentsession.redis._operations.diagnosis import diagnosed
 from agentsession.retention import Retention
 

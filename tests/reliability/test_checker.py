@@ -11,7 +11,8 @@ import servers
 from msgspec import structs
 
 from agentsession import SessionKey, SessionService
-from agentsession.redis import appending, backend, erasing
+from agentsession.redis import _backend as backend
+from agentsession.redis._operations import appending, erasing
 from agentsession.retention import Retention
 from reliability import broken
 from reliability.checker import kind_of, violations

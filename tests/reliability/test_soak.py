@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from agentsession.redis import appending
+from agentsession.redis._operations import appending
 from reliability import __main__ as command
 from reliability.footprint import Footprint
 
