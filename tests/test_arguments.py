@@ -224,9 +224,11 @@ async def test_a_cursor_comes_from_a_page(service: InMemorySessionService, wrong
 
 
 @pytest.mark.parametrize("wrong", ["image", "Text", "", ["text"], 5], ids=ascii)
-async def test_a_content_type_is_one_of_four(service: InMemorySessionService, wrong: Any) -> None:
+async def test_a_content_type_is_that_of_a_part(
+    service: InMemorySessionService, wrong: Any
+) -> None:
     """The error lists them."""
-    words = "content_type must be one of text, tool_call, tool_result, data, not "
+    words = "content_type must be one of text, reasoning, media, tool_call, tool_result, data, not "
     with pytest.raises(ValueError, match=words):
         await service.get_events(KEY, content_type=wrong)
 
