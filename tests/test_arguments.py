@@ -355,7 +355,9 @@ async def test_one_call_writes_up_to_64_mib_of_state(
 async def test_one_call_names_up_to_64_mib(service: InMemorySessionService, call: Call) -> None:
     """Of names that are each within their limit, which is 64 KiB in UTF-8."""
     names: dict[str, Any] = {f"{n:04}" + "x" * 65_531: 0 for n in range(1025)}
-    with pytest.raises(ValueError, match="names of state in one call take up to 67,108,864 bytes"):
+    with pytest.raises(
+        ValueError, match="names of state in one call take up to 67,108,864 characters"
+    ):
         await call(service, names)
     await call(service, {"x" * 65_536: 0, "ü" * 32_768: 0})
     for name in ("x" * 65_537, "ü" * 32_769, "x" + "ü" * 32_768):

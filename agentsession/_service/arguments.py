@@ -32,13 +32,13 @@ def check_write(
         written: The encoded events, or values of state.
         names: How many names of state are changed.
         largest: How much each of *written* is at most; few of them need not be measured.
-        named: How long these names are, where they are not in what is written.
+        named: How many characters these names are, where they are not in what is written.
     """
     if names > _MOST_NAMES:
         msg = f"one call changes up to {_MOST_NAMES:,} names of state, not {names:,}; use several"
         raise ValueError(msg)
     if named > _MOST_BYTES:
-        msg = f"names of state in one call take up to {_MOST_BYTES:,} bytes, not {named:,}"
+        msg = f"names of state in one call take up to {_MOST_BYTES:,} characters, not {named:,}"
         raise ValueError(msg)
     if len(written) * largest > _MOST_BYTES:
         size = sum(map(len, filter(None, written)))

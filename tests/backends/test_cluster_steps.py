@@ -135,11 +135,11 @@ async def test_a_session_that_cannot_be_read_whole_takes_its_second_step(
         opening = service.get_or_create_session(key, EVERY)
         made = partial(node.ask, "EXISTS", f"session:{tag}")
         async with place.losing(opening, once=made) as call:
-            created = int(await behind_the_proxy.hget(f"session:{tag}", "created") or 0)  # type: ignore[misc]  # a stub
+            created = int(await behind_the_proxy.hget(f"session:{tag}", "created") or 0)  # type: ignore[misc]  # redis-py types it for both of its clients
             for n in range(1, 4):
                 await behind_the_proxy.zadd(f"events:{tag}", {f"{n}" + "x" * 900: created + n})
                 await behind_the_proxy.zadd(f"eventids:{tag}", {f"{n}": created + n})
-            await behind_the_proxy.hset(f"session:{tag}", mapping={"count": 3, "revision": 2})  # type: ignore[misc]  # a stub
+            await behind_the_proxy.hset(f"session:{tag}", mapping={"count": 3, "revision": 2})  # type: ignore[misc]  # redis-py types it for both of its clients
             if cancelled:
                 call.cancel()
         await asyncio.wait([call])

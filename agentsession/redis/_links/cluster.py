@@ -193,7 +193,9 @@ class ClusterLink(CountedLink):
         """Close the connections to nodes that are in the cluster no more."""
         for host in [*self._nodes]:
             if host not in self._slots.hosts and self._nodes[host].idle:
-                await self._nodes.pop(host).let_go()
+                # Nobody else closes it any more, if closing the cluster's link ends this task.
+                with anyio.CancelScope(shield=True):
+                    await self._nodes.pop(host).let_go()
 
     def _move_what_waits(self) -> None:
         """Hand what waits for a node that does not own its slot to the one that does."""
