@@ -1,6 +1,6 @@
 """Sessions for LLM agents: an ordered log of events and scoped state, in memory and on Redis.
 
-The everyday names are here; parts of events are in :mod:`agentsession.events`, errors in
+The everyday names are here; more parts of events are in :mod:`agentsession.events`, errors in
 :mod:`agentsession.errors`, and what the author of a backend needs in :mod:`agentsession.backend`.
 """
 
@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentsession.events import Event
+from agentsession.events import Data, Event, Text, ToolCall, ToolResult
 from agentsession.memory import InMemorySessionService
-from agentsession.runner import Runner
+from agentsession.runner import AgentContext, Runner
 from agentsession.service import SessionService
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey
+from agentsession.state import DELETE
+from agentsession.stores import open_service
 
 if TYPE_CHECKING:
     from agentsession.redis import RedisSessionService
 
 __all__ = [
+    "DELETE",
+    "AgentContext",
+    "Data",
     "Event",
     "InMemorySessionService",
     "RedisSessionService",
@@ -26,7 +31,11 @@ __all__ = [
     "SessionKey",
     "SessionPage",
     "SessionService",
+    "Text",
+    "ToolCall",
+    "ToolResult",
     "UserKey",
+    "open_service",
 ]
 
 

@@ -33,7 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "backend": ("backend",),
     "service": ("_service", "service"),
-    "stores": ("memory", "redis"),
+    "backends": ("memory", "redis", "stores"),
     "runner": ("runner",),
     "root": ("__init__",),
     "extras": ("embedded", "testing", "demo", "__main__"),
@@ -49,8 +49,8 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "agentsession.testing": ("testing", "demo"),
     "agentsession.embedded": ("demo",),
     "agentsession.demo": ("demo", "__main__"),
-    "agentsession.redis": ("redis", "demo", "__init__"),
-    "agentsession.memory": ("memory", "runner", "testing", "demo", "__init__"),
+    "agentsession.redis": ("redis", "stores", "demo", "__init__"),
+    "agentsession.memory": ("memory", "stores", "runner", "testing", "demo", "__init__"),
 }
 
 # What is needed at run time; anything else has to be declared first.
