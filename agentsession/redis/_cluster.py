@@ -154,7 +154,8 @@ class ClusterBackend(RedisBackend):
         async def follow(reply: list[Any]) -> Receipt:
             check_appended(key, expected, reply)
             receipt, moments = read_receipt(key, reply)
-            since = int((monotonic() - began) * 1_000_000)
+            # A call that was sent once has not stored what its answer says was stored before.
+            since = int((monotonic() - began) * 1_000_000) if rest.repeated else -1
             due = _to_follow(entries, receipt, moments, now=reply[2], since=since)
             with after_the_first(key, _WRITTEN):
                 for event_id, changes in due:
@@ -254,7 +255,8 @@ def _to_follow(
 ) -> Iterator[tuple[str, ScopeChanges]]:
     """Tell what is to follow in the second step, by the ids of the events that ask for it.
 
-    *now* is the server's present and *since* how long ago the call began, in microseconds.
+    *now* is the server's present and *since* how long ago the call began, in microseconds, or
+    negative if no copy of it can have run before the one that was answered.
     Of an event that was stored before it is what that one asks for, and only as long as it is known
     whether it was done. What one asked for that the limit has trimmed is known only if it was
     stored by a copy of this very call, which is when it is as young as that.

@@ -129,7 +129,7 @@ async def test_what_replicas_do_not_get_is_told(
 ) -> None:
     """At the deadline the outcome is unknown, for a repeat too, until the replica has it."""
     event = say("once")
-    async with RedisSessionService.from_url(primary.url, ack_replicas=1, timeout=0.5) as service:
+    async with RedisSessionService.from_url(primary.url, ack_replicas=1, timeout=2) as service:
         await service.create_session(KEY)
         replica.freeze()
         for _ in range(2):

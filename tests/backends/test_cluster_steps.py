@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -93,6 +94,27 @@ async def test_what_a_batch_has_trimmed_itself_takes_its_second_step(
         pass
     assert [event.seq for event in await call] == [2, 3, 4]
     assert await service.get_app_state(place.key.app_name) == dict.fromkeys(names, 1)
+
+
+async def test_a_repeat_on_a_busy_machine_takes_no_second_step(
+    place: Place, service: RedisSessionService
+) -> None:
+    """A call that was sent once has not stored what is there, however late its answer is read."""
+    first = [Event(author="a", id=name) for name in ("first", "second", "third")]
+    other = Event(author="a", id="first", state_delta={"app:other": 1})
+    read_late = []
+
+    def loses() -> bool:
+        if not read_late:
+            time.sleep(0.2)  # The machine is busy with something else.
+            read_late.append(True)
+        return False
+
+    await service.append_events(place.key, first)
+    place.of_user.loses = loses  # type: ignore[method-assign]  # for this call
+    assert (await service.append_event(place.key, other)).seq == 2
+    assert read_late
+    assert await service.get_app_state(place.key.app_name) == {}
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["waiting", "cancelled"])

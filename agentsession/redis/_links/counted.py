@@ -61,6 +61,7 @@ class CountedLink(Link):
         request = Request(script, keys, args, future, deadline)
         if rest is not None:
             request.size += rest.size
+            rest.request = request
         self.submit(request)
         if room is not None:
             room.leave()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from agentsession.redis._links.request import Request
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = [
@@ -93,16 +94,26 @@ class Rest:
     Args:
         size: How many bytes of it are in memory meanwhile, which count as if they were the call's.
         go_on: Called with the call's future, when its caller is cancelled.
+
+    Attributes:
+        request: The call, once it is made.
     """
 
-    __slots__ = ("go_on", "size")
+    __slots__ = ("go_on", "request", "size")
 
     size: int
     go_on: Callable[[asyncio.Future[list[Any]]], None]
+    request: Request | None
 
     def __init__(self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], None]) -> None:
         self.size = size
         self.go_on = go_on
+        self.request = None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a copy of the call may have run before the one that was answered."""
+        return self.request is not None and self.request.maybe_run
 
 
 class Link(ABC):
