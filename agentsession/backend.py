@@ -61,6 +61,7 @@ __all__ = [
     "Receipt",
     "SessionSlice",
     "Snapshot",
+    "UserSlice",
     "Window",
 ]
 
@@ -255,6 +256,18 @@ class SessionSlice(Struct, frozen=True):
     unreadable: Sequence[UnreadableSession] = ()
 
 
+class UserSlice(Struct, frozen=True):
+    """A run of the list of an application's users.
+
+    Attributes:
+        user_ids: The users, in the order of their ids' code points.
+        next: The id after which the list goes on; ``None`` at its end.
+    """
+
+    user_ids: Sequence[str]
+    next: str | None
+
+
 class Backend(ABC):
     """Keeps sessions, their logs and state in three scopes, by the rules of this module.
 
@@ -347,6 +360,18 @@ class Backend(ABC):
         Sessions that are unreadable count, and hide no others.
         The cost grows with the slice, not with the user's sessions. Never counts as a read for
         ``refresh_on_read``.
+        """
+
+    @abstractmethod
+    async def list_users(self, app_name: str, limit: int, after: str) -> UserSlice:
+        """Return up to *limit* of an application's users, those that come after this id.
+
+        A user of the application is whoever has a session or state that has not expired. All come
+        in the order of their ids' code points, so that a run of slices has each of them once who is
+        there all the while. Fewer than *limit* come only at the end. Whoever was there before the
+        backend kept a list is found too. The cost grows with the slice, not with the number of
+        users, except where the list is made for the first time, or anew.
+        Never counts as a read for ``refresh_on_read``.
         """
 
     @abstractmethod

@@ -15,6 +15,7 @@ import msgspec
 
 from agentsession._pace import Pace
 from agentsession._service.arguments import (
+    AppPosition,
     at_most,
     check_app,
     check_batch,
@@ -38,6 +39,7 @@ from agentsession._service.assembly import (
     read_scope,
     stands,
 )
+from agentsession._service.listing import Found, sessions_of_app, sessions_of_user
 from agentsession._service.log import ContentType, LogReader, event_filter
 from agentsession._wording import brief, described, described_app
 from agentsession.backend import (
@@ -46,6 +48,7 @@ from agentsession.backend import (
     Backend,
     Entry,
     Expected,
+    Position,
     ReadLimit,
     Window,
 )
@@ -60,7 +63,7 @@ from agentsession.errors import (
 )
 from agentsession.events import Event, new_id
 from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, positive
-from agentsession.sessions import Session, SessionKey, SessionPage, UnreadableSession, UserKey
+from agentsession.sessions import Session, SessionKey, SessionPage, UserKey, UserPage
 from agentsession.state import (
     APP_PREFIX,
     DELETE,
@@ -288,20 +291,22 @@ class SessionService:
         return session
 
     async def list_sessions(
-        self, user_key: UserKey, *, limit: int = 50, cursor: str | None = None
+        self, owner: UserKey | str, *, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:
-        """Return a page of a user's sessions, with merged state and without events.
+        """Return a page of sessions, with merged state and without events.
 
-        Newest activity comes first; activity is any write to a session. A session that becomes
-        active while pages are being read moves to the front, and shows again only if reading begins
-        anew; the others are neither skipped nor shown twice. The cost grows with the page, not with
-        the number of sessions.
+        They are those of a user, or of all users of an application: then one user after the other,
+        as :meth:`list_users` has them. Of each user the newest activity comes first; activity is
+        any write to a session. A session that becomes active while pages are being read moves to
+        the front, and shows again only if reading begins anew; the others are neither skipped nor
+        shown twice. The cost grows with the page, not with the number of sessions.
 
         A session that cannot be read, of a newer format or damaged, is named in ``unreadable`` and
         counts for *limit*; the others are there.
 
         Args:
-            user_key: The user; a :class:`~agentsession.SessionKey` is not one.
+            owner: The user, or the name of an application; a
+                :class:`~agentsession.SessionKey` is neither.
             limit: The size of the page, from 1 to 1,000.
             cursor: ``next_cursor`` of the page before.
 
@@ -311,28 +316,54 @@ class SessionService:
             ValueError: *limit* is out of its range, or *cursor* is none of ours.
         """
         self._check_usable()
-        check_user(user_key)
         at_most("limit", limit, _MAX_PAGE)
-        before = None if cursor is None else decode_cursor(cursor)
-        found = await self._backend.list_sessions(user_key, limit, before)
-        app_name, user_id = user_key.app_name, user_key.user_id
-        pace = Pace()
-        sessions: list[Session] = []
-        unreadable = [*found.unreadable]
-        for snapshot in found.sessions:
-            if pace.due():
-                await pace.rest()
-            key = SessionKey(app_name, user_id, snapshot.session_id)
-            try:
-                sessions.append(await assemble(key, snapshot, pace))
-            except CodecError as exc:
-                if exc.subject != key:
-                    raise  # It is in what all of them share.
-                unreadable.append(UnreadableSession(key=key, reason=exc.reason))
+        found: Found
+        following: Position | AppPosition | None
+        if isinstance(owner, str):
+            check_app(owner)
+            after = None if cursor is None else decode_cursor(cursor, AppPosition, "SessionPage")
+            found, following = await sessions_of_app(self._backend, owner, limit, after)
+        else:
+            check_user(owner)
+            before = None if cursor is None else decode_cursor(cursor, Position, "SessionPage")
+            found, following = await sessions_of_user(self._backend, owner, limit, before)
         return SessionPage(
-            sessions=sessions,
+            sessions=found.sessions,
+            next_cursor=None if following is None else encode_cursor(following),
+            unreadable=found.unreadable,
+        )
+
+    async def list_users(
+        self, app_name: str, *, limit: int = 50, cursor: str | None = None
+    ) -> UserPage:
+        """Return a page of an application's users: all who have a session, or state.
+
+        They come in the order of their ids, so that pages which are read one after the other have
+        each user once who is there all the while. The cost grows with the page, not with the number
+        of users.
+
+        On Redis the first page that is asked for looks through the names of the server's keys, a
+        thousand in a round trip, for users whom a version without this list has stored; so does the
+        first one after the list has expired, or was evicted. Ask for it when every process that
+        writes has this version.
+
+        Args:
+            app_name: The application.
+            limit: The size of the page, from 1 to 1,000.
+            cursor: ``next_cursor`` of the page before.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: *limit* is out of its range, or *cursor* is none of ours.
+        """
+        self._check_usable()
+        check_app(app_name)
+        at_most("limit", limit, _MAX_PAGE)
+        after = "" if cursor is None else decode_cursor(cursor, str, "UserPage")
+        found = await self._backend.list_users(app_name, limit, after)
+        return UserPage(
+            users=[UserKey(app_name, user_id) for user_id in found.user_ids],
             next_cursor=None if found.next is None else encode_cursor(found.next),
-            unreadable=unreadable,
         )
 
     async def delete_session(self, session_or_key: Session | SessionKey) -> None:

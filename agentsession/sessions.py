@@ -17,7 +17,7 @@ from agentsession.state import is_temporary
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Session", "SessionKey", "SessionPage", "UnreadableSession", "UserKey"]
+__all__ = ["Session", "SessionKey", "SessionPage", "UnreadableSession", "UserKey", "UserPage"]
 
 
 def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
@@ -178,8 +178,20 @@ class UnreadableSession(Model, Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class UserPage(Model, Struct, frozen=True, kw_only=True):
+    """One page of an application's users, in the order of their ids.
+
+    Attributes:
+        users: The users.
+        next_cursor: Pass it as ``cursor`` for the next page; ``None`` on the last one.
+    """
+
+    users: list[UserKey]
+    next_cursor: str | None = None
+
+
 class SessionPage(Model, Struct, frozen=True, kw_only=True):
-    """One page of a user's sessions, newest activity first.
+    """One page of sessions: each user's by newest activity.
 
     Attributes:
         sessions: The sessions with their merged state and without events.

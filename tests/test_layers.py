@@ -18,6 +18,7 @@ ROOT = Path(agentsession.__file__).parent
 # table, and from nowhere else; a package stands for all that is in it.
 LAYERS: dict[str, tuple[str, ...]] = {
     "models": (
+        "_concurrently",
         "_wording",
         "_pace",
         "_marks",

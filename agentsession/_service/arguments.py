@@ -6,9 +6,10 @@ import base64
 import inspect
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
@@ -21,6 +22,8 @@ from agentsession.sessions import Session, SessionKey, UserKey
 # words.
 _MOST_BYTES: Final = 64 * MEBIBYTE
 _MOST_NAMES: Final = 100_000
+
+_Place = TypeVar("_Place", Position, "AppPosition", str)
 
 
 def check_write(
@@ -156,19 +159,36 @@ def _moment(name: str, value: datetime) -> int:
     return to_microseconds(value)
 
 
-def encode_cursor(position: Position) -> str:
-    """Make a string of a place in a list of sessions, safe in a URL."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode()
+class AppPosition(Struct, frozen=True, array_like=True):
+    """A place in a list of all sessions of an application: within a user's, or behind them."""
+
+    user_id: str
+    place: Position | None
 
 
-def decode_cursor(cursor: str) -> Position:
-    """Read what :func:`encode_cursor` made."""
+def encode_cursor(place: Position | AppPosition | str) -> str:
+    """Make a string of a place in a list, safe in a URL."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
+
+
+def decode_cursor(cursor: str, kind: type[_Place], page: str) -> _Place:
+    """Read what :func:`encode_cursor` made of a place of this kind.
+
+    Raises:
+        ValueError: It is none of these; *page* is the class that they come from.
+    """
     try:
         raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        position = msgspec.json.decode(raw, type=Position)
-        if encode_cursor(position) == cursor and 0 <= position.updated <= LARGEST:
-            return position
+        place = msgspec.json.decode(raw, type=kind)
+        if encode_cursor(place) == cursor and _in_range(place):
+            return place
     except (msgspec.MsgspecError, ValueError, TypeError):
         pass
-    msg = f"cursor is no next_cursor of a SessionPage: {cursor!r:.80}; the first page needs none"
+    msg = f"cursor is no next_cursor of such a {page}: {cursor!r:.80}; the first page needs none"
     raise ValueError(msg)
+
+
+def _in_range(place: Position | AppPosition | str) -> bool:
+    if isinstance(place, AppPosition):
+        return place.place is None or _in_range(place.place)
+    return isinstance(place, str) or 0 <= place.updated <= LARGEST

@@ -35,6 +35,7 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    UserSlice,
     Window,
 )
 from agentsession.clock import Clock, system_clock
@@ -46,12 +47,14 @@ from agentsession.errors import (
 )
 from agentsession.events import new_id
 from agentsession.memory._records import Log, Place, Scope, StoredSession, User
+from agentsession.memory._users import Users
+from agentsession.sessions import UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentsession.retention import Retention
-    from agentsession.sessions import SessionKey, UserKey
+    from agentsession.sessions import SessionKey
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["MemoryBackend"]
@@ -65,6 +68,10 @@ _IN_THIS_PROCESS: Final = Concern(
 
 # The sweeper looks at so many sessions of a user in one go, which takes it under a millisecond.
 _SWEEP_STRIDE: Final = 1000
+
+
+# So many users are looked at in one go when they are listed, of whom some may have expired.
+_LIST_STRIDE: Final = 200
 
 
 class MemoryBackend(Backend):
@@ -88,11 +95,11 @@ class MemoryBackend(Backend):
         self._clock = clock
         # In the order in which the sweeper comes to them.
         self._apps: OrderedDict[str, Scope] = OrderedDict()
-        self._users: OrderedDict[UserKey, User] = OrderedDict()
+        self._users = Users()
         self._sweeper: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        sessions = sum(len(user.sessions) for user in self._users.values())
+        sessions = sum(len(user.sessions) for user in self._users)
         counts = f"apps={len(self._apps)} users={len(self._users)} sessions={sessions}"
         return f"<{type(self).__name__} {counts}>"
 
@@ -149,6 +156,22 @@ class MemoryBackend(Backend):
                 found.append(_snapshot(session, app, own, [], 0))
         return SessionSlice(found, None)
 
+    async def list_users(self, app_name: str, limit: int, after: str) -> UserSlice:
+        self._begin()
+        pace = Pace()
+        found: list[str] = []
+        while ids := self._users.ids_after(app_name, after, _LIST_STRIDE):
+            for user_id in ids:
+                user = self._users.get(UserKey(app_name, user_id))
+                if user is not None and user.alive(self._clock()):
+                    if len(found) == limit:
+                        return UserSlice(found, found[-1])
+                    found.append(user_id)
+            after = ids[-1]
+            if pace.due():
+                await pace.rest()
+        return UserSlice(found, None)
+
     async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
         session = self._find(key, self._begin())
         if session is not None and _is_expected(session, expected):
@@ -157,9 +180,10 @@ class MemoryBackend(Backend):
 
     async def delete_user(self, user: UserKey) -> None:
         self._begin()
-        erased = self._users.pop(user, None)
+        erased = self._users.get(user)
         if erased is None:
             return
+        self._users.remove(erased)
         # At once, since writers that wait for their turn look there.
         sessions, erased.sessions = erased.sessions, {}
         places, erased.activity = erased.activity, []
@@ -254,7 +278,7 @@ class MemoryBackend(Backend):
         self._change_app(app_name, changes, self._begin())
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
-        self._change_user(self._user(user), changes, self._begin())
+        self._change_user(self._users.get_or_add(user), changes, self._begin())
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:
         now = self._begin()
@@ -265,7 +289,7 @@ class MemoryBackend(Backend):
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         now = self._begin()
         if self.retention.refresh_on_read:
-            self._change_user(self._user(user), {}, now)
+            self._change_user(self._users.get_or_add(user), {}, now)
         return _user_values(self._users.get(user), now)
 
     # -- expiry
@@ -288,9 +312,8 @@ class MemoryBackend(Backend):
         for _ in range(len(self._users)):
             if pace.due():
                 await pace.rest()
-            if self._users:
-                key, user = next(iter(self._users.items()))
-                self._users.move_to_end(key)
+            user = self._users.next_to_sweep()
+            if user is not None:
                 await self._sweep_user(user, pace)
         for _ in range(len(self._apps)):
             if pace.due():
@@ -317,11 +340,11 @@ class MemoryBackend(Backend):
     def unexpiring(self) -> list[str]:
         """Name everything that is held and would never expire; the conformance checks ask."""
         names = [f"app {name!r}" for name, scope in self._apps.items() if scope.expires_at is None]
-        for key, user in self._users.items():
+        for user in self._users:
             if user.scope is not None and user.scope.expires_at is None:
-                names.append(f"{key}")
+                names.append(f"{user.key}")
             names += [
-                f"{key} {session.session_id!r}"
+                f"{user.key} {session.session_id!r}"
                 for session in user.sessions.values()
                 if session.expires_at is None
             ]
@@ -371,7 +394,7 @@ class MemoryBackend(Backend):
             session = self._need(key, now, expected)
 
     def _make(self, key: SessionKey, changes: Changes, incarnation: str, now: int) -> StoredSession:
-        user = self._user(key.user)
+        user = self._users.get_or_add(key.user)
         expired = user.sessions.get(key.session_id)
         if expired is not None:
             user.remove_activity((expired.updated, expired.session_id))
@@ -380,13 +403,6 @@ class MemoryBackend(Backend):
         session.touch(now, self.retention.session_ttl)
         self._apply(session, changes, now)
         return session
-
-    def _user(self, key: UserKey) -> User:
-        """Return what belongs to a user, with a record made if there was none."""
-        user = self._users.get(key)
-        if user is None:
-            user = self._users[key] = User(key)
-        return user
 
     def _apply(self, session: StoredSession, changes: Changes, now: int) -> None:
         owner = session.owner
@@ -440,8 +456,8 @@ class MemoryBackend(Backend):
     def _drop_if_empty(self, user: User, now: int) -> None:
         if user.scope is not None and not user.scope.alive(now):
             user.scope = None
-        if not user.sessions and user.scope is None and self._users.get(user.key) is user:
-            del self._users[user.key]
+        if not user.sessions and user.scope is None:
+            self._users.remove(user)
 
     def _snapshot(
         self, key: SessionKey, session: StoredSession, window: Window, now: int

@@ -183,6 +183,12 @@ class User:
         self.activity: list[Place] = []
         self.scope: Scope | None = None
 
+    def alive(self, now: int) -> bool:
+        """Tell whether anything has not expired yet; the session written to last is asked first."""
+        if self.scope is not None and self.scope.alive(now):
+            return True
+        return any(self.sessions[name].alive(now) for _, name in reversed(self.activity))
+
     def moment(self, now: int) -> int:
         """Return the moment of a write: after all before it, also if the clock stood or went back.
 

@@ -18,6 +18,7 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    UserSlice,
     Window,
 )
 from agentsession.errors import (
@@ -44,6 +45,7 @@ from agentsession.redis._operations.replies import (
     was_made,
 )
 from agentsession.redis._operations.scopes import Scopes
+from agentsession.redis._operations.users import Users
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import (
     change_words,
@@ -99,7 +101,8 @@ class RedisBackend(Backend):
         self._calls = Calls(link)
         self._keyspace = Keyspace(key_prefix, clustered=clustered)
         self._listing = Listing(self._calls, self._keyspace)
-        self._erasing = Erasing(self._calls, self._keyspace, self._listing)
+        self._users = Users(self._calls, self._keyspace, retention, clustered=clustered)
+        self._erasing = Erasing(self._calls, self._keyspace, self._listing, self._users)
         self._scopes = Scopes(self._calls, self._keyspace, retention)
         self._lives = life_words(retention)
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
@@ -158,8 +161,8 @@ class RedisBackend(Backend):
             return was_made(reply), None
         check_found(key, reply)
         check_size(key, reply, window.read_limit)
-        if reply[4]:
-            await self._prune(key.user, reply[4])
+        if reply[4] or reply[5]:
+            await self._tidy_up(key.user, reply[4], reply[5])
         return was_made(reply), await read_snapshot(key, reply[3])
 
     async def _call_make(
@@ -179,10 +182,12 @@ class RedisBackend(Backend):
             [
                 *(names.session, names.events, names.ids, names.index, names.user, names.calls),
                 *self._keyspace.app_beside(key.app_name),
+                *self._keyspace.users_beside(key.app_name),
             ],
             [
                 *_CREATE.words(
                     id=token,
+                    user_id=key.user_id,
                     session_id=key.session_id,
                     take=flag(take),
                     **self._lives,
@@ -195,12 +200,17 @@ class RedisBackend(Backend):
         )
         return reply
 
-    async def _prune(self, user: UserKey, oldest: Sequence[bytes]) -> None:
-        """Take out of a user's list what has expired of these."""
-        # Housekeeping must not make an error of a session that was made; a later creation prunes
-        # what this one could not.
+    async def _tidy_up(
+        self, user: UserKey, sessions: Sequence[bytes], users: Sequence[bytes]
+    ) -> None:
+        """Take out of the lists what has expired of these."""
+        # Housekeeping must not make an error of a session that was made; a later creation does what
+        # this one could not.
         with suppress(AgentSessionError):
-            await self._listing.prune(user, oldest)
+            if sessions:
+                await self._listing.prune(user, sessions)
+            if users:
+                await self._users.look_after(user.app_name, users)
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         return await self._get(key, window)
@@ -231,6 +241,9 @@ class RedisBackend(Backend):
         self, user: UserKey, limit: int, before: Position | None
     ) -> SessionSlice:
         return await self._listing.page(user, limit, before)
+
+    async def list_users(self, app_name: str, limit: int, after: str) -> UserSlice:
+        return await self._users.page(app_name, limit, after)
 
     async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
         await self._erasing.session(key, expected.incarnation)

@@ -1,7 +1,8 @@
 """A cluster: application state lives in another slot than the sessions that change it.
 
 A user's data share a slot, so each operation on them is one script as on one server. State of the
-scope ``app`` is in a slot of its own: where an operation changes it too, that is a second step.
+scope ``app`` is in a slot of its own: where an operation changes it too, that is a second step. The
+list of an application's users is in that slot too: a user is put on it in a step before the first.
 
 - The second step comes after the first, so that a refused write changes nothing.
 - It is taken once, however often it is tried: it has the id of the first, which its slot remembers
@@ -106,6 +107,7 @@ class ClusterBackend(RedisBackend):
         take: bool,
         rest: Rest | None = None,
     ) -> list[Any]:
+        await self._enlist(key.user, session=True, state=bool(changes.user))
         if not changes.app:
             return await super()._call_make(key, changes, window, token, take=take)
 
@@ -121,9 +123,17 @@ class ClusterBackend(RedisBackend):
             reply = await first
         return await self._to_the_end(follow(reply))
 
-    async def _prune(self, user: UserKey, oldest: Sequence[bytes]) -> None:
+    async def _tidy_up(
+        self, user: UserKey, sessions: Sequence[bytes], users: Sequence[bytes]
+    ) -> None:
         # Beside the call, which must not be cancelled here, between its steps.
-        self._begin(super()._prune(user, oldest))
+        self._begin(super()._tidy_up(user, sessions, users))
+
+    async def _enlist(self, user: UserKey, *, session: bool, state: bool) -> None:
+        """Put a user on the list of the application's before anything is made."""
+        some = await self._users.enlist(user, session=session, state=state)
+        if some:
+            await self._tidy_up(user, [], some)
 
     async def _get(
         self, key: SessionKey, window: Window, rest: Rest | None = None
@@ -192,6 +202,11 @@ class ClusterBackend(RedisBackend):
             with _told(key, _WRITTEN_OR_NOT):
                 reply = await self._call_update(key, words, scopes, call_id, expected, rest)
             return await self._to_the_end(follow(reply))
+
+    async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
+        if set(changes.values()) - {None}:
+            await self._enlist(user, session=False, state=True)
+        await super().update_user_state(user, changes)
 
     async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:
         await self._scopes.update_app(key.app_name, changes, step)

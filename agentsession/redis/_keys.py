@@ -13,7 +13,8 @@ eventids:{app:user}:sid  Sorted set event ids; score: when it was stored in µs
 sessions:{app:user}      Sorted set session ids; score: last activity in µs
 usercalls:{app:user}     Sorted set writes to the user's data, events aside; score: until when
                                     they are remembered in µs
-appcalls:{app}           Sorted set the same for the application's state
+users:{app}              Sorted set the application's users; score: 0
+appcalls:{app}           Sorted set the same for the application's state and its users
 ======================== ========== =====================================================
 
 The braces are the cluster's hash tag: all that belongs to one user is in one slot, so that one
@@ -27,6 +28,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -48,8 +50,10 @@ _KINDS: Final = (
     "sessions",
     "usercalls",
     "appcalls",
+    "users",
 )
 
+_glob = re.compile(r"[*?\[\\]")
 _special = re.compile(r"[%:{}]")
 _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in "%:{}"}
 
@@ -144,6 +148,31 @@ class Keyspace:
     def app_calls(self, app_name: str) -> str:
         """Return the key of what is remembered of writes to an application's state."""
         return f"{self.prefix}appcalls:{{{_escape(app_name)}}}"
+
+    def users(self, app_name: str) -> str:
+        """Return the key of the list of an application's users."""
+        return f"{self.prefix}users:{{{_escape(app_name)}}}"
+
+    def of_users(self, app_name: str) -> str:
+        """Return a pattern of Redis for all keys of an application's users, and some more."""
+        beginning = _glob.sub(r"\\\g<0>", self.prefix), _glob.sub(r"\\\g<0>", _escape(app_name))
+        return "{}*:{{{}:*}}".format(*beginning)
+
+    def user_of(self, app_name: str, key: str) -> str | None:
+        """Read whose sessions or state a key is for; ``None`` if it is not one of these."""
+        for kind in ("sessions", "userdata"):
+            beginning = f"{self.prefix}{kind}:{{{_escape(app_name)}:"
+            if key.startswith(beginning) and key.endswith("}"):
+                return unquote(key[len(beginning) : -1])
+        return None
+
+    def near(self, tag: str) -> str:
+        """Return a key with this hash tag that holds nothing."""
+        return f"{self.prefix}near:{{{tag}}}"
+
+    def users_beside(self, app_name: str) -> list[str]:
+        """Return the key of the list of users, if the script of a user's data may touch it."""
+        return [] if self._clustered else [self.users(app_name)]
 
     def app_beside(self, app_name: str) -> list[str]:
         """Return the key of an application's state, if the script of a session may touch it."""

@@ -26,6 +26,7 @@ from agentsession.testing import (
     _scopes,
     _sessions,
     _unreadable,
+    _users,
 )
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
@@ -41,6 +42,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         _repeats,
         _scopes,
         _sessions,
+        _users,
         _incarnations,
         _limits,
         _hostile,

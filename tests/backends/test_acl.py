@@ -23,8 +23,8 @@ from agentsession.testing import CHECKS, Check
 
 COMMANDS = (
     "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +pttl "
-    "+time +unlink +zadd +zcard +zcount +zrange +zrank +zrem +zremrangebyrank +zremrangebyscore "
-    "+zrevrange +zrevrangebyscore +zscore"
+    "+scan +time +unlink +zadd +zcard +zcount +zrange +zrangebylex +zrank +zrem "
+    "+zremrangebyrank +zremrangebyscore +zrevrange +zrevrangebyscore +zscore"
 )
 CLUSTER_COMMANDS = "+asking +cluster|slots"
 PACKAGE = Path(agentsession.__file__).parent
@@ -109,6 +109,7 @@ async def everything(url: str) -> None:
         await service.get_events(KEY, around="2")
         await service.delete_session_state(KEY, "a")
         await service.list_sessions(KEY.user)
+        await service.list_users("app")
         await for_ever.append_event(KEY, Event(author="a", content="z"))
         await service.create_session(fresh)
         await service.delete_session(fresh)

@@ -10,6 +10,7 @@ from agentsession import Event, InMemorySessionService, SessionKey, SessionServi
 from agentsession.backend import NO_EVENTS, Backend
 from agentsession.errors import SessionNotFoundError
 from agentsession.memory import MemoryBackend
+from agentsession.memory._records import User
 from agentsession.state import DELETE
 from agentsession.testing import ManualClock
 
@@ -24,6 +25,12 @@ def held(service: SessionService) -> MemoryBackend:
     backend = service.backend
     assert isinstance(backend, MemoryBackend)
     return backend
+
+
+def user_of(service: SessionService) -> User:
+    user = held(service)._users.get(KEY.user)
+    assert user is not None
+    return user
 
 
 def sweepers() -> list[asyncio.Task[object]]:
@@ -90,7 +97,7 @@ async def test_a_sweep_finds_all_of_a_large_user() -> None:
         clock.advance(6)
         await held(service).sweep()
         assert f"users=1 sessions={len(alive)}" in repr(service)
-        user = held(service)._users[KEY.user]
+        user = user_of(service)
         assert [name for _, name in user.activity] == [key.session_id for key in alive]
 
 
@@ -128,7 +135,7 @@ async def test_a_writer_that_waited_finds_the_session_that_is_there() -> None:
     """A write that waited for its turn goes to the session that is stored by then, or to none."""
     async with InMemorySessionService() as service:
         await service.create_session(KEY, {"generation": 1})
-        lock = held(service)._users[KEY.user].sessions["session"].lock
+        lock = user_of(service).sessions["session"].lock
         await lock.acquire()
         waiting = asyncio.create_task(service.append_event(KEY, say("x")))
         await asyncio.sleep(0)
@@ -146,7 +153,7 @@ async def test_a_writer_that_waited_finds_its_session_or_none(made_anew: bool) -
     """A write of a Session that was deleted while it waited for its turn goes to no other one."""
     async with InMemorySessionService() as service:
         old = await service.create_session(KEY)
-        lock = held(service)._users[KEY.user].sessions["session"].lock
+        lock = user_of(service).sessions["session"].lock
         await lock.acquire()
         calls = [
             asyncio.create_task(service.append_event(old, say("no"))),
@@ -167,7 +174,7 @@ async def test_a_cancelled_writer_leaves_the_turn_to_others() -> None:
     """A writer that is cancelled while it waits for its turn stores nothing and blocks nobody."""
     async with InMemorySessionService() as service:
         await service.create_session(KEY)
-        lock = held(service)._users[KEY.user].sessions["session"].lock
+        lock = user_of(service).sessions["session"].lock
         await lock.acquire()
         calls = [asyncio.create_task(service.append_event(KEY, say(str(n)))) for n in range(3)]
         await asyncio.sleep(0)
@@ -183,7 +190,7 @@ async def test_trimming_gives_memory_back() -> None:
     """A log at its limit holds at most twice as many events in memory, and finds each of them."""
     async with InMemorySessionService(session_event_limit=10) as service:
         await service.create_session(KEY)
-        log = held(service)._users[KEY.user].sessions["session"].log
+        log = user_of(service).sessions["session"].log
         for n in range(1, 1500):
             await service.append_event(KEY, say(str(n)))
             assert len(log._payloads) <= 20

@@ -55,6 +55,7 @@ async def test_the_keys_are_as_documented(
             "sessions:{app:user}": "zset",
             "usercalls:{app:user}": "zset",
             "appcalls:{app}": "zset",
+            "users:{app}": "zset",
         }
         assert await client.hgetall(f"{prefix}appdata:{{app}}") == {b"c": b'"3"'}
         assert await client.hgetall(f"{prefix}userdata:{{app:user}}") == {b"b": b"\x002"}

@@ -60,7 +60,7 @@ def _unneeded(alive: dict[SessionKey, View], kept: Kept) -> Iterator[str]:
             yield f"expiry: {name} never expires"
     needed = {name for key in alive for name in _names(key)}
     # These outlive the sessions that they came from.
-    kinds = ("userdata", "usercalls", "appdata", "appcalls")
+    kinds = ("userdata", "usercalls", "appdata", "appcalls", "users")
     shared = tuple(f"{PREFIX}{kind}:" for kind in kinds)
     for name in kept.expiries.keys() - needed:
         if not name.startswith(shared):

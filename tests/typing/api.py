@@ -32,6 +32,7 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    UserSlice,
     Window,
 )
 from agentsession.clock import Clock
@@ -380,6 +381,9 @@ class MyBackend(Backend):
         self, user: UserKey, limit: int, before: Position | None
     ) -> SessionSlice:
         return SessionSlice([], before)
+
+    async def list_users(self, app_name: str, limit: int, after: str) -> UserSlice:
+        return UserSlice([], None)
 
     async def delete(self, key: SessionKey, *, expected: Expected = ANYTHING) -> None:
         raise SessionNotFoundError(key, replaced=expected.incarnation != "1")

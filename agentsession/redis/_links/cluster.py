@@ -78,6 +78,15 @@ class ClusterLink(CountedLink):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
 
+    @property
+    def tags(self) -> Sequence[str]:
+        return self._slots.tags()
+
+    @property
+    def layout(self) -> object:
+        changed = [(host, node.layout) for host, node in self._nodes.items() if node.layout]
+        return self._slots.owners, changed
+
     # -- the way of a call
 
     def take(self, command: Command) -> None:

@@ -154,6 +154,19 @@ class Link(ABC):
         """
 
     @property
+    def tags(self) -> Sequence[str]:
+        """A hash tag for each server that holds data: keys with it lead there."""
+        return ("",)
+
+    @property
+    @abstractmethod
+    def layout(self) -> object:
+        """Equal at two moments if no data can have moved between servers meanwhile.
+
+        Another connection may lead to another server.
+        """
+
+    @property
     @abstractmethod
     def crowded(self) -> bool:
         """Whether so much is under way that a caller has to wait for room."""

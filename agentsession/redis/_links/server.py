@@ -107,10 +107,16 @@ class ServerLink(CountedLink):
         self._failures = 0
         self._ever_connected = patient
         self._over = False
+        # How many others there have been before this one.
+        self._connections = -1
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unused" if self._connection is None else "open"
         return f"<{type(self).__name__} {state} {self._pipeline!r}>"
+
+    @property
+    def layout(self) -> object:
+        return max(self._connections, 0)
 
     # -- the callers' side
 
@@ -199,6 +205,7 @@ class ServerLink(CountedLink):
         connection.on_lost = self._lost
         self._ever_connected = True
         self._connection = connection
+        self._connections += 1
         self._flush()
 
     def _not_connected(self, exc: Exception) -> None:

@@ -53,6 +53,10 @@ class SeveralLinks(Link):
         return await link.run(script, keys, args, room=room, rest=rest)
 
     @property
+    def layout(self) -> object:
+        return [link.layout for link in self._links]
+
+    @property
     def crowded(self) -> bool:
         return self._links[0].crowded
 

@@ -32,6 +32,25 @@ class SlotMap:
         """Return the node to ask; ``None`` if nobody is known to own the slot."""
         return self._owners[slot]
 
+    def tags(self) -> list[str]:
+        """Return a hash tag for each node that owns slots, in one of them."""
+        wanted = {*self._owners} - {None}
+        tags: list[str] = []
+        number = 0
+        while wanted:
+            tag = str(number)
+            owner = self._owners[slot_of(f"{{{tag}}}")]
+            if owner in wanted:
+                wanted.remove(owner)
+                tags.append(tag)
+            number += 1
+        return tags
+
+    @property
+    def owners(self) -> tuple[Host | None, ...]:
+        """The owner of each slot."""
+        return tuple(self._owners)
+
     def move(self, slot: int, host: Host) -> None:
         """Note what a node said of one slot."""
         self._owners[slot] = host

@@ -75,6 +75,16 @@ class Calls:
             raise error from error.__cause__
 
     @property
+    def tags(self) -> Sequence[str]:
+        """A hash tag for each server that holds data: keys with it lead there."""
+        return self._link.tags
+
+    @property
+    def layout(self) -> object:
+        """Equal at two moments if no data can have moved between servers meanwhile."""
+        return self._link.layout
+
+    @property
     def crowded(self) -> bool:
         """Whether a caller has to wait for room."""
         return self._link.crowded

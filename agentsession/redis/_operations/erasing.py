@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentsession.redis._keys import Keyspace
     from agentsession.redis._operations.calls import Calls
     from agentsession.redis._operations.listing import Listing
+    from agentsession.redis._operations.users import Users
     from agentsession.sessions import UserKey
 
 __all__ = ["Erasing"]
@@ -35,12 +36,14 @@ class Erasing:
         calls: Runs the scripts.
         keyspace: Names the keys.
         listing: Lists the sessions of a user.
+        users: Lists the users of an application.
     """
 
-    def __init__(self, calls: Calls, keyspace: Keyspace, listing: Listing) -> None:
+    def __init__(self, calls: Calls, keyspace: Keyspace, listing: Listing, users: Users) -> None:
         self._calls = calls
         self._keyspace = keyspace
         self._listing = listing
+        self._users = users
 
     async def session(self, key: SessionKey, incarnation: str) -> None:
         """Delete a session, if it is this one; ``""`` for any."""
@@ -61,6 +64,8 @@ class Erasing:
             while positions and (positions := await self._listing.positions(user, _AT_ONCE, None)):
                 await self._sessions(user, positions)
             await self._delete(user, [self._keyspace.user(user)], [])
+        with after_the_first(user, _IN_PART):
+            await self._users.drop(user)
 
     async def _sessions(self, user: UserKey, positions: Sequence[Position]) -> None:
         ids = [place.session_id for place in positions]

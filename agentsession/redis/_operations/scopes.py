@@ -47,13 +47,22 @@ class Scopes:
 
     async def update_user(self, user: UserKey, changes: ScopeChanges, call_id: str) -> None:
         """Change a user's state, unless a call of this id has lately."""
-        keys = [self._keyspace.user(user), self._keyspace.user_calls(user)]
-        await self._update(user, keys, changes, call_id, self._user_ttl)
+        keys = [
+            *(self._keyspace.user(user), self._keyspace.user_calls(user)),
+            *self._keyspace.users_beside(user.app_name),
+        ]
+        await self._update(user, keys, changes, call_id, self._user_ttl, user.user_id)
 
     async def _update(
-        self, subject: Subject, keys: Sequence[str], changes: ScopeChanges, call_id: str, ttl: str
+        self,
+        subject: Subject,
+        keys: Sequence[str],
+        changes: ScopeChanges,
+        call_id: str,
+        ttl: str,
+        user_id: str = "",
     ) -> None:
-        words = _UPDATE.words(id=call_id, ttl=ttl)
+        words = _UPDATE.words(id=call_id, user_id=user_id, ttl=ttl)
         await self._calls.run(subject, _UPDATE, keys, words + scope_words("s", "", changes))
 
     async def get_app(self, app_name: str, *, refresh: bool) -> dict[str, bytes]:

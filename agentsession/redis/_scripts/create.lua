@@ -1,13 +1,14 @@
 --! keys: session, events, ids, index, user, calls
---! write: id, session_id, take, session_ttl, user_ttl, app_ttl, refresh, after, since, last, most, harmless
+--! write: id, user_id, session_id, take, session_ttl, user_ttl, app_ttl, refresh, after, since, last, most, harmless
 --! uses once, activity, session_expiry, scope_expiry, prolong, changes, events, snapshot
 -- Makes a session, or takes one that is there.
 --
--- KEYS   then app state (absent where it lives on another node)
+-- KEYS   then app state, and the application's users (both absent where they live on another node)
 -- ARGV   `id` is the call's, and the incarnation of a session that it makes; `take` is '1' to take a session that is there,
 --        `refresh` is '1' to move expiry when one is taken; `after` to `harmless` are the window of its events
 --        (lib/snapshot.lua, lib/events.lua); then the changes
--- Returns {echo, 'created', now, snapshot, oldest ids of the index or none} also if this call made it before,
+-- Returns {echo, 'created', now, snapshot, oldest ids of the index or none, some users of the application or none} also if this
+--        call made it before,
 --        {echo, 'found', now, snapshot}, {echo, 'exists', now}, {echo, 'gone', now, 'made' or 'taken'} if this call made it, or
 --        took it, and somebody has deleted it since, {echo, 'late', now}, {echo, 'large', now, 'made' if this
 --        call made it or '', number of events, bytes or more} or
@@ -16,7 +17,7 @@
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
 -- have expired (prune.lua): so that the index of a user who never lists stays as small as it should.
 
-local call, app = redis.call, KEYS[7]
+local call, app, users = redis.call, KEYS[7], KEYS[8]
 local ttl = tonumber(session_ttl)
 
 local function read()
@@ -58,7 +59,7 @@ if call('EXISTS', session) == 1 then
       prolong(tonumber(app_ttl), app)
     end
   end
-  return { echo, own and 'created' or 'found', now, view, {} }
+  return { echo, own and 'created' or 'found', now, view, {}, {} }
 end
 if known then
   return { echo, 'gone', now, known == 'ran' and 'made' or 'taken' }
@@ -69,6 +70,7 @@ local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
 call('HLEN', user)
 if app then
   call('HLEN', app)
+  call('ZCARD', users)
 end
 remember(calls, id, deadline, now)
 local present = moment_of(session_id, now, 0, top)
@@ -96,4 +98,9 @@ else
   -- This session lives for ever, so the index does, whatever another configuration had set.
   call('PERSIST', index)
 end
-return { echo, 'created', now, read(), oldest }
+local some = {}
+if users then
+  --! uses enlist
+  some = enlist(users, user_id, now, ttl, of_user and tonumber(user_ttl) or ttl)
+end
+return { echo, 'created', now, read(), oldest, some }

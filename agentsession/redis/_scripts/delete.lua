@@ -22,7 +22,7 @@ if incarnation == '' or call('HGET', KEYS[3], 'incarnation') == incarnation then
     call('ZREM', index, ARGV[i])
   end
   if #ARGV >= first then
-    move_index_expiry(index, KEYS[3], 0)
+    move_index_expiry(index, 0)
   end
 end
 remember(calls, id, deadline, now)

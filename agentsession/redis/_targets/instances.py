@@ -170,6 +170,14 @@ class SharedLink(Link):
         return opened[self._place].link
 
     @property
+    def tags(self) -> Sequence[str]:
+        return self._link().tags
+
+    @property
+    def layout(self) -> object:
+        return self._link().layout
+
+    @property
     def crowded(self) -> bool:
         return self._place is not None and self._instance.opened[self._place].link.crowded
 

@@ -4,20 +4,16 @@
 -- Which sessions live for ever is known by their own keys, all in this slot. Those that were written to longest ago come
 -- first, since a session that was made without a time to live gets one when it is written to: so the search ends at the
 -- first one mostly. After a thousand it is given up: a longer index goes when its sessions are listed.
-local function move_index_expiry(index, session, ttl)
+--! uses session_name
+local function move_index_expiry(index, ttl)
   if redis.call('PTTL', index) ~= -1 then
     return
   end
   local longest, at = ttl, 0
-  -- 'prefix:session:{tag}:' is as long as 'prefix:sessions:{tag}', the index.
-  local beginning = string.sub(session, 1, #index)
   while at < 1000 do
     local listed = redis.call('ZRANGE', index, at, at + 15)
     for i = 1, #listed do
-      local escaped = string.gsub(listed[i], '[%%:{}]', function(c)
-        return string.format('%%%02X', string.byte(c))
-      end)
-      local left = redis.call('PTTL', beginning .. escaped)
+      local left = redis.call('PTTL', session_name(index, listed[i]))
       if left == -1 then
         return
       elseif left == -2 then

@@ -13,7 +13,7 @@ local function move_session_expiry(session, events, ids, index, ttl, recorded)
     elseif left == -1 and not recorded then
       -- It was made without one, and may have been the last.
       --! uses index_expiry
-      move_index_expiry(index, session, ttl)
+      move_index_expiry(index, ttl)
     end
     if recorded ~= tostring(ttl) then
       redis.call('HSET', session, 'ttl', ttl)

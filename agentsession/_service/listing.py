@@ -1,0 +1,112 @@
+"""Pages of sessions: of one user, and of all users of an application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from agentsession._concurrently import concurrently
+from agentsession._pace import Pace
+from agentsession._service.arguments import AppPosition
+from agentsession._service.assembly import assemble
+from agentsession.errors import CodecError
+from agentsession.sessions import Session, SessionKey, UnreadableSession, UserKey
+
+if TYPE_CHECKING:
+    from agentsession.backend import Backend, Position, SessionSlice
+
+__all__ = ["Found", "sessions_of_app", "sessions_of_user"]
+
+# So many users are asked for their sessions at the same time, each for as many as the page lacks:
+# what is read beyond the page is at most seven times as much.
+_AT_ONCE: Final = 8
+
+
+class Found:
+    """The sessions of a page, as they are found.
+
+    Attributes:
+        sessions: Those that can be read.
+        unreadable: The others.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.unreadable: list[UnreadableSession] = []
+        self._pace = Pace()
+
+    def __len__(self) -> int:
+        return len(self.sessions) + len(self.unreadable)
+
+    async def add(self, user: UserKey, found: SessionSlice) -> None:
+        """Take what a backend has found of a user.
+
+        Raises:
+            CodecError: State of the user or of the application cannot be read.
+        """
+        self.unreadable += found.unreadable
+        for snapshot in found.sessions:
+            if self._pace.due():
+                await self._pace.rest()
+            key = SessionKey(user.app_name, user.user_id, snapshot.session_id)
+            try:
+                self.sessions.append(await assemble(key, snapshot, self._pace))
+            except CodecError as exc:
+                if exc.subject != key:
+                    raise  # It is in what all of them share.
+                self.unreadable.append(UnreadableSession(key=key, reason=exc.reason))
+
+
+async def sessions_of_user(
+    backend: Backend, user: UserKey, limit: int, before: Position | None
+) -> tuple[Found, Position | None]:
+    """Read up to *limit* of a user's sessions, and where to go on."""
+    found = Found()
+    run = await backend.list_sessions(user, limit, before)
+    await found.add(user, run)
+    return found, run.next
+
+
+async def sessions_of_app(
+    backend: Backend, app_name: str, limit: int, after: AppPosition | None
+) -> tuple[Found, AppPosition | None]:
+    """Read up to *limit* sessions of an application, and where to go on.
+
+    Users come in the order of their ids, and of each the session with the newest activity first.
+    """
+    found, at = Found(), after or AppPosition("", None)
+    wanted = [at] if at.place else []
+    while len(found) < limit:
+        room = limit - len(found)
+        if not wanted:
+            users = await backend.list_users(app_name, min(room, _AT_ONCE), at.user_id)
+            wanted = [AppPosition(user_id, None) for user_id in users.user_ids]
+        if not wanted:
+            return found, None
+        keys = [UserKey(app_name, each.user_id) for each in wanted]
+        runs = await concurrently(
+            backend.list_sessions(key, room, each.place)
+            for key, each in zip(keys, wanted, strict=True)
+        )
+        for key, each, run in zip(keys, wanted, runs, strict=True):
+            at = await _add(backend, found, key, each, run, limit)
+            if at.place or len(found) == limit:
+                break
+        wanted = []
+    goes_on = at.place or (await backend.list_users(app_name, 1, at.user_id)).user_ids
+    return found, at if goes_on else None
+
+
+async def _add(
+    backend: Backend,
+    found: Found,
+    user: UserKey,
+    start: AppPosition,
+    run: SessionSlice,
+    limit: int,
+) -> AppPosition:
+    """Add a user's sessions to a page, as many as there is room for; return where it ends."""
+    room = limit - len(found)
+    if len(run.sessions) + len(run.unreadable) > room:
+        run = await backend.list_sessions(user, room, start.place)
+    await found.add(user, run)
+    return AppPosition(user.user_id, run.next)

@@ -1,0 +1,28 @@
+--! keys: users, calls
+--! read: since
+-- Takes users of whom nothing is left off the list of an application's users.
+--
+-- KEYS   then for each user the index of sessions and the state, unless they are on another node
+-- ARGV   `since` is a moment of this server's clock, after which nothing was seen of the users; then their ids
+-- Returns {echo, 'ok'}, or {echo, 'late'} if that is too long ago
+--
+-- Where their data are on another node, something may have been made there since. Then they were put on the list before that, and
+-- are protected (enlist.lua) for longer than this call may be late.
+
+local call = redis.call
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+if now - since > 60000000 then
+  return { echo, 'late' }
+end
+for i = first, #ARGV do
+  local at = 3 + 2 * (i - first)
+  local made_since = #KEYS > 2 and call('EXISTS', KEYS[at], KEYS[at + 1]) > 0
+  if not made_since and (call('ZSCORE', calls, '+' .. ARGV[i]) or 0) - now < 0 then
+    call('ZREM', users, ARGV[i])
+  end
+end
+if call('ZCARD', users) == 1 and call('ZSCORE', users, '') then
+  call('PEXPIRE', users, 3600000)
+end
+return { echo, 'ok' }

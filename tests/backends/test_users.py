@@ -1,0 +1,274 @@
+"""The list of an application's users on Redis: kept with their data, found anew, and tidied up."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis.asyncio
+import servers
+from redis.asyncio.cluster import RedisCluster
+
+from agentsession import Event, RedisSessionService, SessionKey, UserKey
+from agentsession.errors import BackendError, CodecError
+from agentsession.redis._backend import RedisBackend
+from agentsession.redis._links.slots import SlotMap, slot_of
+from agentsession.redis._operations.users import Users
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"p[*]{secrets.token_hex(4)}:"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[servers.Cluster]:
+    with servers.cluster() as running:
+        yield running
+
+
+@pytest.fixture(params=["server", "cluster"])
+async def client(
+    request: pytest.FixtureRequest, redis_url: str, cluster: servers.Cluster
+) -> AsyncIterator[redis.asyncio.Redis | RedisCluster]:
+    """A client of every server, and of a cluster once."""
+    opened: redis.asyncio.Redis | RedisCluster
+    if request.param == "server":
+        opened = redis.asyncio.Redis.from_url(redis_url)
+    else:
+        opened = RedisCluster(servers.LOOPBACK, cluster.nodes[0].port)
+    async with opened:
+        yield opened
+
+
+@pytest.fixture
+async def service(
+    client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> AsyncIterator[RedisSessionService]:
+    async with RedisSessionService(client, key_prefix=prefix) as made:
+        yield made
+
+
+async def ids(service: RedisSessionService, app_name: str = "app") -> list[str]:
+    return [user.user_id for user in (await service.list_users(app_name, limit=1000)).users]
+
+
+def users_of(service: RedisSessionService) -> Users:
+    backend = service.backend
+    assert isinstance(backend, RedisBackend)
+    return backend._users
+
+
+async def listed(client: redis.asyncio.Redis | RedisCluster, prefix: str) -> list[bytes]:
+    """Read what is on the list of ``app``, seen or not."""
+    found: list[bytes] = await client.zrange(f"{prefix}users:{{app}}", 0, -1)
+    return [each for each in found if each]
+
+
+async def test_who_was_there_before_the_list_is_found(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """Sessions and state of an older version, or of a list that was evicted; nobody else's."""
+    names = [f"u{n}" for n in range(300)] + ["a:b", "{c}", "100%", "é*"]
+    for name in names:
+        await service.create_session(SessionKey("app", name, "s"))
+        await service.create_session(SessionKey("app2", name, "s"))
+    await service.update_user_state(UserKey("app", "state"), {"n": 1})
+    await client.set(f"{prefix}sessions:{{app:\udcff}}".encode(errors="surrogateescape"), "x")
+    for evicted in range(2):
+        await client.unlink(f"{prefix}users:{{app}}")
+        if evicted:
+            await service.create_session(SessionKey("app", "new", "s"))
+        wanted = sorted([*names, "state", *["new"] * evicted])
+        assert await ids(service) == wanted
+        assert await ids(service) == wanted
+
+
+async def test_keys_are_looked_through_once(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """A list that is complete is kept with what is written, so nothing has to be looked for."""
+    assert await ids(service) == []
+    assert 0 < await client.pttl(f"{prefix}users:{{app}}") <= HOUR
+    await service.create_session(SessionKey("app", "a", "s"))
+    assert await client.pttl(f"{prefix}users:{{app}}") == -1
+    await client.unlink(f"{prefix}sessions:{{app:b}}")
+    await client.zadd(f"{prefix}sessions:{{app:b}}", {"s": 1})  # behind the library's back
+    assert await ids(service) == ["a"]
+
+
+async def test_an_append_leaves_the_list_alone(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """So that it costs an append nothing; what expires early is made anew when it is asked for."""
+    key = SessionKey("app", "a", "s")
+    await service.create_session(key)
+    await client.unlink(f"{prefix}users:{{app}}")
+    await service.append_event(key, Event(author="a", state_delta={"user:n": 1}))
+    await service.update_session_state(key, {"n": 1})
+    assert not await client.exists(f"{prefix}users:{{app}}")
+    assert await ids(service) == ["a"]
+
+
+async def test_the_list_lives_as_long_as_what_is_written(
+    client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """At least: what lives shorter and comes later does not shorten it; for ever is for ever."""
+    name = f"{prefix}users:{{app}}"
+    options = {"key_prefix": prefix, "session_ttl": 100}
+    async with RedisSessionService(client, user_state_ttl=500, **options) as mortal:
+        await mortal.create_session(SessionKey("app", "a", "s"))
+        assert 90_000 < await client.pttl(name) <= 100_000
+        await mortal.create_session(SessionKey("app", "a", "t"), {"user:n": 1})
+        assert 490_000 < await client.pttl(name) <= 500_000
+        await mortal.create_session(SessionKey("app", "b", "s"))
+        assert 480_000 < await client.pttl(name) <= 500_000
+    async with RedisSessionService(client, **options) as service:
+        await service.create_session(SessionKey("app", "c", "s"))
+        assert await client.pttl(name) > 0
+        await service.update_user_state(UserKey("app", "c"), {"n": 1})
+        assert await client.pttl(name) == -1
+
+
+async def test_those_who_have_expired_leave_the_list(
+    client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """Also if nobody asks for it: a new user now and then looks at some of the others."""
+    async with RedisSessionService(client, key_prefix=prefix, session_ttl=1000) as service:
+        for n in range(63):
+            await service.create_session(SessionKey("app", f"old{n}", "s"))
+            await client.unlink(f"{prefix}session:{{app:old{n}}}:s")
+        # They are protected for a minute after their creation, where it takes two steps.
+        await client.unlink(f"{prefix}appcalls:{{app}}")
+        assert len(await listed(client, prefix)) == 63
+        await service.create_session(SessionKey("app", "new", "s"))
+        async with asyncio.timeout(10):
+            while await listed(client, prefix) != [b"new"]:
+                await asyncio.sleep(0.01)
+        assert await ids(service) == ["new"]
+
+
+async def test_a_user_who_was_erased_leaves_the_list(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """At once, if nothing of theirs can be on its way any more."""
+    await service.create_session(SessionKey("app", "a", "s"))
+    await service.create_session(SessionKey("app", "b", "s"))
+    await client.unlink(f"{prefix}appcalls:{{app}}")
+    await service.delete_user(UserKey("app", "a"))
+    assert await listed(client, prefix) == [b"b"]
+
+
+async def test_who_is_about_to_come_is_not_taken_off(cluster: servers.Cluster, prefix: str) -> None:
+    """On a cluster, between the step that lists a user and the one that makes something."""
+    async with (
+        RedisCluster(servers.LOOPBACK, cluster.nodes[0].port) as client,
+        RedisSessionService(client, key_prefix=prefix) as service,
+    ):
+        user = UserKey("app", "a")
+        users = users_of(service)
+        await users.enlist(user, session=True, state=False)
+        await users.drop(user)
+        await service.delete_user(user)
+        assert await ids(service) == []
+        assert await listed(client, prefix) == [b"a"]
+        await client.unlink(f"{prefix}appcalls:{{app}}")
+        await users.drop(user)
+        assert await listed(client, prefix) == []
+
+
+async def test_whoever_looked_long_ago_takes_nobody_off(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """Somebody may have come since, and not be protected any more."""
+    await client.zadd(f"{prefix}users:{{app}}", {"a": 0, "": 0})
+    seconds, microseconds = await (
+        client.time()
+        if isinstance(client, redis.asyncio.Redis)
+        else client.time(target_nodes=client.get_node_from_key("{app}"))
+    )
+    now = seconds * 1_000_000 + microseconds
+    users = users_of(service)
+    assert await users._with_anything("app", ["a"], now - 61_000_000) == []
+    assert await listed(client, prefix) == [b"a"]
+    assert await users._with_anything("app", ["a"], now - 50_000_000) == []
+    assert await listed(client, prefix) == []
+
+
+async def test_a_list_that_is_not_ours_is_told(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """Nothing is made beside data of somebody else's."""
+    await client.set(f"{prefix}users:{{app}}", "theirs")
+    with pytest.raises(CodecError, match="not ours"):
+        await service.list_users("app")
+    with pytest.raises(CodecError, match="not ours"):
+        await service.create_session(SessionKey("app", "a", "s"))
+    with pytest.raises(CodecError, match="not ours"):
+        await service.update_user_state(UserKey("app", "a"), {"n": 1})
+    assert await service.get_session(SessionKey("app", "a", "s")) is None
+    assert await service.get_user_state(UserKey("app", "a")) == {}
+
+
+async def test_without_the_list_nothing_is_made(cluster: servers.Cluster, prefix: str) -> None:
+    """On a cluster, where it comes first: so whoever has anything is on the list."""
+    url = cluster.url
+    app = next(f"app{n}" for n in range(99) if cluster.owner(f"{{app{n}}}") is cluster.nodes[0])
+    user = next(
+        f"u{n}" for n in range(99) if cluster.owner(f"{{{app}:u{n}}}") is not cluster.nodes[0]
+    )
+    key = SessionKey(app, user, "s")
+    async with RedisSessionService.from_url(url, key_prefix=prefix, timeout=1) as service:
+        assert await service.get_session(key) is None
+        cluster.nodes[0].freeze()
+        try:
+            with pytest.raises(BackendError):
+                await service.create_session(key)
+        finally:
+            cluster.nodes[0].thaw()
+        assert await service.get_session(key) is None
+        await service.create_session(key)
+        assert await ids(service, app) == [user]
+
+
+def test_each_node_has_a_tag() -> None:
+    """A key with it is in a slot of the node's, however few it has."""
+    slots = SlotMap()
+    slots.read(
+        [[0, 16_000, [b"a", 1]], [16_001, 16_382, [b"b", 2]], [16_383, 16_383, [b"c", 3]]], ("x", 0)
+    )
+    owners = [slots.owner(slot_of(f"near:{{{tag}}}")) for tag in slots.tags()]
+    assert sorted(owners) == [("a", 1), ("b", 2), ("c", 3)]  # type: ignore[type-var]  # all are known
+
+
+async def test_a_list_is_not_complete_while_slots_move(
+    cluster: servers.Cluster, prefix: str
+) -> None:
+    """Whoever asks next looks again, since a key may have gone by."""
+    async with (
+        RedisCluster(servers.LOOPBACK, cluster.nodes[0].port) as client,
+        RedisSessionService(client, key_prefix=prefix) as service,
+    ):
+        await service.create_session(SessionKey("app", "a", "s"))
+        users = users_of(service)
+        find, moved = users._find, []
+
+        async def find_while_a_slot_moves(app_name: str, tag: str) -> set[str]:
+            if not moved:
+                moved.append(True)
+                move = servers.Move(cluster, "{elsewhere}")
+                move.begin()
+                move.move_all_keys()
+                move.end()
+                await service.get_app_state("elsewhere")
+            return await find(app_name, tag)
+
+        users._find = find_while_a_slot_moves  # type: ignore[method-assign]  # to move it just then
+        assert await ids(service) == ["a"]
+        assert await client.zscore(f"{prefix}users:{{app}}", "") is None
+        assert await ids(service) == ["a"]
+        assert await client.zscore(f"{prefix}users:{{app}}", "") == 0
