@@ -184,7 +184,7 @@ def decode_cursor(cursor: str, kind: type[_Place], page: str) -> _Place:
             return place
     except (msgspec.MsgspecError, ValueError, TypeError):
         pass
-    msg = f"cursor is no next_cursor of such a {page}: {cursor!r:.80}; the first page needs none"
+    msg = f"cursor is no next_cursor of a {page}: {cursor!r:.80}; the first page needs none"
     raise ValueError(msg)
 
 
