@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import servers
-from subjects import RedisSubject
 
 import agentsession
 from agentsession import Event, RedisSessionService, SessionKey
@@ -20,6 +18,8 @@ from agentsession.redis._backend import RedisBackend
 from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
+from harness import servers
+from harness.subjects import RedisSubject
 
 COMMANDS = (
     "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +pttl "

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import pytest
 import redis
-import servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from agentsession import RedisSessionService, SessionKey
 from agentsession.errors import BackendError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis._targets.instances import instance_named
+from harness import servers
 
 KEY = SessionKey("app", "user", "session")
 # The parts of a password that must not be seen; nobody guesses these by chance.

@@ -24,7 +24,8 @@ from agentsession.state import DELETE, Changes, decode_scope
 from agentsession.testing import MemorySubject
 
 KEY = SessionKey("app", "user", "session")
-GOLDEN = (Path(__file__).parent.parent / "golden" / "event-v1.jsonl").read_bytes().splitlines()
+TESTS = Path(__file__).parent.parent
+GOLDEN = (TESTS / "models" / "golden" / "event-v1.jsonl").read_bytes().splitlines()
 QUICK = settings(derandomize=True, max_examples=1000, deadline=None)
 
 STATE = {"n": 1, "b": b"\xff", "d": {"k": [1.5, None]}, "user:u": "ü", "app:a": [True]}

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 
 import redis.asyncio
 from msgspec import Struct
-from proxy import Proxy, proxied, proxied_nodes
-from servers import Server, cluster, running
 
 from agentsession import Event, RedisSessionService
-from reliability.plan import shared_sessions
+from harness.proxy import Proxy, proxied, proxied_nodes
+from harness.servers import Server, cluster, running
+from reliability.workers.plan import shared_sessions
 
 PREFIX = "trial:"
 TTL = 3600.0

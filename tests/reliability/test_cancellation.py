@@ -9,15 +9,15 @@ from itertools import count, product
 from typing import Any, Literal
 
 import pytest
-import servers
 
 from agentsession import SessionKey, SessionService
 from agentsession.memory import MemoryBackend
 from agentsession.retention import Retention
+from harness import servers
 from reliability.checker import violations
 from reliability.history import Cancel, History, Sent, Step
 from reliability.site import Site, Terms, opened, tasks_left
-from reliability.workers import Worker
+from reliability.workers.worker import Worker
 
 # What each kind of call is made with.
 CALLS: dict[str, dict[str, Any]] = {
