@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ async def test_each_right_is_needed(server: servers.Node, right: str) -> None:
     ("options", "right"), [({"ack_replicas": 1}, "wait"), ({"ack_fsync": True}, "waitaof")]
 )
 async def test_acknowledgement_needs_one_more(
-    server: servers.Node, options: dict[str, object], right: str
+    server: servers.Node, options: dict[str, Any], right: str
 ) -> None:
     """Without it the write is there, and the error says which right is missing."""
     allow(server, "p:", COMMANDS)

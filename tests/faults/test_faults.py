@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,12 +31,15 @@ from agentsession.redis._scripts import load
 from agentsession.redis._targets import making
 from harness import servers
 from harness.proxy import Proxy, proxied
+from harness.raw import contents_of
+
+Operation = Callable[[], Awaitable[object]]
 
 KEY = SessionKey("app", "user", "session")
 
 
-def say(words: str, **fields: object) -> Event:
-    return Event(author="user", content=words, **fields)  # type: ignore[arg-type]  # a table
+def say(words: str, **fields: Any) -> Event:
+    return Event(author="user", content=words, **fields)
 
 
 @pytest.fixture(params=sorted(servers.binaries()))
@@ -70,7 +73,7 @@ async def test_an_operation_is_one_round_trip(proxy: Proxy) -> None:
         proxy.url, session_ttl=60, user_state_ttl=60, app_state_ttl=60, refresh_ttl_on_read=True
     ) as service:
         every = {"a": 1, "user:b": 2, "app:c": 3}
-        operations = {
+        operations: dict[str, tuple[int, Operation]] = {
             "create": (1, lambda: service.create_session(KEY, every)),
             "append": (1, lambda: service.append_event(KEY, say("x", state_delta=every))),
             "batch": (1, lambda: service.append_events(KEY, [say("y"), say("z")])),
@@ -299,7 +302,7 @@ async def test_foreign_keys_break_nothing(
     """A key of ours that holds another type is named as such, and no other key is half-written."""
     every = {"a": 2, "user:b": 2, "app:c": 2}
     new = SessionKey("app", "user", "new")
-    calls = {
+    calls: dict[str, Operation] = {
         "append": lambda: service.append_event(KEY, say("second", state_delta=every)),
         "batch": lambda: service.append_events(
             KEY, [say(n, id=n, state_delta=every) for n in "eabac"]
@@ -325,12 +328,11 @@ async def test_foreign_keys_break_nothing(
         await service.append_event(KEY, say("first", id="e"))
         await admin.delete(foreign)
         await admin.set(foreign, "not ours")
-        before = {name: await admin.dump(name) for name in await admin.keys("*")}
+        before = await contents_of(admin)
         for name in names.split():
             with pytest.raises(CodecError, match="app 'app'"):
                 await calls[name]()
-            after = {key: await admin.dump(key) for key in await admin.keys("*")}
-            assert after == before, (foreign, name)
+            assert await contents_of(admin) == before, (foreign, name)
 
 
 async def test_foreign_contents_are_named(
@@ -361,9 +363,9 @@ async def test_foreign_contents_are_named(
             await call
     await damaged("newer")
     await admin.hset(name, "mine", "1")
-    for call in (service.append_event(KEY, say("x")), service.create_session(KEY)):
+    for write in (service.append_event(KEY, say("x")), service.create_session(KEY)):
         with pytest.raises(CodecError, match="not a session of ours"):
-            await call
+            await write
     await damaged("not a session of ours")
     await admin.hset("userdata:{app:user}", "u", "nonsense")
     with pytest.raises(CodecError, match="'u'"):
@@ -374,7 +376,7 @@ async def test_an_unreadable_record_is_named_in_its_page(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
     """A newer format, a damaged count, a name or a type that is not ours: the others are there."""
-    damages = {
+    damages: dict[str, tuple[str, Callable[[str], Awaitable[object]]]] = {
         "newer": ("newer agentsession", lambda name: admin.hset(name, "v", "2")),
         "count": ("count", lambda name: admin.hset(name, "count", "many")),
         "name": ("UTF-8", lambda name: admin.hset(name, b"state:\xff", "1")),
@@ -408,8 +410,8 @@ async def test_an_unreadable_record_is_named_in_its_page(
 
 async def contents(admin: redis.asyncio.Redis) -> dict[bytes, bytes]:
     """Read all that is stored but ids of calls, which are remembered whatever they did."""
-    names = [name for name in await admin.keys("*") if not name.startswith(b"usercalls:")]
-    return {name: await admin.dump(name) for name in names}
+    found = await contents_of(admin)
+    return {name: data for name, data in found.items() if not name.startswith(b"usercalls:")}
 
 
 @pytest.mark.parametrize("field", ["revision", "count", "last", "updated", "horizon"])
@@ -483,12 +485,14 @@ async def test_an_erasure_that_fails_midway_says_so(
         await service.create_session(SessionKey("app", "user", f"{number}"), {"user:n": 1})
     assert isinstance(service.backend, RedisBackend)
     erasing = service.backend._erasing
-    delete, done = erasing._delete, []
+    delete = erasing._delete
+    done: list[str] = []
 
     async def fail_later(*args: Any) -> None:
         if done:
             raise BackendUnavailableError(KEY.user, "nothing was written")
-        done.append(await delete(*args))
+        await delete(*args)
+        done.append("once")
 
     monkeypatch.setattr(erasing, "_delete", fail_later)
     with pytest.raises(OutcomeUnknownError, match=r"erased in part.*repeat it"):
@@ -531,7 +535,8 @@ async def test_a_session_made_and_deleted_is_made_anew_without_undoing(
     """What the first creation wrote for the user is not written again, and not denied either."""
     backend = service.backend
     assert isinstance(backend, RedisBackend)
-    make, made = backend._make, []
+    make = backend._make
+    made: list[str] = []
 
     async def lose(*args: Any, **options: Any) -> Any:
         if made == ["deleted"]:
@@ -563,7 +568,7 @@ async def test_an_append_that_is_stored_says_so_whatever_else_cannot_be_read(
     """A Session at hand stays as it is if what it lacks is damaged."""
     session = await service.create_session(KEY, {"user:n": 1})
     await service.append_event(KEY, say("another's"))
-    await admin.hset("userdata:{app:user}", "n", "not JSON")  # type: ignore[misc]
+    await admin.hset("userdata:{app:user}", "n", "not JSON")
     event = say("mine")
     assert (await service.append_event(session, event)).seq == 2
     assert (await service.append_event(session, event)).seq == 2

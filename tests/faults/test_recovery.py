@@ -15,6 +15,7 @@ import redis.asyncio
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError, SessionNotFoundError
 from harness import servers
+from harness.insides import link_of
 from harness.proxy import Proxy, proxied
 
 KEY = SessionKey("app", "user", "session")
@@ -104,7 +105,7 @@ async def test_a_blocked_event_loop_costs_no_connection(
         before = connections()
         for number in range(3):
             async with asyncio.timeout(5):
-                while quick.backend._calls._link._watch is not None:  # type: ignore[attr-defined]
+                while link_of(quick)._watch is not None:
                     await asyncio.sleep(0.001)
             call = asyncio.create_task(quick.append_event(KEY, say("x")))
             for _ in range(5):
@@ -294,11 +295,15 @@ async def test_a_paused_server_is_waited_for(
 async def test_a_pool_without_a_free_connection_is_no_matter(server: servers.Server) -> None:
     """Where the application's own calls hold all of a pool, ours have a connection of their own."""
     pool = redis.asyncio.ConnectionPool.from_url(server.url, max_connections=1)
-    async with redis.asyncio.Redis.from_pool(pool) as client:
-        taken = await pool.get_connection()
+    async with (
+        redis.asyncio.Redis.from_pool(pool) as client,
+        redis.asyncio.Redis(connection_pool=pool, single_connection_client=True) as holder,
+    ):
+        await holder.ping()  # and keeps the connection
+        with pytest.raises(redis.exceptions.MaxConnectionsError):
+            await client.ping()
         async with RedisSessionService(client) as service:
             assert (await service.create_session(KEY)).revision == 1
-        await pool.release(taken)
 
 
 async def test_a_server_that_takes_nobody_more_is_unavailable(

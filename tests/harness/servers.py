@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,11 @@ class Node(Server):
     def is_primary(self) -> bool:
         return bool(self.ask("ROLE")[0] == "master")
 
+    def follows(self) -> bool:
+        """Tell whether this is a replica that its primary has taken on."""
+        role = self.ask("ROLE")
+        return bool(role[0] == "slave" and role[3] == "connected")
+
     def settle(self, replicas: int, key: str = "settled") -> None:
         """Wait until so many replicas have all that was written here before this call."""
         with redis.Redis(port=self.port, single_connection_client=True) as client:
@@ -155,7 +161,8 @@ def running(binary: str, *options: str) -> Iterator[Server]:
 def alone(*options: str) -> Iterator[Node]:
     """Run a server that listens on loopback too."""
     with tempfile.TemporaryDirectory(prefix="agentsession-") as folder:
-        node = Node(binaries()["valkey"], Path(folder), *free_ports(1), *options)
+        (port,) = free_ports(1)
+        node = Node(binaries()["valkey"], Path(folder), port, *options)
         with _started([node]):
             yield node
 
@@ -200,14 +207,14 @@ class Cluster:
             start, end = (number * 16384 // self._primaries for number in (place, place + 1))
             node.ask("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
         for node in self.nodes:
-            eventually(lambda node=node: len(self._known_to(node)) == len(self.nodes))
+            eventually(partial(self._knows_all, node))
         for place, node in enumerate(self._followers):
             node.ask("CLUSTER", "REPLICATE", self.id_of(self.nodes[place]))
         eventually(self.is_whole)
 
-    def _known_to(self, node: Node) -> list[str]:
+    def _knows_all(self, node: Node) -> bool:
         lines = str(node.ask("CLUSTER", "NODES")).splitlines()
-        return [line for line in lines if "handshake" not in line]
+        return len([line for line in lines if "handshake" not in line]) == len(self.nodes)
 
     def is_whole(self) -> bool:
         """Tell whether every node sees all slots served, and every replica follows its primary."""
@@ -218,7 +225,7 @@ class Cluster:
             and all("cluster_slots_ok:16384" in state for state in states)
             # A replica that the others do not see as one is no candidate yet.
             and all(view.count("slave") == len(self._followers) for view in views)
-            and all(node.ask("ROLE")[3] == "connected" for node in self._followers)
+            and all(node.follows() for node in self._followers)
         )
 
     def remove(self, node: Node) -> None:
@@ -365,7 +372,7 @@ class Sentinels:
         """Wait until the sentinels know each other and the replicas, and all replicas follow."""
         primary, *replicas = self.servers
         for replica in replicas:
-            eventually(lambda replica=replica: replica.ask("ROLE")[3] == "connected")
+            eventually(replica.follows)
         for sentinel in self.sentinels:
             # A replica is a candidate if it was heard of within three and five times these two,
             # and during a failover it is asked once a second.
@@ -379,7 +386,7 @@ class Sentinels:
                 "failover-timeout", 3000, "parallel-syncs", 2,
             )  # fmt: skip
         for sentinel in self.sentinels:
-            eventually(lambda sentinel=sentinel: self._sees_all(sentinel))
+            eventually(partial(self._sees_all, sentinel))
 
     def _sees_all(self, sentinel: Node) -> bool:
         flat = sentinel.ask("SENTINEL", "MASTER", self.SERVICE)
@@ -439,5 +446,5 @@ def replicated(replicas: int, *options: str) -> Iterator[list[Node]]:
             for replica in others:
                 replica.ask("REPLICAOF", LOOPBACK, primary.port)
             for replica in others:
-                eventually(lambda replica=replica: replica.ask("ROLE")[3] == "connected")
+                eventually(replica.follows)
             yield nodes

@@ -12,6 +12,7 @@ from agentsession.redis._backend import RedisBackend
 from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import Subject
+from harness.raw import as_bytes
 
 
 class RedisSubject(Subject):
@@ -46,7 +47,7 @@ class RedisSubject(Subject):
             kind = key.decode().removeprefix(self.prefix).partition(":")[0]
             if kind in ("sessions", "events"):
                 for member in await self.client.zrange(key, 0, -1):
-                    await self.client.zincrby(key, microseconds, member)
+                    await self.client.zincrby(key, microseconds, as_bytes(member))
             elif kind == "session":
                 for field in ("created", "updated", "last"):
                     await self.client.hincrby(key, field, microseconds)

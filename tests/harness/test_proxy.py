@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -39,7 +39,9 @@ async def echo(tmp_path: Path) -> AsyncIterator[Echo]:
 
 
 @asynccontextmanager
-async def connected(proxy: Proxy):
+async def connected(
+    proxy: Proxy,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_unix_connection(proxy.url.removeprefix("unix://"))
     yield reader, writer
     writer.close()
@@ -51,10 +53,10 @@ async def answer(proxy: Proxy, words: bytes = WORDS) -> bytes:
         writer.write(words)
         with suppress(asyncio.IncompleteReadError):
             return await reader.readexactly(len(words))
-        return b""
+    return b""
 
 
-async def until(fact) -> None:
+async def until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not fact():
             await asyncio.sleep(0.001)

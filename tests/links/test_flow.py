@@ -9,6 +9,7 @@ import pytest
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.redis._links.request import Command
+from harness.insides import link_of
 from harness.proxy import Proxy, proxied
 
 # Four events take two thirds of the deadline, and far more than a connection may be silent.
@@ -56,8 +57,10 @@ async def test_a_command_that_flows_is_waited_for(proxy: Proxy, key: SessionKey)
         proxy.rate = RATE
         async with asyncio.TaskGroup() as group:
             events = [large(n) for n in range(NUMBER)]
+            before = proxy.passed["up"]
             writing = group.create_task(service.append_events(key, events))
-            await asyncio.sleep(0)
+            while proxy.passed["up"] == before:  # Until it leaves, other calls may come before it.
+                await asyncio.sleep(0.001)
             small = group.create_task(service.append_event(key, Event(author="user")))
         assert [event.seq for event in writing.result()] == [1, 2, 3, 4]
         assert small.result().seq == NUMBER + 1
@@ -94,18 +97,16 @@ async def test_a_question_of_the_link_ends_no_connection_that_flows(
         await service.create_session(key)
         await service.append_event(key, Event(author="user", content="x" * SIZE))
         await service.get_events(key, limit=1)
-        link = service.backend._calls._link  # type: ignore[attr-defined]  # it is Redis
-        proxy.rate = SIZE / 2  # So that it comes in lumps, some a second.
+        link = link_of(service)
+        proxy.rate = SIZE // 2  # So that it comes in lumps, some a second.
         reading = asyncio.create_task(service.get_events(key))
         loop = asyncio.get_running_loop()
-        questions = [
-            Command(("PING",), loop.create_future(), loop.time() + n / 50) for n in range(5, 75)
-        ]
+        answers = [loop.create_future() for _ in range(5, 75)]
         await asyncio.sleep(0)
-        for question in questions:
-            link.submit(question)
+        for n, answer in enumerate(answers, 5):
+            link.submit(Command(("PING",), answer, loop.time() + n / 50))
         assert len(await reading) == 1
-        for question in questions:
-            await asyncio.wait([question.future])
-            question.future.exception()
+        for answer in answers:
+            await asyncio.wait([answer])
+            answer.exception()
     assert proxy.connections == 1

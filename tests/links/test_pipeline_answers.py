@@ -29,9 +29,11 @@ MARGIN = 60.0
 """Seconds for which the store remembers a call after its deadline."""
 
 
-def maybe_run(line: Conversation, name: str, script: Script = WRITE, **options: float) -> Request:
+def maybe_run(
+    line: Conversation, name: str, script: Script = WRITE, *, deadline: float = 10.0
+) -> Request:
     """Make a call whose first reply was lost, and which is in flight again."""
-    call = line.call(name, script, **options)  # type: ignore[arg-type]  # deadline alone
+    call = line.call(name, script, deadline=deadline)
     line.send()
     line.lose()
     line.send()

@@ -29,11 +29,18 @@ from agentsession.events import (
 from agentsession.state import DELETE
 
 GOLDEN = (Path(__file__).parent / "golden" / "event-v1.jsonl").read_bytes().splitlines()
+# For arguments that no type checker would let pass.
+NONE: Any = None
+ONE: Any = 1
+FIVE: Any = 5
+BYTES: Any = b"bytes"
+UNIQUE: Any = UUID(int=1)
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 
 
 def event(**fields: Any) -> Event:
-    return Event(**{"id": "e", "timestamp": MOMENT, "author": "user"} | fields)
+    defaults: dict[str, Any] = {"id": "e", "timestamp": MOMENT, "author": "user"}
+    return Event(**defaults | fields)
 
 
 # What each line of the golden file means. Lines are only ever added; none is ever changed.
@@ -290,6 +297,8 @@ class Nowhere(tzinfo):
     def utcoffset(self, _: datetime | None) -> None:
         return None
 
+    dst = tzname = utcoffset
+
 
 @pytest.mark.parametrize(
     ("fields", "named"),
@@ -306,20 +315,20 @@ class Nowhere(tzinfo):
         ({"content": {"type": "text", "text": "a"}}, "content"),
         ({"content": [ToolCall("", "f")]}, r"content\[0\].call_id"),
         ({"content": [Text("a"), ToolResult("")]}, r"content\[1\].call_id"),
-        ({"content": [Text(None)]}, r"content\[0\].text"),
-        ({"content": [ToolCall("c", 5)]}, r"content\[0\].name"),
-        ({"content": [ToolResult("c", is_error=1)]}, r"content\[0\].is_error"),
-        ({"content": [Data({}, None)]}, r"content\[0\].media_type"),
+        ({"content": [Text(NONE)]}, r"content\[0\].text"),
+        ({"content": [ToolCall("c", FIVE)]}, r"content\[0\].name"),
+        ({"content": [ToolResult("c", is_error=ONE)]}, r"content\[0\].is_error"),
+        ({"content": [Data({}, NONE)]}, r"content\[0\].media_type"),
         ({"content": [Media("")]}, r"content\[0\].media_type"),
         ({"content": [Media("a/b", "x:y", "AAE=")]}, r"content\[0\] has both"),
-        ({"content": [Reasoning(5)]}, r"content\[0\].text"),
+        ({"content": [Reasoning(FIVE)]}, r"content\[0\].text"),
         ({"partial": 1}, "partial"),
         ({"metadata": None}, "metadata"),
         ({"metadata": [1]}, "metadata"),
         ({"metadata": []}, "metadata"),
         ({"state_delta": None}, "state_delta"),
         ({"error": "boom"}, "error"),
-        ({"error": EventError(5)}, "error.message"),
+        ({"error": EventError(FIVE)}, "error.message"),
         ({"seq": "1"}, "seq"),
         ({"seq": True}, "seq"),
         ({"timestamp": datetime(2026, 1, 1)}, "timestamp"),  # noqa: DTZ001 - the mistake
@@ -362,8 +371,8 @@ def test_a_time_without_an_offset_is_naive() -> None:
         {"content": {Text("a set")}},
         {"content": (Data({1}),)},
         {"content": MOMENT},
-        {"content": [Text(b"bytes")]},
-        {"content": [ToolCall(UUID(int=1), "f")]},
+        {"content": [Text(BYTES)]},
+        {"content": [ToolCall(UNIQUE, "f")]},
         {"id": UUID(int=1)},
         {"author": b"bytes"},
         {"invocation_id": UUID(int=1)},

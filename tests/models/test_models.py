@@ -93,8 +93,10 @@ def test_keys_are_values() -> None:
     """Equal keys are one key of a dict; keys of different kinds never are, and none can change."""
     assert len({SessionKey("a", "u", "s"), SessionKey("a", "u", "s"), SessionKey("a", "u")}) == 2
     assert len({UserKey("a", "u"), UserKey("a", "u"), UserKey("u", "a")}) == 2
-    assert UserKey("a", "u") != SessionKey("a", "u")
-    assert SessionKey("a", "u", "s") != ("a", "u", "s")
+    user: object = UserKey("a", "u")
+    session: object = SessionKey("a", "u", "s")
+    assert user != SessionKey("a", "u")
+    assert session != ("a", "u", "s")
     assert not isinstance(SessionKey("a", "u"), UserKey)
     key: Any = SessionKey("a", "u", "s")
     with pytest.raises(AttributeError):
@@ -184,7 +186,8 @@ def test_parts_are_narrowed_by_match() -> None:
     assert [described(part) for part in parts] == [
         "hi", "c: f([1])", "c: f = 2!", "m: {}", "(hm)", "a/b at x:y",
     ]  # fmt: skip
-    assert ToolCall("c", "f") != ToolResult("c", name="f")
+    call: object = ToolCall("c", "f")
+    assert call != ToolResult("c", name="f")
     assert EventError("m") == EventError(message="m", type="")
 
 
@@ -338,10 +341,11 @@ def test_the_event_limit_counts_from_one() -> None:
     """None is no limit; 0 is a mistake, since it could mean either; stores count to 2**53."""
     assert retention(session_event_limit=None).event_limit == 0
     assert retention(session_event_limit=1).event_limit == 1
-    for wrong in (0, -1):
+    for low in (0, -1):
         with pytest.raises(ValueError, match="session_event_limit must be 1 or more, not "):
-            retention(session_event_limit=wrong)
-    for wrong in (True, 1.0, "1", Decimal(1), timedelta(1)):
+            retention(session_event_limit=low)
+    no_ints: list[Any] = [True, 1.0, "1", Decimal(1), timedelta(1)]
+    for wrong in no_ints:
         with pytest.raises(TypeError, match="session_event_limit must be an int, not "):
             retention(session_event_limit=wrong)
     assert positive("n", 2**53 - 1) == positive("n", 2**70) == 2**53 - 1

@@ -68,11 +68,11 @@ class Str(str):
     __slots__ = ()
 
 
-class Dict(dict):
+class Dict(dict[str, Any]):
     pass
 
 
-class List(list):
+class List(list[Any]):
     pass
 
 

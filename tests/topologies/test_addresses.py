@@ -157,7 +157,7 @@ def test_options_that_nothing_would_use_are_refused() -> None:
     client = redis.asyncio.Redis()
     for subject in ({"client": client}, {"instance": "main"}):
         with pytest.raises(ValueError, match="client_options go with a url"):
-            RedisSessionService(client_options={"db": 1}, **subject)  # type: ignore[arg-type]
+            RedisSessionService(client_options={"db": 1}, **subject)
     with pytest.raises(ValueError, match="own client_options"):
         register_redis_instance("x", client=client, client_options={"db": 1})
 

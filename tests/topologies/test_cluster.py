@@ -70,7 +70,7 @@ async def test_conformance_on_a_cluster(check: Check, subject: ClusterSubject) -
 
 async def test_a_cancelled_call_leaves_the_client_whole(subject: ClusterSubject) -> None:
     """A storm of cancellations mixes up no replies of the client that is shared."""
-    async with RedisSessionService(subject.client, key_prefix=subject.prefix) as service:  # type: ignore[arg-type]  # as above
+    async with RedisSessionService(subject.client, key_prefix=subject.prefix) as service:
         keys = [SessionKey("app", f"user {n}", "s") for n in range(10)]
         for key in keys:
             await service.create_session(key, {"mine": key.user_id})

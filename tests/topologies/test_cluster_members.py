@@ -11,6 +11,7 @@ import pytest
 from agentsession import RedisSessionService, SessionKey
 from agentsession.redis._links.cluster import ClusterLink
 from harness import servers
+from harness.insides import link_of
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ async def test_who_was_idle_while_a_node_left_finds_the_others(cluster: servers.
         await anyio.to_thread.run_sync(cluster.remove, leaving)
         async with asyncio.timeout(4):
             await service.create_session(key)
-            link = service.backend._calls._link  # type: ignore[attr-defined]  # it is Redis
+            link = link_of(service)
             assert isinstance(link, ClusterLink)
             while len(link._nodes) > 2:
                 await asyncio.sleep(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ async def moving(cluster: servers.Cluster, key: SessionKey) -> AsyncIterator[ser
         move.end()
 
 
-Call = Callable[[RedisSessionService, SessionKey], Awaitable[Any]]
+Call = Callable[[RedisSessionService, SessionKey], Coroutine[Any, Any, object]]
 EVERY = {"n": 1, "user:n": 1, "app:n": 1}
 CALLS: dict[str, Call] = {
     "create": lambda service, key: service.create_session(

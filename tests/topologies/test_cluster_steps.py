@@ -124,10 +124,9 @@ async def test_a_session_that_cannot_be_read_whole_takes_its_second_step(
 ) -> None:
     """Others have appended more than one read may return, until its creation is repeated."""
     key = SessionKey(place.key.app_name, place.key.user_id, "new")
-    limits = {"max_event_size": 1000, "max_read_size": 1000}
     node = cluster.owner(f"{{{key.app_name}:{key.user_id}}}")
     async with (
-        RedisSessionService.from_url(place.url, **limits) as service,
+        RedisSessionService.from_url(place.url, max_event_size=1000, max_read_size=1000) as service,
         redis.asyncio.Redis(unix_socket_path=str(node.socket)) as behind_the_proxy,
     ):
         await service.create_session(place.key)
@@ -135,11 +134,11 @@ async def test_a_session_that_cannot_be_read_whole_takes_its_second_step(
         opening = service.get_or_create_session(key, EVERY)
         made = partial(node.ask, "EXISTS", f"session:{tag}")
         async with place.losing(opening, once=made) as call:
-            created = int(await behind_the_proxy.hget(f"session:{tag}", "created") or 0)  # type: ignore[misc]  # redis-py types it for both of its clients
+            created = int(await behind_the_proxy.hget(f"session:{tag}", "created") or 0)
             for n in range(1, 4):
                 await behind_the_proxy.zadd(f"events:{tag}", {f"{n}" + "x" * 900: created + n})
                 await behind_the_proxy.zadd(f"eventids:{tag}", {f"{n}": created + n})
-            await behind_the_proxy.hset(f"session:{tag}", mapping={"count": 3, "revision": 2})  # type: ignore[misc]  # redis-py types it for both of its clients
+            await behind_the_proxy.hset(f"session:{tag}", mapping={"count": 3, "revision": 2})
             if cancelled:
                 call.cancel()
         await asyncio.wait([call])

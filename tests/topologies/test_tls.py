@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError
 from harness import servers
+from harness.insides import link_of
 from harness.proxy import proxied
 
 KEY = SessionKey("app", "user", "session")
@@ -110,7 +112,7 @@ async def test_what_leaves_slowly_is_not_hung(authority: trustme.CA, trusted: st
                 session = await service.create_session(KEY)
                 # So that the server knows the script, and the other event leaves once.
                 await service.append_event(session, Event(author="a"))
-                link = service.backend._calls._link  # type: ignore[attr-defined]  # it is Redis
+                link = link_of(service)
                 sock = link._connection._transport.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
                 proxy.rate = RATE
@@ -119,15 +121,18 @@ async def test_what_leaves_slowly_is_not_hung(authority: trustme.CA, trusted: st
             assert proxy.connections == 1
 
 
+def all_know_ports(nodes: Sequence[servers.Node], ports: Sequence[int]) -> bool:
+    known = [str(node.ask("CLUSTER", "NODES")) for node in nodes]
+    return all(str(port) in each for each in known for port in ports)
+
+
 async def test_a_cluster_behind_tls(authority: trustme.CA, trusted: str) -> None:
     """Nodes that announce the ports of TLS are reached there, and nowhere else."""
     with servers.cluster(2) as cluster:
         ports = servers.free_ports(2)
         for node, port in zip(cluster.nodes, ports, strict=True):
             node.ask("CONFIG", "SET", "cluster-announce-port", port)
-        for node in cluster.nodes:
-            servers.eventually(lambda node=node: str(ports[0]) in node.ask("CLUSTER", "NODES"))
-            servers.eventually(lambda node=node: str(ports[1]) in node.ask("CLUSTER", "NODES"))
+        servers.eventually(partial(all_know_ports, cluster.nodes, ports))
         first, second = (node.port for node in cluster.nodes)
         with tls_before(first, ports[0], authority), tls_before(second, ports[1], authority):
             url = f"rediss+cluster://{servers.LOOPBACK}:{ports[0]}"

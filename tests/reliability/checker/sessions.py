@@ -186,7 +186,7 @@ def lives_follow_each_other(ledger: Ledger, _: int) -> Iterator[str]:
                     f"late: {operation} finds {key} as {maker} made it, "
                     f"which was over before {gone[1]} left or found it absent"
                 )
-            contents = [ledger.written.get(seen.id) for seen in view.events]
+            contents: list[Effort | None] = [ledger.written.get(seen.id) for seen in view.events]
             contents.append(writers.get((view.state or {}).get("n")))
             for each in contents:
                 if each is not None and each.over < maker.started:
@@ -203,7 +203,7 @@ def mortals_keep_what_they_live_with(ledger: Ledger, _: int) -> Iterator[str]:
     for event in ledger.acknowledged():
         if is_mortal(event.key):
             events[event.key].append(event.sent.id)
-    for (key, _), log in ledger.lives.items():
+    for (key, _label), log in ledger.lives.items():
         for operation, view in log.reads:
             if operation.step.kind == "whole":
                 held = {seen.id for seen in view.events}

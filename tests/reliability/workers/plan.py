@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentsession import SessionKey
-from reliability.history import Cancel, Sent, Step, Value
+from reliability.history import STYLES, Cancel, Sent, Step, Value
 
 # Ids that would meet in a key if it were built carelessly.
 USERS = (("app", "u"), ("app", "u:s"), ("app:u", "s"))
@@ -140,7 +140,7 @@ class Planner:
     def _step(self, kind: str, key: SessionKey, **arguments: Any) -> Step:
         cancel = None
         if self._random.random() < self._cancelling:
-            style = self._random.choice(("asyncio", "anyio"))
+            style = self._random.choice(STYLES)
             cancel = Cancel(style, self._random.randint(0, _MOST_TURNS))
         again = self._random.random() < 0.7
         return Step(kind=kind, key=key, cancel=cancel, again=again, **arguments)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -45,7 +46,7 @@ def _print(operation: Operation) -> None:
     sys.stdout.buffer.flush()
 
 
-async def work(orders: Orders, record=_print) -> None:
+async def work(orders: Orders, record: Callable[[Operation], None] = _print) -> None:
     """Open a service and let its workers do what they have to."""
     async with orders.terms.open(orders.url) as service:
         await _connect(service)
