@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import nox
@@ -35,6 +37,16 @@ assert (package / "demo" / "conversations.jsonl").is_file()
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package as users get it, and the tools of some dependency groups."""
     session.install(*nox.project.dependency_groups(PROJECT, *groups), ".")
+
+
+@nox.session(default=False, venv_backend="none")
+def dev(session: nox.Session) -> None:
+    """Make ``.venv``, with the package as it is in the checkout and the tools of all groups."""
+    session.run(sys.executable, "-m", "venv", ".venv")
+    python = Path(".venv", "Scripts" if os.name == "nt" else "bin", "python")
+    groups = nox.project.dependency_groups(PROJECT, *PROJECT["dependency-groups"])
+    session.run(str(python), "-m", "pip", "install", "--quiet", *groups, "--editable", ".[demo]")
+    session.log(f"ready: activate {python.parent}, and run pytest, mypy or ruff")
 
 
 @nox.session

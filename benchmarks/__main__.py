@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -170,4 +169,4 @@ def _time_imports(results: Results, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -218,6 +218,10 @@ def _replay(contestant: Contestant, file: Path, prefix: str) -> Call:
             for number, turn in turns:
                 yield f"{prefix}-{time_around}-{number}", turn
 
+    turns = read_turns(file)
+    replay = endless()
+    last = ""
+
     async def next_turn() -> None:
         nonlocal last
         session, messages = next(replay)
@@ -226,9 +230,6 @@ def _replay(contestant: Contestant, file: Path, prefix: str) -> Call:
             last = session
         await contestant.turn(session, messages)
 
-    turns = read_turns(file)
-    replay = endless()
-    last = ""
     return next_turn
 
 

@@ -102,7 +102,7 @@ class Watch:
         self.longest_own = 0.0
         self.longest_step = 0.0
         self._run = asyncio.Handle._run  # noqa: SLF001 - the loop has no other place to look in
-        asyncio.Handle._run = self._timed()  # type: ignore[method-assign]  # noqa: SLF001
+        asyncio.Handle._run = self._timed()  # type: ignore[assignment]  # noqa: SLF001 - as above
         self._loop = asyncio.get_running_loop()
         self._own = time.thread_time()
         self._due = self._loop.time() + _TICK

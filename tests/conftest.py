@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("agentsession.testing")
-sys.path.insert(0, str(Path(__file__).parent))
-
-import servers  # noqa: E402 - found by the line above
-from subjects import RedisSubject  # noqa: E402 - as above
+pytest.register_assert_rewrite("agentsession.testing", "harness", "reliability")
 
 from agentsession.testing import MemorySubject, Subject  # noqa: E402 - after the rewrite is set up
+from harness import servers  # noqa: E402 - as above
+from harness.subjects import RedisSubject  # noqa: E402 - as above
 
 SERVERS = sorted(servers.binaries(), reverse=True)
 if "AGENTSESSION_TEST_REDIS_URL" in os.environ:

@@ -45,6 +45,11 @@ _NEVER = "9000000000000000"
 _FILLING = b"x" * 286
 
 
+def packed(*said: str | int | bytes) -> bytes:
+    """Return a command as it is sent."""
+    return bytes(hiredis.pack_command(said))  # type: ignore[arg-type]  # typed for one word
+
+
 class Wire(asyncio.Protocol):
     """A pipelined connection."""
 
@@ -159,7 +164,7 @@ class Floor(Contestant):
             self._appends[session] = await self._template(entry)
             await self._record(self._backend.get(key, Window(last=LAST)))
             sha = await self._load(self._recorder.script.text.encode())
-            self._gets[session] = hiredis.pack_command(("EVALSHA", sha, *self._recorder.words))
+            self._gets[session] = packed("EVALSHA", sha, *self._recorder.words)
 
     async def _seed_baseline(self, sessions: Sequence[str]) -> None:
         """Fill the sorted sets of the baseline, where they are to be trimmed."""
@@ -170,21 +175,21 @@ class Floor(Contestant):
                 scored += (number, b"%032d" % number + _FILLING)
             for session in sessions:
                 key = f"least:{session}"
-                await self._wire.call(
-                    hiredis.pack_command(("HSET", key, "revision", self.setup.history))
-                )
-                await self._wire.call(hiredis.pack_command(("ZADD", f"{key}:events", *scored)))
+                await self._wire.call(packed("HSET", key, "revision", self.setup.history))
+                await self._wire.call(packed("ZADD", f"{key}:events", *scored))
 
     async def _connected(self) -> Wire:
         address = urlsplit(self.url)
+        assert address.hostname is not None
+        assert address.port is not None
         loop = asyncio.get_running_loop()
         _, wire = await loop.create_connection(Wire, address.hostname, address.port)
-        await wire.call(hiredis.pack_command(("SELECT", address.path.lstrip("/"))))
+        await wire.call(packed("SELECT", address.path.lstrip("/")))
         return wire
 
     async def _load(self, text: bytes) -> bytes:
         assert self._wire is not None
-        sha: bytes = await self._wire.call(hiredis.pack_command((b"SCRIPT", b"LOAD", text)))
+        sha: bytes = await self._wire.call(packed(b"SCRIPT", b"LOAD", text))
         return sha
 
     async def _record(self, call: Any) -> None:
@@ -196,10 +201,9 @@ class Floor(Contestant):
     async def _template(self, entry: Entry) -> Callable[[bytes], bytes]:
         """Make what packs the recorded call with another id."""
         sha = await self._load(self._recorder.script.text.encode())
-        said = ("EVALSHA", sha, *self._recorder.words)
-        packed = hiredis.pack_command(said)
+        call = packed("EVALSHA", sha, *self._recorder.words)
         placeholder = entry.event_id.encode()
-        return lambda event_id: packed.replace(placeholder, event_id)
+        return lambda event_id: call.replace(placeholder, event_id)
 
     async def append(self, session: str, messages: Sequence[Message]) -> None:  # noqa: ARG002
         assert self._wire is not None
@@ -216,17 +220,15 @@ class Floor(Contestant):
         assert self._wire is not None
         serial = b"%032x" % next(self._serial)
         await self._wire.call(
-            hiredis.pack_command(
-                (
-                    b"EVALSHA",
-                    self._baseline,
-                    2,
-                    f"least:{session}",
-                    f"least:{session}:events",
-                    1_700_000_000_000_000,
-                    serial + _FILLING,
-                    self.setup.limit,
-                )
+            packed(
+                b"EVALSHA",
+                self._baseline,
+                2,
+                f"least:{session}",
+                f"least:{session}:events",
+                1_700_000_000_000_000,
+                serial + _FILLING,
+                self.setup.limit,
             )
         )
 

@@ -6,10 +6,9 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import servers
-from subjects import RedisSubject
 
 import agentsession
 from agentsession import Event, RedisSessionService, SessionKey
@@ -20,6 +19,8 @@ from agentsession.redis._backend import RedisBackend
 from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
+from harness import servers
+from harness.subjects import RedisSubject
 
 COMMANDS = (
     "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +pttl "
@@ -134,7 +135,7 @@ async def test_each_right_is_needed(server: servers.Node, right: str) -> None:
     ("options", "right"), [({"ack_replicas": 1}, "wait"), ({"ack_fsync": True}, "waitaof")]
 )
 async def test_acknowledgement_needs_one_more(
-    server: servers.Node, options: dict[str, object], right: str
+    server: servers.Node, options: dict[str, Any], right: str
 ) -> None:
     """Without it the write is there, and the error says which right is missing."""
     allow(server, "p:", COMMANDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import BackendUnavailableError, EventLoopError, ReadTooLargeError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis._keys import Keyspace
+from harness.raw import as_bytes, as_members, names_in
 
 KEY = SessionKey("app", "user", "session")
 
@@ -29,8 +31,8 @@ async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
         yield opened
 
 
-def say(words: str, **fields: object) -> Event:
-    return Event(author="user", content=words, **fields)  # type: ignore[arg-type]  # a table
+def say(words: str, **fields: Any) -> Event:
+    return Event(author="user", content=words, **fields)
 
 
 async def test_the_keys_are_as_documented(
@@ -43,8 +45,8 @@ async def test_the_keys_are_as_documented(
         await service.append_event(session, say("ho", id="e2"))
         await service.update_app_state("app", {"c": "3"})
         found = {
-            key.decode().removeprefix(prefix): (await client.type(key)).decode()
-            for key in await client.keys(f"{prefix}*")
+            key.decode().removeprefix(prefix): as_bytes(await client.type(key)).decode()
+            for key in await names_in(client, f"{prefix}*")
         }
         assert found == {
             "appdata:{app}": "hash",
@@ -66,18 +68,18 @@ async def test_the_keys_are_as_documented(
             b"state:a",
         }
         assert (fields[b"v"], fields[b"count"], fields[b"revision"]) == (b"1", b"2", b"3")
-        (stored, score), _ = await client.zrange(
-            f"{prefix}events:{{app:user}}:session", 0, -1, withscores=True
-        )
+        events = f"{prefix}events:{{app:user}}:session"
+        (stored, score), _ = as_members(await client.zrange(events, 0, -1, withscores=True))
         assert stored.startswith(b'{"v":1,"id":"e1",')
         assert score == int(event.timestamp.timestamp() * 1_000_000)
-        ids = await client.zrange(f"{prefix}eventids:{{app:user}}:session", 0, -1, withscores=True)
+        event_ids = f"{prefix}eventids:{{app:user}}:session"
+        ids = as_members(await client.zrange(event_ids, 0, -1, withscores=True))
         assert [name for name, _ in ids] == [b"e1", b"e2"]
         assert ids[-1][1] == float(fields[b"updated"])
         await service.delete_user(KEY.user)
         await service.delete_app_state("app", "c")
     # These go by themselves, and hold nothing of anybody's but ids of calls.
-    left = sorted(key.decode().removeprefix(prefix) for key in await client.keys(f"{prefix}*"))
+    left = sorted(key.decode().removeprefix(prefix) for key in await names_in(client, f"{prefix}*"))
     assert left == ["appcalls:{app}", "usercalls:{app:user}"]
     for name in left:
         assert 60_000 < await client.pttl(prefix + name) <= 70_000
@@ -111,7 +113,7 @@ async def test_prefixes_separate_deployments(redis_url: str, prefix: str) -> Non
     "options", [{}, {"decode_responses": True}, {"protocol": 3}, {"protocol": 2}]
 )
 async def test_a_client_of_the_users_is_borrowed(
-    redis_url: str, prefix: str, options: dict[str, object]
+    redis_url: str, prefix: str, options: dict[str, Any]
 ) -> None:
     """A client that was handed in works with any of its options, and stays open and whole."""
     client = redis.asyncio.Redis.from_url(redis_url, max_connections=2, **options)
@@ -159,11 +161,10 @@ async def test_calls_can_be_spread_over_connections(
     await client.ping()
     before = len(await client.client_list())
     mine = redis.asyncio.Redis.from_url(redis_url)
-    options = {"key_prefix": prefix, "connections": 3}
     service = (
-        RedisSessionService(mine, **options)
+        RedisSessionService(mine, key_prefix=prefix, connections=3)
         if borrowed
-        else RedisSessionService.from_url(redis_url, **options)
+        else RedisSessionService.from_url(redis_url, key_prefix=prefix, connections=3)
     )
     keys = [SessionKey("app", f"user {n}", "s") for n in range(20)]
     async with service:
@@ -262,7 +263,8 @@ def test_names_are_checked() -> None:
         RedisSessionService(instance="nobody")
     with pytest.raises(ValueError, match="needs a name"):
         register_redis_instance("", url="redis://x")
-    for both in ({}, {"url": "redis://x", "client": object()}):
+    wrong: list[dict[str, Any]] = [{}, {"url": "redis://x", "client": object()}]
+    for both in wrong:
         with pytest.raises(ValueError, match="either a url or a client"):
             register_redis_instance("x", **both)
     register_redis_instance("x", url="redis://x")
@@ -449,8 +451,9 @@ async def test_a_log_that_is_too_long_is_not_read(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
     """Its number of events is enough to refuse it, and to read its end takes one command."""
-    options = {"key_prefix": prefix, "session_event_limit": None, "max_read_size": 1 << 20}
-    async with RedisSessionService.from_url(redis_url, **options) as service:
+    async with RedisSessionService.from_url(
+        redis_url, key_prefix=prefix, session_event_limit=None, max_read_size=1 << 20
+    ) as service:
         await service.create_session(KEY)
         last = await service.append_event(KEY, say("last"))
         name = f"{prefix}events:{{app:user}}:session"
@@ -472,8 +475,9 @@ async def test_large_events_are_not_all_read_to_be_refused(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
     """The script stops where the limit is passed: the server never holds much more than that."""
-    options = {"key_prefix": prefix, "max_event_size": 1 << 18, "max_read_size": 1 << 20}
-    async with RedisSessionService.from_url(redis_url, **options) as service:
+    async with RedisSessionService.from_url(
+        redis_url, key_prefix=prefix, max_event_size=1 << 18, max_read_size=1 << 20
+    ) as service:
         await service.create_session(KEY)
         await service.append_events(KEY, [say("x" * 200_000) for _ in range(50)])
         before = await calls_of(client, "zrange")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
-import servers
 
 from agentsession import RedisSessionService, SessionKey
 from agentsession.clock import system_clock
@@ -22,6 +21,7 @@ from agentsession.redis import _keys as keys
 from agentsession.redis._operations import diagnosis
 from agentsession.redis._operations.diagnosis import diagnosed
 from agentsession.retention import Retention
+from harness import servers
 
 SCRIPTS = files("agentsession.redis") / "_scripts"
 
@@ -147,7 +147,7 @@ async def weakened(
     server: servers.Server, admin: redis.asyncio.Redis, *rules: str
 ) -> list[Concern]:
     """Check as a user with all rights but these."""
-    await admin.execute_command("ACL", "SETUSER", "weak", "reset", "on", ">pw", *rules)
+    server.ask("ACL", "SETUSER", "weak", "reset", "on", ">pw", *rules)
     return await checked(server, client_options={"username": "weak", "password": "pw"})
 
 

@@ -10,12 +10,12 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from subjects import RedisSubject
 
 from agentsession import Event, SessionKey, UserKey
 from agentsession.errors import SessionNotFoundError
 from agentsession.redis._keys import Keyspace
 from agentsession.testing import MemorySubject, Subject
+from harness.subjects import RedisSubject
 
 # What means something in keys, in patterns, in escapes and on the wire, and letters to put between;
 # few of them, so that two keys often differ by a character's place alone.

@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import pytest
 import redis
-import servers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,8 @@ from agentsession import RedisSessionService, SessionKey
 from agentsession.errors import BackendError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis._targets.instances import instance_named
+from harness import servers
+from harness.insides import calls_of
 
 KEY = SessionKey("app", "user", "session")
 # The parts of a password that must not be seen; nobody guesses these by chance.
@@ -83,12 +84,12 @@ async def test_what_goes_wrong_is_told_without_it(
     """Errors with their causes, logs down to debug, and the repr of all that is around."""
     url = form.format(quote(SECRET), guarded)
     async with RedisSessionService.from_url(url, timeout=1) as service:
-        check_silent(service, service.backend, service.backend._calls)
+        check_silent(service, service.backend, calls_of(service))
         for call in (service.get_session(KEY), service.create_session(KEY), service.check()):
             with pytest.raises(BackendError) as raised:
                 await call
             check_silent(raised.value)
-        check_silent(service, service.backend, service.backend._calls, vars(service.backend._calls))
+        check_silent(service, service.backend, calls_of(service), vars(calls_of(service)))
     check_silent(service, caplog.text)
 
 
@@ -136,7 +137,7 @@ async def test_instances_do_not_tell(guarded: str) -> None:
         async with RedisSessionService(instance="secret") as service:
             with pytest.raises(BackendError) as raised:
                 await service.create_session(KEY)
-            check_silent(raised.value, service, service.backend._calls)
+            check_silent(raised.value, service, calls_of(service))
     finally:
         unregister_redis_instance("secret")
 
@@ -164,4 +165,4 @@ def test_a_url_that_is_refused_is_not_quoted(form: str, password: str) -> None:
     except ValueError as exc:
         check_silent(exc)
     else:
-        check_silent(service, service.backend._calls)
+        check_silent(service, calls_of(service))

@@ -1,7 +1,7 @@
 """Attacks on the service, and a checker that proves what is left.
 
-``plan`` decides from a seed what each worker does. ``workers`` do it, in several processes, and
-record what they did and saw (``history``), while ``faults`` befall the ``site`` that they work on.
-In the end ``checker`` compares all that was recorded with what the service promises. ``trial`` puts
-these together, and ``python -m reliability`` runs many of them.
+``workers`` do what a seed decides, in several processes, and record what they did and saw
+(``history``), while ``faults`` befall the ``site`` that they work on. In the end ``checker``
+compares all that was recorded with what the service promises. ``trial`` puts these together, and
+``python -m reliability`` runs many of them.
 """

@@ -16,8 +16,7 @@ import random
 import time
 from typing import Any
 
-import servers
-
+from harness import servers
 from reliability.faults import FAULTS
 from reliability.footprint import Footprint
 from reliability.report import complaint, table

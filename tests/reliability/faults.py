@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TypeAlias
 
-from proxy import Proxy
-from servers import Server
-
+from harness.proxy import Proxy
+from harness.servers import Server
 from reliability.site import Site, admin
 
 Fault: TypeAlias = Callable[[Site, Random], Awaitable[None]]

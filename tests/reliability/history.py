@@ -33,10 +33,14 @@ class Sent(Struct, frozen=True):
     delta: dict[str, Value] = {}
 
 
+Style: TypeAlias = Literal["asyncio", "anyio"]
+STYLES: tuple[Style, ...] = ("asyncio", "anyio")
+
+
 class Cancel(Struct, frozen=True):
     """When and how a call is cancelled: after so many turns of the event loop."""
 
-    style: Literal["asyncio", "anyio"]
+    style: Style
     turns: int
 
 

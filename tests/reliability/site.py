@@ -11,11 +11,12 @@ from contextlib import asynccontextmanager
 
 import redis.asyncio
 from msgspec import Struct
-from proxy import Proxy, proxied, proxied_nodes
-from servers import Server, cluster, running
 
 from agentsession import Event, RedisSessionService
-from reliability.plan import shared_sessions
+from harness.proxy import Proxy, proxied, proxied_nodes
+from harness.raw import as_bytes, names_in
+from harness.servers import Server, cluster, running
+from reliability.workers.plan import shared_sessions
 
 PREFIX = "trial:"
 TTL = 3600.0
@@ -111,17 +112,17 @@ class Site:
         kept = Kept()
         for server in self.servers:
             async with admin(server) as client:
-                names = [name.decode() for name in await client.keys("*")]
+                names = [name.decode() for name in await names_in(client)]
                 own = [name for name in names if name.startswith(PREFIX)]
                 for together in _of_one_slot(own):
                     kept.expiries.update(await _expiries(client, together))
                 for name in own:
                     if name.startswith(f"{PREFIX}events:"):
-                        payloads = await client.zrange(name, 0, -1)
+                        payloads = map(as_bytes, await client.zrange(name, 0, -1))
                         kept.logs[name] = [json.loads(payload)["id"] for payload in payloads]
                 for name in set(names).difference(own):
                     if await client.pttl(name) < 0:  # What is remembered of calls goes by itself.
-                        kept.strangers[name] = await client.dump(name)
+                        kept.strangers[name] = as_bytes(await client.dump(name))
         return kept
 
     async def connections_left(self) -> list[str]:

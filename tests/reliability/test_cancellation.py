@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count, product
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-import servers
 
 from agentsession import SessionKey, SessionService
 from agentsession.memory import MemoryBackend
 from agentsession.retention import Retention
+from harness import servers
 from reliability.checker import violations
-from reliability.history import Cancel, History, Sent, Step
+from reliability.history import STYLES, Cancel, History, Operation, Sent, Step, Style, Value
 from reliability.site import Site, Terms, opened, tasks_left
-from reliability.workers import Worker
+from reliability.workers.worker import Worker
 
 # What each kind of call is made with.
 CALLS: dict[str, dict[str, Any]] = {
@@ -34,16 +34,14 @@ CALLS: dict[str, dict[str, Any]] = {
     "page": {"limit": 10},
     "list": {},
 }
-STYLES = ("asyncio", "anyio")
 each_call = pytest.mark.parametrize(("kind", "style"), list(product(CALLS, STYLES)))
-Style = Literal["asyncio", "anyio"]
 
 
 def step_on(key: SessionKey, kind: str, cancel: Cancel | None = None) -> Step:
     arguments = dict(CALLS.get(kind, {}))
     name = key.session_id
     if "sent" in arguments:
-        delta: dict[str, int | None] = {name: 1, f"user:{name}": 1, f"app:{name}": 1}
+        delta: dict[str, Value] = {name: 1, f"user:{name}": 1, f"app:{name}": 1}
         arguments["sent"] = [Sent(f"{each} {name}", delta) for each in arguments["sent"]]
     if "values" in arguments:
         arguments["values"] = {f"{each} {name}": 1 for each in arguments["values"]}
@@ -69,7 +67,12 @@ def stored_after_cancellation(history: History) -> set[bool]:
         each.worker: each for each in history if each.step.kind == "whole" and each.number == 3
     }
     cancelled = [each.worker for each in history if each.number == 2 and each.outcome == "unknown"]
-    return {bool(looked[worker].view.events) for worker in cancelled}
+    return {saw_events(looked[worker]) for worker in cancelled}
+
+
+def saw_events(operation: Operation) -> bool:
+    assert operation.view is not None
+    return bool(operation.view.events)
 
 
 @asynccontextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-import servers
 
+from harness import servers
 from reliability.faults import FAULTS
 from reliability.history import History, Operation, Step, decoded, encoded
-from reliability.plan import Planner, is_mortal, shared_sessions
 from reliability.trial import Trial, Verdict, run
+from reliability.workers.plan import Planner, is_mortal, shared_sessions
 
 SEED = 20
 TRIALS = [

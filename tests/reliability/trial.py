@@ -14,15 +14,15 @@ from msgspec import Struct
 
 from agentsession import SessionService
 from reliability.checker import violations
-from reliability.checks_of_keys import key_violations
-from reliability.checks_of_sessions import who_has_time_gets_an_answer
+from reliability.checker.keys import key_violations
+from reliability.checker.ledger import Ledger
+from reliability.checker.sessions import who_has_time_gets_an_answer
 from reliability.faults import FAULTS
 from reliability.history import History, Step
-from reliability.ledger import Ledger
-from reliability.plan import shared_sessions
-from reliability.process import Orders, work
 from reliability.site import DURABLE, Site, Terms, opened, opened_cluster, tasks_left
-from reliability.workers import Worker
+from reliability.workers.plan import shared_sessions
+from reliability.workers.process import Orders, work
+from reliability.workers.worker import Worker
 
 _TESTS = Path(__file__).parent.parent
 # A service that gives up soon, so that outcomes stay unknown and servers are unavailable.
@@ -169,7 +169,7 @@ def _orders(site: Site, trial: Trial, team: str) -> Orders:
 async def _employ(orders: Orders, history: History, *, killed: bool) -> None:
     """Let another process work, and record what it prints; or kill it when it is half done."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "reliability.process", msgspec.json.encode(orders).decode(),
+        sys.executable, "-m", "reliability.workers.process", msgspec.json.encode(orders).decode(),
         stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(_TESTS)},
     )  # fmt: skip
     assert process.stdout is not None
