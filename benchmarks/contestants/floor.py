@@ -120,6 +120,10 @@ class Recorder(Link):
     def crowded(self) -> bool:
         return False
 
+    @property
+    def layout(self) -> object:
+        return None
+
     async def room(self, *, in_steps: bool = False) -> Room:
         raise NotImplementedError
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import redis.asyncio
-import servers
 from redis.asyncio.cluster import RedisCluster
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
@@ -16,6 +16,7 @@ from agentsession.errors import BackendError, CodecError
 from agentsession.redis._backend import RedisBackend
 from agentsession.redis._links.slots import SlotMap, slot_of
 from agentsession.redis._operations.users import Users
+from harness import servers
 
 HOUR = 3_600_000
 
@@ -65,7 +66,7 @@ def users_of(service: RedisSessionService) -> Users:
 
 async def listed(client: redis.asyncio.Redis | RedisCluster, prefix: str) -> list[bytes]:
     """Read what is on the list of ``app``, seen or not."""
-    found: list[bytes] = await client.zrange(f"{prefix}users:{{app}}", 0, -1)
+    found: list[Any] = await client.zrange(f"{prefix}users:{{app}}", 0, -1)
     return [each for each in found if each]
 
 
@@ -119,15 +120,16 @@ async def test_the_list_lives_as_long_as_what_is_written(
 ) -> None:
     """At least: what lives shorter and comes later does not shorten it; for ever is for ever."""
     name = f"{prefix}users:{{app}}"
-    options = {"key_prefix": prefix, "session_ttl": 100}
-    async with RedisSessionService(client, user_state_ttl=500, **options) as mortal:
+    async with RedisSessionService(
+        client, key_prefix=prefix, session_ttl=100, user_state_ttl=500
+    ) as mortal:
         await mortal.create_session(SessionKey("app", "a", "s"))
         assert 90_000 < await client.pttl(name) <= 100_000
         await mortal.create_session(SessionKey("app", "a", "t"), {"user:n": 1})
         assert 490_000 < await client.pttl(name) <= 500_000
         await mortal.create_session(SessionKey("app", "b", "s"))
         assert 480_000 < await client.pttl(name) <= 500_000
-    async with RedisSessionService(client, **options) as service:
+    async with RedisSessionService(client, key_prefix=prefix, session_ttl=100) as service:
         await service.create_session(SessionKey("app", "c", "s"))
         assert await client.pttl(name) > 0
         await service.update_user_state(UserKey("app", "c"), {"n": 1})
@@ -255,7 +257,8 @@ async def test_a_list_is_not_complete_while_slots_move(
     ):
         await service.create_session(SessionKey("app", "a", "s"))
         users = users_of(service)
-        find, moved = users._find, []
+        find = users._find
+        moved: list[bool] = []
 
         async def find_while_a_slot_moves(app_name: str, tag: str) -> set[str]:
             if not moved:

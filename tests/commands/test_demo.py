@@ -42,7 +42,7 @@ class Forgetful(MemoryBackend):
     ) -> Receipt:
         receipt = await super().append(key, entries, expected=expected)
         if receipt.last_seq == 5:
-            log = self._users[key.user].sessions[key.session_id].log
+            log = self._users.get_or_add(key.user).sessions[key.session_id].log
             log._payloads[-1] = log._payloads[-2]
         return receipt
 

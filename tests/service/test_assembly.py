@@ -127,7 +127,7 @@ async def test_a_repeat_of_an_unreadable_event_says_that_it_is() -> None:
     async with SessionService(backend) as service:
         await service.create_session(KEY)
         first = await service.append_event(KEY, say("first"))
-        log = backend._users[KEY.user].sessions["session"].log
+        log = backend._users.get_or_add(KEY.user).sessions["session"].log
         log._payloads[0] = log._payloads[0].replace(b'{"v":1,', b'{"v":2,')
         stored = await service.append_event(KEY, first)
         assert (stored.id, stored.seq, stored.content) == (first.id, 1, "")

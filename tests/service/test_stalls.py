@@ -240,7 +240,7 @@ async def test_a_large_user_is_erased_in_steps() -> None:
         for n in range(100_000):
             key = SessionKey("app", "user", f"s{n}")
             await service.backend.create(key, NO_CHANGES, token="")
-        turn = backend_of(service)._users[user].sessions["s0"].lock
+        turn = backend_of(service)._users.get_or_add(user).sessions["s0"].lock
         await turn.acquire()
         waiting = asyncio.create_task(
             service.append_event(SessionKey("app", "user", "s0"), Event(author="a"))

@@ -102,7 +102,7 @@ async def test_a_repeat_on_a_busy_machine_takes_no_second_step(
     """A call that was sent once has not stored what is there, however late its answer is read."""
     first = [Event(author="a", id=name) for name in ("first", "second", "third")]
     other = Event(author="a", id="first", state_delta={"app:other": 1})
-    read_late = []
+    read_late: list[bool] = []
 
     def loses() -> bool:
         if not read_late:

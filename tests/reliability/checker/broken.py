@@ -163,7 +163,7 @@ class ShowsAnothersState(Sometimes):
         snapshot = await super().get(key, window)
         if snapshot is not None and self.now_and_then():
             merged: dict[str, bytes] = {}
-            for user in self._users.values():
+            for user in self._users:
                 merged |= user.scope.values.read() if user.scope else {}
             return msgspec.structs.replace(snapshot, user=merged)
         return snapshot
