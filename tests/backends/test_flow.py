@@ -11,6 +11,8 @@ from proxy import Proxy, proxied
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.redis._links.request import Command
 
+pytestmark = pytest.mark.on_both_loops
+
 # Four events take two thirds of the deadline, and far more than a connection may be silent.
 RATE = 3_000_000
 SIZE = 1_000_000

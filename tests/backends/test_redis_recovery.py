@@ -17,6 +17,8 @@ from proxy import Proxy, proxied
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError, SessionNotFoundError
 
+pytestmark = pytest.mark.on_both_loops
+
 KEY = SessionKey("app", "user", "session")
 
 

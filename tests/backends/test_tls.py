@@ -18,6 +18,8 @@ from proxy import proxied
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError
 
+pytestmark = pytest.mark.on_both_loops
+
 KEY = SessionKey("app", "user", "session")
 TIMEOUT = 4.0
 # In bytes a second: the event takes far longer than a connection may be silent.
