@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -250,7 +251,8 @@ async def test_a_loading_server_is_waited_for(server: servers.Server) -> None:
     async with RedisSessionService.from_url(server.url) as service:
         await service.create_session(KEY, {"n": 1})
         async with redis.asyncio.Redis.from_url(server.url) as admin:
-            await admin.mset({f"ballast{n}": "x" for n in range(300)})
+            # It answers after every 2 MB that it has loaded.
+            await admin.mset({f"ballast{n}": os.urandom(20_000) for n in range(300)})
             await admin.save()
         server.stop()
         server.start_loading()
