@@ -96,6 +96,8 @@ class ServerLink(CountedLink):
         self._clock = ServerClock()
         self._pipeline = Pipeline(self._clock, self._done_with, acknowledgement, redirect)
         self._connection: Connection | None = None
+        # By itself, since an eager task may have ended before it is known here.
+        self._is_connecting = False
         self._connecting: asyncio.Task[None] | None = None
         self._flush_due = False
         self._deadlines: asyncio.TimerHandle | None = None
@@ -134,7 +136,8 @@ class ServerLink(CountedLink):
 
     def _schedule_flush(self) -> None:
         if self._connection is None:
-            if self._connecting is None and not self._over:
+            if not self._is_connecting and not self._over:
+                self._is_connecting = True
                 self._connecting = asyncio.create_task(self._connect(), name="agentsession-redis")
         elif not self._flush_due:
             self._flush_due = True
@@ -190,7 +193,7 @@ class ServerLink(CountedLink):
                     self._use(connection)
                     return
         finally:
-            self._connecting = None
+            self._is_connecting = False
 
     def _use(self, connection: Connection) -> None:
         connection.on_reply = self._pipeline.received
