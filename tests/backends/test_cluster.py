@@ -244,7 +244,6 @@ async def test_a_lost_primary_is_a_pause(
     assert account.longest < 10
 
 
-@pytest.mark.on_both_loops
 async def test_a_slot_moves_while_it_is_written_to(cluster: servers.Cluster) -> None:
     """Neither the move of each key nor the time between is noticed, and nothing is lost."""
     codes = ("ASK", "MOVED", "TRYAGAIN")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import AuthenticationError, AuthorizationError
 
@@ -302,9 +302,14 @@ class ServerLink(CountedLink):
 
     # -- the end
 
+    @property
+    def awaited(self) -> list[Any]:
+        """What callers wait for."""
+        return self._pipeline.awaited
+
     async def drain(self) -> None:
         self._closed = True
-        while awaited := self._pipeline.awaited:
+        while awaited := self.awaited:
             await asyncio.wait(awaited)
 
     async def let_go(self) -> None:
