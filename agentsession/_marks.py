@@ -12,19 +12,32 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from agentsession.state import DELETE
+from agentsession.state import DELETE, check_values, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["mark", "unmark"]
+__all__ = ["mark", "marked", "unmark"]
 
 
 def mark(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give values of state a form in JSON."""
     return {name: _wrap(value) for name, value in values.items()}
+
+
+def marked(values: Any) -> Any:
+    """Give values of state a form in JSON, all but those of ``temp:`` names; leave what is no dict.
+
+    Raises:
+        StateValueError: A name is no string, or a value cannot be stored; the error names its path.
+    """
+    if not isinstance(values, dict):
+        return values
+    values = cast("dict[str, Any]", values)
+    check_values(values)
+    return mark({name: value for name, value in values.items() if not is_temporary(name)})
 
 
 def unmark(values: dict[str, Any]) -> dict[str, Any]:

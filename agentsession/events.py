@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import base64
 import os
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from agentsession._marks import mark, unmark
-from agentsession._model import Model
+from agentsession._marks import unmark
+from agentsession._model import AwareDatetime, Model
 from agentsession.clock import utc_now
-from agentsession.state import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +53,6 @@ def new_id() -> str:
 
 
 _Name: TypeAlias = Annotated[str, Meta(min_length=1)]
-_AwareDatetime: TypeAlias = Annotated[datetime, Meta(tz=True)]
 
 
 class Text(Model, Struct, frozen=True, omit_defaults=True, tag="text"):
@@ -116,7 +113,7 @@ class Media(Model, Struct, frozen=True, omit_defaults=True, tag="media"):
         Raises:
             ValueError: It is elsewhere, at *uri*, or *data* is not base64.
         """
-        if not self.data:
+        if self.uri:
             msg = f"the content is not here; it is at {self.uri!r:.80}"
             raise ValueError(msg)
         return base64.b64decode(self.data, validate=True)
@@ -215,7 +212,7 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     """
 
     id: _Name = field(default_factory=new_id)
-    timestamp: _AwareDatetime = field(default_factory=utc_now)
+    timestamp: AwareDatetime = field(default_factory=utc_now)
     author: _Name
     invocation_id: str = ""
     branch: str = ""
@@ -242,15 +239,6 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     def tool_results(self) -> list[ToolResult]:
         """What tools gave back, in order."""
         return [part for part in self.content if isinstance(part, ToolResult)]
-
-    def to_dict(self) -> dict[str, Any]:
-        if not self.state_delta:
-            return super().to_dict()
-        stored = {name: value for name, value in self.state_delta.items() if not is_temporary(name)}
-        plain: dict[str, Any] = msgspec.to_builtins(
-            msgspec.structs.replace(self, state_delta=mark(stored))
-        )
-        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from msgspec import Struct
 
-from agentsession._marks import mark, unmark
-from agentsession._model import Model
+from agentsession._marks import unmark
+from agentsession._model import AwareDatetime, Model, Natural
 from agentsession._wording import brief
 from agentsession.events import Event
-from agentsession.state import is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,10 +119,10 @@ class Session(Model, Struct, kw_only=True):
     key: SessionKey
     state: dict[str, Any] = {}
     events: list[Event] = []
-    created_at: datetime
-    updated_at: datetime
-    revision: int
-    last_seq: int = 0
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+    revision: Natural
+    last_seq: Natural = 0
     incarnation: str = ""
 
     def __repr__(self) -> str:
@@ -149,19 +147,14 @@ class Session(Model, Struct, kw_only=True):
         """The user within the application."""
         return self.key.user_id
 
-    def to_dict(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.state.items() if not is_temporary(name)}
-        plain: dict[str, Any] = msgspec.to_builtins(
-            msgspec.structs.replace(self, state=mark(state), events=[])
-        )
-        plain["events"] = [event.to_dict() for event in self.events]
-        return plain
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         session = super().from_dict(data)
         session.state = unmark(session.state)
-        session.events = [Event.from_dict(event) for event in data.get("events", ())]
+        session.events = [
+            event if isinstance(event, Event) else Event.from_dict(event)
+            for event in data.get("events", ())
+        ]
         return session
 
 
@@ -203,13 +196,11 @@ class SessionPage(Model, Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
     unreadable: list[UnreadableSession] = []
 
-    def to_dict(self) -> dict[str, Any]:
-        plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(self, sessions=[]))
-        plain["sessions"] = [session.to_dict() for session in self.sessions]
-        return plain
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         page = super().from_dict(data)
-        sessions = [Session.from_dict(session) for session in data.get("sessions", ())]
+        sessions = [
+            session if isinstance(session, Session) else Session.from_dict(session)
+            for session in data.get("sessions", ())
+        ]
         return msgspec.structs.replace(page, sessions=sessions)

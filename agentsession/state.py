@@ -47,6 +47,7 @@ __all__ = [
     "add_change",
     "add_scope_change",
     "check_json",
+    "check_values",
     "decode_scope",
     "decode_value",
     "encode_value",
@@ -199,6 +200,20 @@ def check_json(value: object, path: tuple[str | int, ...]) -> None:
     found = _refusal(value)
     if found is not None:
         raise StateValueError((*path, *found[0]), found[1])
+
+
+def check_values(values: Mapping[str, object]) -> None:
+    """Refuse values of state that could not be stored; those of ``temp:`` names may be anything.
+
+    Raises:
+        StateValueError: A name is no string, or a value cannot be stored; the error names its path.
+    """
+    for name, value in values.items():
+        if type(name) is not str:
+            kind = type(name).__qualname__
+            raise StateValueError((repr(name),), f"a name must be a str, not {kind}")
+        if not is_temporary(name) and value is not DELETE and type(value) is not bytes:
+            check_json(value, (name,))
 
 
 def without_slack(data: bytes) -> bytes:

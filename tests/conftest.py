@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import AsyncIterator, Iterator
 
@@ -16,6 +17,20 @@ from harness.subjects import RedisSubject  # noqa: E402 - as above
 SERVERS = sorted(servers.binaries(), reverse=True)
 if "AGENTSESSION_TEST_REDIS_URL" in os.environ:
     SERVERS.append("url")
+
+
+# asyncio's own loop, and the one that ``uvicorn[standard]`` runs applications on.
+LOOPS = [pytest.param(("asyncio", {"debug": True}), id="asyncio")]
+if importlib.util.find_spec("uvloop"):
+    LOOPS.append(pytest.param(("asyncio", {"debug": True, "use_uvloop": True}), id="uvloop"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run on both loops what is marked so."""
+    if metafunc.definition.get_closest_marker("on_both_loops") and (
+        "anyio_backend" in metafunc.fixturenames
+    ):
+        metafunc.parametrize("anyio_backend", LOOPS)
 
 
 @pytest.fixture

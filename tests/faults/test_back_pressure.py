@@ -56,7 +56,7 @@ def place(request: pytest.FixtureRequest, key: SessionKey) -> Place:
 
 @pytest.fixture
 def key(request: pytest.FixtureRequest) -> SessionKey:
-    return SessionKey("app", request.node.originalname, "session")
+    return SessionKey("app", request.node.name, "session")
 
 
 @asynccontextmanager
@@ -201,6 +201,7 @@ async def test_a_caller_who_is_cancelled_leaves_nothing(place: Place, key: Sessi
         assert session.last_seq < SENT // size
 
 
+@pytest.mark.on_both_loops
 async def test_who_gives_up_holds_up_nobody(place: Place, key: SessionKey) -> None:
     """What a cancelled caller had in memory does not count any more, also if it was sent for."""
     async with stopped(place, key) as service:
@@ -211,6 +212,7 @@ async def test_who_gives_up_holds_up_nobody(place: Place, key: SessionKey) -> No
         assert not service.backend.crowded
 
 
+@pytest.mark.on_both_loops
 async def test_who_waits_in_line_gets_his_turn(place: Place, key: SessionKey) -> None:
     """When the server goes on, all calls are carried out, once each."""
     number = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ async def proxy(server: servers.Server) -> AsyncIterator[Proxy]:
         yield started
 
 
+@pytest.mark.on_both_loops
 async def test_an_operation_is_one_round_trip(proxy: Proxy) -> None:
     """Every operation takes one, a page of sessions two, with all scopes set."""
     async with RedisSessionService.from_url(
@@ -99,6 +101,7 @@ async def test_an_operation_is_one_round_trip(proxy: Proxy) -> None:
         assert proxy.connections == 1
 
 
+@pytest.mark.on_both_loops
 @pytest.mark.parametrize("lost", [1, 3])
 async def test_a_lost_reply_is_made_good(proxy: Proxy, lost: int) -> None:
     """A write whose replies are lost takes effect once and returns as if nothing was."""
@@ -117,6 +120,7 @@ async def test_a_lost_reply_is_made_good(proxy: Proxy, lost: int) -> None:
         assert [event.content for event in session.events] == ["once", "a", "b"]
 
 
+@pytest.mark.on_both_loops
 async def test_a_hung_server_ends_in_what_is_known(proxy: Proxy) -> None:
     """A write that was sent is unknown, a read unavailable, both in time; then all goes on."""
     async with RedisSessionService.from_url(proxy.url, timeout=1) as service:
@@ -179,6 +183,7 @@ async def test_forgotten_scripts_are_sent_again(
     assert [event.seq for event in await service.get_events(KEY)] == list(range(1, 41))
 
 
+@pytest.mark.on_both_loops
 async def test_a_killed_connection_is_replaced(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
@@ -221,6 +226,7 @@ async def test_a_demoted_server_is_waited_for(
     assert [event.content for event in events] == [str(n) for n in range(10)]
 
 
+@pytest.mark.on_both_loops
 async def test_a_refusal_shifts_no_reply(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
@@ -248,7 +254,8 @@ async def test_a_loading_server_is_waited_for(server: servers.Server) -> None:
     async with RedisSessionService.from_url(server.url) as service:
         await service.create_session(KEY, {"n": 1})
         async with redis.asyncio.Redis.from_url(server.url) as admin:
-            await admin.mset({f"ballast{n}": "x" for n in range(300)})
+            # It answers after every 2 MB that it has loaded.
+            await admin.mset({f"ballast{n}": os.urandom(20_000) for n in range(300)})
             await admin.save()
         server.stop()
         server.start_loading()
@@ -585,6 +592,7 @@ async def test_an_id_that_cannot_be_is_the_matter_of_who_asks(
     assert sorted([(await call).seq for call in calls]) == list(range(1, 51))
 
 
+@pytest.mark.on_both_loops
 async def test_cancelled_calls_leave_nothing_behind(
     admin: redis.asyncio.Redis, service: RedisSessionService
 ) -> None:
@@ -629,21 +637,27 @@ async def test_who_opens_sessions_that_are_there_shares_round_trips(
     async with RedisSessionService.from_url(proxy.url) as service:
         await service.create_session(KEY, {"n": 1})
         before = proxy.round_trips
+        proxy.delay = 0.005
         async with asyncio.TaskGroup() as group:
             for n in range(50):
                 group.create_task(service.get_or_create_session(KEY, {name: n}))
         assert proxy.round_trips - before < 10
 
 
+@pytest.mark.on_both_loops
 @pytest.mark.parametrize("method", ["get_session", "get_or_create_session"])
 async def test_who_stood_in_line_to_read_shares_round_trips(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """After a burst, readers are let in side by side again, as many as there is room for."""
+    """After a burst, readers are let in side by side again, as many as there is room for.
+
+    The way to the server takes a while here; on a faster one an answer is there before others ask.
+    """
     monkeypatch.setattr(Backlog.__init__, "__defaults__", (10, 64 << 20))
     async with RedisSessionService.from_url(proxy.url) as service:
         await service.create_session(KEY)
         before = proxy.round_trips
+        proxy.delay = 0.005
         async with asyncio.TaskGroup() as group:
             for _ in range(100):
                 group.create_task(getattr(service, method)(KEY))
@@ -661,6 +675,7 @@ async def test_closing_waits_for_answers(server: servers.Server) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
 
 
+@pytest.mark.on_both_loops
 async def test_closing_comes_back_for_a_lost_answer(proxy: Proxy) -> None:
     """While it waits for replies, it connects again for one that was lost."""
     service = RedisSessionService.from_url(proxy.url, timeout=30)
@@ -710,6 +725,7 @@ async def test_closing_does_not_wait_for_ever(proxy: Proxy) -> None:
             await call
 
 
+@pytest.mark.on_both_loops
 async def test_a_cancelled_close_leaves_nothing_open(proxy: Proxy) -> None:
     """If closing is cancelled while it waits for replies, everything is let go."""
     service = RedisSessionService.from_url(proxy.url, timeout=30)
@@ -727,6 +743,7 @@ async def test_a_cancelled_close_leaves_nothing_open(proxy: Proxy) -> None:
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("agentsession")]
 
 
+@pytest.mark.on_both_loops
 async def test_a_hung_connection_is_replaced_though_nobody_waits(proxy: Proxy) -> None:
     """A connection that owes a reply too long is given up, whoever waits for it."""
     async with RedisSessionService.from_url(proxy.url, timeout=1) as service:

@@ -238,9 +238,13 @@ async def place_of(request: pytest.FixtureRequest, kind: str) -> AsyncIterator[P
             yield Place(proxy.url, [proxy])
 
 
-@pytest.fixture(params=[*sorted(servers.binaries()), "cluster"])
+# It takes long, and the scripts do the same on the oldest server, as the conformance checks see.
+SERVERS = sorted(servers.binaries().keys() - {servers.OLDEST})
+
+
+@pytest.fixture(params=[*SERVERS, "cluster"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    """Every server, and a cluster."""
+    """Every server but the oldest, and a cluster."""
     async with place_of(request, request.param) as found:
         yield found
 

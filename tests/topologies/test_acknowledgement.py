@@ -72,6 +72,7 @@ async def test_conformance_with_acknowledgement(check: Check, primary: servers.N
         await check(subject)
 
 
+@pytest.mark.on_both_loops
 async def test_a_write_waits_for_replicas_and_reads_do_not(
     primary: servers.Node, replica: servers.Node
 ) -> None:
@@ -156,6 +157,7 @@ async def test_a_server_without_an_append_only_file_is_told(valkey_url: str) -> 
             await service.create_session(KEY)
 
 
+@pytest.mark.on_both_loops
 async def test_concurrent_writes_share_a_barrier(primary: servers.Node) -> None:
     """What was sent together is waited for together, and reads ask for nothing."""
     async with RedisSessionService.from_url(primary.url, ack_fsync=True) as service:
@@ -174,6 +176,7 @@ async def test_concurrent_writes_share_a_barrier(primary: servers.Node) -> None:
         )
 
 
+@pytest.mark.on_both_loops
 async def test_a_connection_lost_while_waiting_repeats_the_write(
     primary: servers.Node, replica: servers.Node
 ) -> None:

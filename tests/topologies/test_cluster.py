@@ -68,6 +68,7 @@ async def test_conformance_on_a_cluster(check: Check, subject: ClusterSubject) -
     await check(subject)
 
 
+@pytest.mark.on_both_loops
 async def test_a_cancelled_call_leaves_the_client_whole(subject: ClusterSubject) -> None:
     """A storm of cancellations mixes up no replies of the client that is shared."""
     async with RedisSessionService(subject.client, key_prefix=subject.prefix) as service:
@@ -219,6 +220,7 @@ def opener(cluster: servers.Cluster) -> Callable[[], RedisSessionService]:
     return lambda: RedisSessionService.from_url(cluster.url, session_event_limit=None, timeout=10)
 
 
+@pytest.mark.on_both_loops
 @pytest.mark.parametrize("fault", ["stop", "freeze"])
 async def test_a_lost_primary_is_a_pause(
     fault: str, record_property: Callable[[str, object], None]

@@ -20,6 +20,8 @@ from harness import servers
 from harness.insides import link_of
 from harness.proxy import proxied
 
+pytestmark = pytest.mark.on_both_loops
+
 KEY = SessionKey("app", "user", "session")
 TIMEOUT = 4.0
 # In bytes a second: the event takes far longer than a connection may be silent.

@@ -59,15 +59,18 @@ class Barriers:
         self.held.append(request)
 
     def answered(self, reply: Any) -> Sequence[Command]:
-        """Take a barrier's answer; return what is acknowledged by it."""
+        """Take a barrier's answer; return what it ends: what is acknowledged, or given up."""
         self._in_flight = False
         lacking = self._acknowledgement.shortfall(reply)
         if not lacking:
             return self._let_go()
+        # Who was cancelled waits for no acknowledgement, and is worth no further barrier.
+        gone = [request for request in self.held if request.future.done()]
+        self.held = deque(request for request in self.held if not request.future.done())
         for request in self.held:
             request.refusal = NotAcknowledgedError(lacking)
         self.due = self.due or bool(self.held)
-        return ()
+        return gone
 
     def refused(self, error: Exception) -> Sequence[Command]:
         """Take the server's refusal of a barrier; return what fails for it."""

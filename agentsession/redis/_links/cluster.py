@@ -248,18 +248,24 @@ class ClusterLink(CountedLink):
     # -- the end
 
     async def drain(self) -> None:
-        while self._homeless and self._reading is not None:
-            await asyncio.wait([self._reading])
-        for node in list(self._nodes.values()):
-            await node.drain()
+        # The nodes are not closed meanwhile: they can be asked for the map, and take what others
+        # send them.
+        while awaited := self._awaited():
+            await asyncio.wait(awaited)
+
+    def _awaited(self) -> list[Any]:
+        homeless = [each.future for each in self._homeless if not each.future.done()]
+        return [*homeless, *(future for node in self._nodes.values() for future in node.awaited)]
 
     async def let_go(self) -> None:
         self._over = True
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
+        # One by one, since as long as one is open it may send calls on to another, or to none.
+        while self._nodes:
+            _, node = self._nodes.popitem()
+            await node.let_go()
         self._fail_the_homeless(NotSentError("the connection is closed"))
         if self._deadlines is not None:
             self._deadlines.cancel()
-        for node in list(self._nodes.values()):
-            await node.let_go()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
 
@@ -35,11 +35,10 @@ class Connection(asyncio.Protocol):
         on_replies_read: Called when those that have come so far are read, or when not to go on.
         on_writable: Called when more can be sent again.
         on_lost: Called once, with the reason.
-        closed: Whether it was lost, or given up.
     """
 
     def __init__(self) -> None:
-        self.on_reply: Callable[[Any, float], bool] = _drop
+        self.on_reply: Callable[[Any, float], bool] = self._unasked
         self.on_replies_read: Callable[[], None] = _nothing
         self.on_writable: Callable[[], None] = _nothing
         self.on_lost: Callable[[Exception], None] = _ignore
@@ -53,17 +52,24 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._sent = 0
         self._behind = False
-        self.closed = False
+        # What the server said last before it was asked anything, or while it is asked.
+        self._said: Any = None
+        self._reason: Exception | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self.closed else 'open'}>"
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was lost, or given up."""
+        return self._reason is not None
+
     # -- what the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_MOST_UNSENT)
+        # Not asserted: uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_MOST_UNSENT)
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
@@ -74,7 +80,7 @@ class Connection(asyncio.Protocol):
     def _read(self) -> None:
         """Hand on the replies that have come, some of them at a time."""
         self._behind = False
-        if self.closed:
+        if self._reason is not None:
             return
         now = self._loop.time()
         try:
@@ -136,8 +142,8 @@ class Connection(asyncio.Protocol):
 
     def close(self, exc: Exception) -> None:
         """Give the socket up at once, whatever has not left yet; may be called again."""
-        if not self.closed:
-            self.closed = True
+        if self._reason is None:
+            self._reason = exc
             self._transport.abort()
             self.on_lost(exc)
 
@@ -145,12 +151,16 @@ class Connection(asyncio.Protocol):
         """Send commands and wait for all their replies, errors among them.
 
         Raises:
-            OSError: The connection was lost.
+            OSError: The connection was lost, perhaps before; its cause is what the server said
+                last, if that was an error.
         """
+        if self._reason is not None:
+            raise self._explained(self._reason)
         done: asyncio.Future[None] = self._loop.create_future()
         replies: list[Any] = []
 
         def take(reply: Any, _: float) -> bool:
+            self._said = reply
             replies.append(reply)
             if len(replies) == len(commands) and not done.done():
                 done.set_result(None)
@@ -158,19 +168,27 @@ class Connection(asyncio.Protocol):
 
         def fail(exc: Exception) -> None:
             if not done.done():
-                done.set_exception(exc)
+                done.set_exception(self._explained(exc))
 
         self.on_reply, self.on_lost = take, fail
         self.send(b"".join(hiredis.pack_command(tuple(words)) for words in commands))  # type: ignore[arg-type]  # typed for one word
         await done
         return replies
 
+    def _unasked(self, reply: Any, _now: float) -> bool:
+        self._said = reply
+        return True
+
+    def _explained(self, exc: Exception) -> Exception:
+        """Add the server's last word to the reason for which the connection was lost."""
+        if not isinstance(self._said, ServerError):
+            return exc
+        explained = ConnectionError(f"{exc}: {self._said}")
+        explained.__cause__ = self._said
+        return explained
+
 
 _NOT_YET: Final = object()
-
-
-def _drop(_reply: Any, _now: float) -> bool:
-    return True
 
 
 def _ignore(_: Exception) -> None:

@@ -107,9 +107,11 @@ class Endpoint:
             raise ConnectionError(msg) from exc
 
     async def _open(self, clock: ServerClock) -> Connection:
+        # First, since it may take a while, in which the server should not be kept waiting.
+        credentials = await self._credentials()
         connection = await self._connected()
         try:
-            await self._introduce(connection, clock)
+            await self._introduce(connection, credentials, clock)
             if connection.closed:
                 msg = "the server hung up"
                 raise ConnectionError(msg)
@@ -126,25 +128,26 @@ class Endpoint:
             _, connection = await loop.create_unix_connection(Connection, settings.path)
             return connection
         assert isinstance(settings, TcpConnection)  # noqa: S101 - there are no others
+        # First, so that a wrong file opens nothing.
+        context = self._tls()
         host, port = await self._find() if self._find else (settings.host, settings.port)
         transport, connection = await loop.create_connection(
             Connection, host, port, family=settings.socket_type
         )
-        if settings.socket_keepalive:
-            sock = transport.get_extra_info("socket")
-            # Options that the platform lacks are no reason to do without the connection.
-            with suppress(OSError, TypeError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                options: Any = settings.socket_keepalive_options
-                for name, value in options.items():
-                    sock.setsockopt(socket.IPPROTO_TCP, name, value)
-        if context := self._tls():
-            # Begun by itself, since only so is it known how much of what was encrypted has left.
-            encrypted = await loop.start_tls(transport, connection, context, server_hostname=host)
-            if encrypted is None:
-                msg = "the server hung up while encryption was begun"
-                raise ConnectionError(msg)
-            connection.encrypt(encrypted)
+        try:
+            _keep_alive(transport, settings)
+            if context is not None:
+                # By itself, since only so is it known how much of what was encrypted has left.
+                encrypted = await loop.start_tls(
+                    transport, connection, context, server_hostname=host
+                )
+                if encrypted is None:
+                    msg = "the server hung up while encryption was begun"
+                    raise ConnectionError(msg)
+                connection.encrypt(encrypted)
+        except BaseException:
+            transport.abort()
+            raise
         return connection
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -153,8 +156,10 @@ class Endpoint:
             return settings.ssl_context.get()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - redis-py has no types for it
         return None
 
-    async def _introduce(self, connection: Connection, clock: ServerClock) -> None:
-        commands = [*await self._credentials(), ("TIME",)]
+    async def _introduce(
+        self, connection: Connection, credentials: Sequence[Sequence[Argument]], clock: ServerClock
+    ) -> None:
+        commands: list[Sequence[Argument]] = [*credentials, ("TIME",)]
         if self._settings.client_name:
             commands.append(("CLIENT", "SETNAME", self._settings.client_name))
         commands.append(("CLIENT", "SETINFO", "LIB-NAME", "agentsession"))
@@ -179,3 +184,16 @@ class Endpoint:
             user = (settings.username,) if settings.username else ()
             return [("AUTH", *user, settings.password)]
         return []
+
+
+def _keep_alive(transport: asyncio.Transport, settings: TcpConnection) -> None:
+    """Set the options of the socket that keep it alive."""
+    if not settings.socket_keepalive:
+        return
+    sock = transport.get_extra_info("socket")
+    # Options that the platform lacks are no reason to do without the connection.
+    with suppress(OSError, TypeError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        options: Any = settings.socket_keepalive_options
+        for name, value in options.items():
+            sock.setsockopt(socket.IPPROTO_TCP, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -30,12 +31,26 @@ _ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
 _NOT_NOW: Final = _ELSEWHERE | {"BUSY", "CLUSTERDOWN", "LOADING", "NOREPLICAS", "TRYAGAIN"}
 
 
+# Redis 6 words so what a command inside a script was refused for; later ones say that first.
+_IN_A_SCRIPT: Final = re.compile(
+    r"ERR Error running script \(call to \w+\): @user_script:\d+: "
+    r"(?:@user_script: \d+: )?(?:-?(?P<code>[A-Z]+) |The user executing the script can't )"
+)
+
+
 class ServerError(ResponseError):
     """A server's answer is an error."""
 
     @property
     def code(self) -> str:
-        """The first word of the answer, such as ``NOSCRIPT``."""
+        """What it says first, such as ``NOSCRIPT``; of a script, what its command was refused for.
+
+        Redis 6 has no code for a command inside a script that the user has no right to; it is
+        ``NOPERM`` here, as later versions say.
+        """
+        inner = _IN_A_SCRIPT.match(str(self))
+        if inner is not None:
+            return inner["code"] or "NOPERM"
         return str(self).partition(" ")[0]
 
     @property

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import AuthenticationError, AuthorizationError
 
@@ -96,6 +96,8 @@ class ServerLink(CountedLink):
         self._clock = ServerClock()
         self._pipeline = Pipeline(self._clock, self._done_with, acknowledgement, redirect)
         self._connection: Connection | None = None
+        # By itself, since an eager task may have ended before it is known here.
+        self._is_connecting = False
         self._connecting: asyncio.Task[None] | None = None
         self._flush_due = False
         self._deadlines: asyncio.TimerHandle | None = None
@@ -140,7 +142,8 @@ class ServerLink(CountedLink):
 
     def _schedule_flush(self) -> None:
         if self._connection is None:
-            if self._connecting is None and not self._over:
+            if not self._is_connecting and not self._over:
+                self._is_connecting = True
                 self._connecting = asyncio.create_task(self._connect(), name="agentsession-redis")
         elif not self._flush_due:
             self._flush_due = True
@@ -196,7 +199,7 @@ class ServerLink(CountedLink):
                     self._use(connection)
                     return
         finally:
-            self._connecting = None
+            self._is_connecting = False
 
     def _use(self, connection: Connection) -> None:
         connection.on_reply = self._pipeline.received
@@ -306,9 +309,14 @@ class ServerLink(CountedLink):
 
     # -- the end
 
+    @property
+    def awaited(self) -> list[Any]:
+        """What callers wait for."""
+        return self._pipeline.awaited
+
     async def drain(self) -> None:
         self._closed = True
-        while awaited := self._pipeline.awaited:
+        while awaited := self.awaited:
             await asyncio.wait(awaited)
 
     async def let_go(self) -> None:

@@ -109,19 +109,15 @@ def _unanswered(subject: Subject, why: BaseException, *, writes: bool) -> Backen
 
 
 def _refused(subject: Subject, script_name: str, exc: Exception) -> AgentSessionError:
-    """Sort a server's error by its code.
-
-    Redis 6 words an error inside a script as ``ERR Error running script``, with its code further
-    on.
-    """
+    """Sort a server's error by its code."""
     text = str(exc)
     code = exc.code if isinstance(exc, ServerError) else ""
     if code in {"NOAUTH", "NOPERM", "WRONGPASS"}:
         return BackendError(subject, f"the server denies it ({text}); nothing was written")
     if code in {"CROSSSLOT", "MOVED"}:
         return BackendError(subject, _CLUSTER)
-    if code == "OOM" or "OOM command not allowed" in text:
+    if code == "OOM":
         return BackendUnavailableError(subject, _NO_MEMORY)
-    if "WRONGTYPE" in text:
+    if code == "WRONGTYPE":
         return CodecError(subject, _NOT_OURS)
     return BackendError(subject, f"the server refuses {script_name}: {text}")
