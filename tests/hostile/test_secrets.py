@@ -89,6 +89,7 @@ async def test_what_goes_wrong_is_told_without_it(
                 await call
             check_silent(raised.value)
         check_silent(service, service.backend, service.backend._calls, vars(service.backend._calls))
+    assert "agentsession.redis" in caplog.text
     check_silent(service, caplog.text)
 
 

@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         on_writable: Called when more can be sent again.
         on_lost: Called once, with the reason.
         closed: Whether it was lost, or given up.
+        server: Where it leads, for people.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._sent = 0
         self._behind = False
         self.closed = False
+        self.server = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self.closed else 'open'}>"

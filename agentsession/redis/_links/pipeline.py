@@ -45,6 +45,7 @@ class Pipeline:
         acknowledgement: How far a write must have got before it is answered.
         redirect: Takes what a node of a cluster says belongs elsewhere, with its answer; without
             it that is an error.
+        refused: Called with each error of the server's, whatever becomes of the command.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Pipeline:
         done: Callable[[Command], None],
         acknowledgement: Acknowledgement = SERVER_MEMORY,
         redirect: Callable[[Command, ServerError], None] | None = None,
+        refused: Callable[[ServerError], None] = lambda _: None,
     ) -> None:
         self.broken: Exception | None = None
         self._clock = clock
         self._done = done
         self._barriers = Barriers(acknowledgement)
         self._redirect = redirect
+        self._tell_refused = refused
         self._in_flight: deque[Command] = deque()
         self._outbox = Outbox(clock, self._barriers, self._in_flight, done)
         self._waiting = self._outbox.waiting
@@ -150,6 +153,7 @@ class Pipeline:
 
     def _refused(self, command: Command, error: ServerError, now: float) -> None:
         """Decide what a server's error means."""
+        self._tell_refused(error)
         if isinstance(command, Asking):
             self._asking_refused = None if error.is_not_now else error
         elif error.is_not_owned and self._redirect is not None and isinstance(command, Request):
@@ -224,8 +228,8 @@ class Pipeline:
 
     # -- what is lost, late, or due again
 
-    def lost(self, exc: BaseException) -> None:
-        """Take back what has no answer, to be sent again before all others."""
+    def lost(self, exc: BaseException) -> int:
+        """Take back what has no answer, to be sent again before all others; tell how much it is."""
         taken = [*self._barriers.lost(), *self._in_flight]
         # The last one may not have left whole, and what is not whole is not run.
         cut = self._in_flight[-1] if self._outbox.piece is not None and self._in_flight else None
@@ -234,6 +238,7 @@ class Pipeline:
         self._outbox.forget_pieces()
         self.broken = None
         self.answered = 0
+        again = 0
         for command in reversed(taken):
             if isinstance(command, (Barrier, Asking)):
                 continue
@@ -242,7 +247,9 @@ class Pipeline:
             if command.future.done():
                 self._done(command)
             else:
+                again += 1
                 self._waiting.appendleft(command)
+        return again
 
     def unreachable(self, exc: BaseException) -> None:
         """Note why what waits cannot be sent."""
