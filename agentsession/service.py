@@ -19,6 +19,7 @@ from agentsession._service.arguments import (
     at_most,
     check_app,
     check_batch,
+    check_observers,
     check_session,
     check_state,
     check_user,
@@ -41,6 +42,7 @@ from agentsession._service.assembly import (
 )
 from agentsession._service.listing import Found, sessions_of_app, sessions_of_user
 from agentsession._service.log import ContentType, LogReader, event_filter
+from agentsession._service.observing import observe
 from agentsession._wording import brief, described, described_app
 from agentsession.backend import (
     ANYTHING,
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
 
     from agentsession.backend import Receipt
     from agentsession.concerns import Concern
+    from agentsession.observers import Observer
 
 __all__ = ["ContentType", "SessionService"]
 
@@ -119,6 +122,8 @@ class SessionService:
         max_read_size: The most events that one read returns, in encoded bytes in all (at least 100
             for each event); ``None`` for any amount. State does not count, nor does what
             :meth:`append_event` brings a session up to date with.
+        observers: Objects that are told of each operation; see :mod:`agentsession.observers`. A
+            backend that tells of its own doings is given them as well.
 
     Raises:
         TypeError: An option has the wrong type.
@@ -132,6 +137,7 @@ class SessionService:
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
         max_read_size: int | None = DEFAULT_READ_SIZE,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._backend = backend
         self._max_event_size = positive("max_event_size", max_event_size)
@@ -139,6 +145,8 @@ class SessionService:
         self._read_limit = _read_limit(max_read_size, self._max_event_size)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        if observers := check_observers(observers):
+            observe(self, SessionService, observers)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{' closed' if self._closed else ''} {self._backend!r}>"
@@ -614,11 +622,12 @@ class SessionService:
 
     async def delete_app_state(self, app_name: str, key: str) -> None:
         """Delete one name of an application's state; an absent one is no error."""
-        await self.update_app_state(app_name, {key: DELETE})
+        # By the class, since observers of this object are told of one operation and not of two.
+        await type(self).update_app_state(self, app_name, {key: DELETE})
 
     async def delete_user_state(self, user_key: UserKey, key: str) -> None:
         """Delete one name of a user's state; an absent one is no error."""
-        await self.update_user_state(user_key, {key: DELETE})
+        await type(self).update_user_state(self, user_key, {key: DELETE})  # As above.
 
     async def delete_session_state(self, session_or_key: Session | SessionKey, name: str) -> None:
         """Delete one name of a session's merged state; an absent name is no error.
@@ -626,7 +635,7 @@ class SessionService:
         Raises:
             SessionNotFoundError: As for :meth:`update_session_state`.
         """
-        await self.update_session_state(session_or_key, {name: DELETE})
+        await type(self).update_session_state(self, session_or_key, {name: DELETE})  # As above.
 
     # -- what comes in
 

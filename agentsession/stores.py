@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 from agentsession.memory import InMemorySessionService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
     from agentsession.clock import Clock
+    from agentsession.observers import Observer
     from agentsession.retention import Duration
     from agentsession.service import SessionService
 
@@ -23,7 +24,7 @@ class ServiceOptions(TypedDict, total=False):
     """The options of all stores; each is described by the class that takes it.
 
     Attributes:
-        session_event_limit: Of every store, as are those up to ``max_read_size``.
+        session_event_limit: Of every store, as are those up to ``observers``.
         session_ttl: See above.
         app_state_ttl: See above.
         user_state_ttl: See above.
@@ -31,6 +32,7 @@ class ServiceOptions(TypedDict, total=False):
         max_event_size: See above.
         max_value_size: See above.
         max_read_size: See above.
+        observers: See above.
         cleanup_interval: Of :class:`~agentsession.InMemorySessionService` alone, as is ``clock``.
         clock: See above.
         key_prefix: Of :class:`~agentsession.RedisSessionService` alone, as are those that follow.
@@ -49,6 +51,7 @@ class ServiceOptions(TypedDict, total=False):
     max_event_size: int
     max_value_size: int
     max_read_size: int | None
+    observers: Sequence[Observer]
     cleanup_interval: Duration
     clock: Clock
     key_prefix: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -14,6 +14,7 @@ from msgspec import Struct
 from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
 from agentsession.events import Event
+from agentsession.observers import Observer
 from agentsession.retention import LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, UserKey
 
@@ -75,6 +76,28 @@ def at_most(name: str, value: int, most: int) -> int:
         msg = f"{name} must be from 1 to {most:,}, not {value}"
         raise ValueError(msg)
     return value
+
+
+def check_observers(observers: Sequence[Observer]) -> tuple[Observer, ...]:
+    """Check the observers of a service."""
+    if not isinstance(observers, Sequence):
+        kind = type(observers).__qualname__
+        msg = f"observers must be a list of observers, not {kind}: {observers!r:.80}"
+        raise TypeError(msg)
+    for each in observers:
+        if isinstance(each, type) or not isinstance(each, Observer):
+            msg = (
+                f"an observer is an object with the methods on_operation() and on_notice(), not "
+                f"{each!r:.80}; make one of a class that inherits agentsession.observers.Observer"
+            )
+            raise TypeError(msg)
+        if any(map(inspect.iscoroutinefunction, (each.on_operation, each.on_notice))):
+            msg = (
+                f"on_operation() and on_notice() of {type(each).__qualname__} must be plain "
+                "functions, not async ones: they are called between two steps of the event loop"
+            )
+            raise TypeError(msg)
+    return tuple(observers)
 
 
 def check_app(app_name: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from agentsession._service.arguments import check_observers
 from agentsession.clock import Clock, system_clock
 from agentsession.memory._backend import MemoryBackend
 from agentsession.retention import (
@@ -15,6 +16,11 @@ from agentsession.retention import (
     seconds,
 )
 from agentsession.service import SessionService
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentsession.observers import Observer
 
 __all__ = ["InMemorySessionService", "MemoryBackend"]
 
@@ -41,6 +47,8 @@ class InMemorySessionService(SessionService):
         max_value_size: The largest encoded state value, in bytes.
         max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
             any amount.
+        observers: Objects that are told of each operation and of what is swept; see
+            :mod:`agentsession.observers`.
         clock: The present in microseconds since the epoch; tests pass a manual one.
 
     Raises:
@@ -60,6 +68,7 @@ class InMemorySessionService(SessionService):
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
         max_read_size: int | None = DEFAULT_READ_SIZE,
+        observers: Sequence[Observer] = (),
         clock: Clock = system_clock,
     ) -> None:
         retention = Retention.of(
@@ -72,10 +81,14 @@ class InMemorySessionService(SessionService):
         interval = seconds("cleanup_interval", cleanup_interval)
         if interval is None and retention.expires:
             interval = _DEFAULT_CLEANUP_INTERVAL
-        backend = MemoryBackend(retention, cleanup_interval=interval, clock=clock)
+        observers = check_observers(observers)
+        backend = MemoryBackend(
+            retention, cleanup_interval=interval, clock=clock, observers=observers
+        )
         super().__init__(
             backend,
             max_event_size=max_event_size,
             max_value_size=max_value_size,
             max_read_size=max_read_size,
+            observers=observers,
         )

@@ -21,6 +21,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from agentsession._journal import Journal
 from agentsession._pace import Pace
 from agentsession.backend import (
     ANYTHING,
@@ -48,11 +49,13 @@ from agentsession.errors import (
 from agentsession.events import new_id
 from agentsession.memory._records import Log, Place, Scope, StoredSession, User
 from agentsession.memory._users import Users
+from agentsession.observers import Swept
 from agentsession.sessions import UserKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentsession.observers import Observer
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey
     from agentsession.state import Changes, ScopeChanges
@@ -81,6 +84,7 @@ class MemoryBackend(Backend):
         retention: What to keep and for how long.
         cleanup_interval: Seconds between two sweeps of what has expired; ``None`` for no sweeper.
         clock: The backend's present, in microseconds.
+        observers: Objects that are told of what is swept; see :mod:`agentsession.observers`.
     """
 
     def __init__(
@@ -89,10 +93,12 @@ class MemoryBackend(Backend):
         *,
         cleanup_interval: float | None = None,
         clock: Clock = system_clock,
+        observers: Sequence[Observer] = (),
     ) -> None:
         super().__init__(retention)
         self._cleanup_interval = cleanup_interval
         self._clock = clock
+        self._journal = Journal("agentsession.memory", observers)
         # In the order in which the sweeper comes to them.
         self._apps: OrderedDict[str, Scope] = OrderedDict()
         self._users = Users()
@@ -307,6 +313,7 @@ class MemoryBackend(Backend):
     async def sweep(self) -> None:
         """Free all that has expired, letting other tasks run in between."""
         pace = Pace()
+        freed = 0
         # The first one goes to the end of all, and so on: whatever others add or take away
         # meanwhile, each that was there in the beginning has its turn.
         for _ in range(len(self._users)):
@@ -314,7 +321,7 @@ class MemoryBackend(Backend):
                 await pace.rest()
             user = self._users.next_to_sweep()
             if user is not None:
-                await self._sweep_user(user, pace)
+                freed += await self._sweep_user(user, pace)
         for _ in range(len(self._apps)):
             if pace.due():
                 await pace.rest()
@@ -322,11 +329,16 @@ class MemoryBackend(Backend):
                 name, scope = self._apps.popitem(last=False)
                 if scope.alive(self._clock()):
                     self._apps[name] = scope
+        if freed:
+            self._journal.note(Swept(sessions=freed))
 
-    async def _sweep_user(self, user: User, pace: Pace) -> None:
+    async def _sweep_user(self, user: User, pace: Pace) -> int:
+        """Free what a user has that has expired; return how many sessions it was."""
         place: Place | None = None
+        freed = 0
         while True:
             dropped, place = user.drop_expired(place, _SWEEP_STRIDE, self._clock())
+            freed += len(dropped)
             while dropped:
                 dropped.pop()  # Which frees it; a session may be large.
                 if pace.due():
@@ -336,6 +348,7 @@ class MemoryBackend(Backend):
             if pace.due():
                 await pace.rest()
         self._drop_if_empty(user, self._clock())
+        return freed
 
     def unexpiring(self) -> list[str]:
         """Name everything that is held and would never expire; the conformance checks ask."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from agentsession._service.arguments import check_observers
 from agentsession.redis._addresses import read_url
 from agentsession.redis._backend import RedisBackend
 from agentsession.redis._cluster import ClusterBackend
 from agentsession.redis._links.acknowledgement import Acknowledgement
+from agentsession.redis._links.notices import new_journal
 from agentsession.redis._targets.instances import (
     SharedLink,
     instance_named,
@@ -33,11 +35,12 @@ from agentsession.retention import (
 from agentsession.service import SessionService
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import redis.asyncio
     from redis.asyncio.cluster import RedisCluster
 
+    from agentsession.observers import Observer
     from agentsession.redis._links.link import Link
 
 __all__ = ["RedisSessionService", "register_redis_instance", "unregister_redis_instance"]
@@ -84,6 +87,8 @@ class RedisSessionService(SessionService):
         max_value_size: The largest encoded state value, in bytes.
         max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
             any amount.
+        observers: Objects that are told of each operation and of what happens on connections; see
+            :mod:`agentsession.observers`.
 
     Raises:
         TypeError: An option has the wrong type; *client* is not an asyncio client of redis-py, or
@@ -113,6 +118,7 @@ class RedisSessionService(SessionService):
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
         max_read_size: int | None = DEFAULT_READ_SIZE,
+        observers: Sequence[Observer] = (),
     ) -> None:
         retention = Retention.of(
             session_event_limit=session_event_limit,
@@ -137,16 +143,18 @@ class RedisSessionService(SessionService):
             connections=positive("connections", connections),
             acknowledgement=Acknowledgement.of(ack_replicas=ack_replicas, ack_fsync=ack_fsync),
         )
+        observers = check_observers(observers)
+        journal = new_journal(observers)
         link: Link
         if client is not None:
             check_client(client)
-            target, link = client, link_to(client, {}, options)
+            target, link = client, link_to(client, {}, options, journal)
         elif url is not None:
             target = read_url(url)
-            link = link_to(target, client_options or {}, options)
+            link = link_to(target, client_options or {}, options, journal)
         elif instance is not None:
             named = instance_named(instance)
-            target, link = named.target, SharedLink(named, options)
+            target, link = named.target, SharedLink(named, options, observers)
         else:
             msg = 'no server; try RedisSessionService.from_url("redis://localhost:6379/0")'
             raise ValueError(msg)
@@ -157,6 +165,7 @@ class RedisSessionService(SessionService):
             max_event_size=max_event_size,
             max_value_size=max_value_size,
             max_read_size=max_read_size,
+            observers=observers,
         )
 
     @classmethod
@@ -178,6 +187,7 @@ class RedisSessionService(SessionService):
         max_event_size: int = MEBIBYTE,
         max_value_size: int = MEBIBYTE,
         max_read_size: int | None = DEFAULT_READ_SIZE,
+        observers: Sequence[Observer] = (),
     ) -> Self:
         """Make a service on the server or servers at *url*, with connections of its own.
 
@@ -215,4 +225,5 @@ class RedisSessionService(SessionService):
             max_event_size=max_event_size,
             max_value_size=max_value_size,
             max_read_size=max_read_size,
+            observers=observers,
         )

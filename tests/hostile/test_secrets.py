@@ -90,6 +90,7 @@ async def test_what_goes_wrong_is_told_without_it(
                 await call
             check_silent(raised.value)
         check_silent(service, service.backend, calls_of(service), vars(calls_of(service)))
+    assert "agentsession.redis" in caplog.text
     check_silent(service, caplog.text)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, assert_never, assert_type
 
@@ -63,6 +64,7 @@ from agentsession.events import (
     ToolResult,
 )
 from agentsession.memory import MemoryBackend
+from agentsession.observers import Lost, Notice, Observer, Operation
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.retention import Duration, Retention
 from agentsession.runner import Agent, AgentContext, AgentObject, Run, TrackedState
@@ -130,6 +132,43 @@ def services(client: redis.asyncio.Redis, cluster: RedisCluster, clock: Clock) -
     register_redis_instance("cache", url="redis://localhost", client_options={"db": 1})
     register_redis_instance("mine", client=client)
     unregister_redis_instance("cache")
+
+
+class Traced(Observer):
+    """An observer that inherits, and writes an operation as a generator."""
+
+    @contextmanager
+    def on_operation(self, operation: Operation, /) -> Iterator[None]:
+        """Look at what the details hold."""
+        assert_type(operation.name, str)
+        assert_type(operation.subject, SessionKey | UserKey | str | None)
+        yield
+
+
+class Alike:
+    """One that inherits nothing."""
+
+    def on_operation(self, operation: Operation, /) -> None:
+        """Observe nothing."""
+
+    def on_notice(self, notice: Notice, /) -> None:
+        """Look at a notice."""
+        match notice:
+            case Lost(server=server, reason=reason):
+                assert_type(server, str)
+                assert_type(reason, str)
+            case _:
+                assert_type(str(notice), str)
+
+
+def observed(client: redis.asyncio.Redis) -> None:
+    """Every service takes both kinds."""
+    both: list[Observer] = [Traced(), Alike()]
+    InMemorySessionService(observers=both)
+    RedisSessionService(client, observers=(Traced(),))
+    RedisSessionService.from_url("redis://localhost", observers=both)
+    SessionService(MemoryBackend(Retention(), observers=both), observers=both)
+    agentsession.open_service("memory://", observers=both)
 
 
 async def sessions(service: SessionService, moment: datetime) -> None:

@@ -27,6 +27,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sessions",
         "state",
         "codec",
+        "observers",
+        "_journal",
     ),
     "backend": ("backend",),
     "service": ("_service", "service"),

@@ -23,8 +23,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "agentsession.redis._links": (
         ("link", "clock", "slots", "acknowledgement"),
-        ("request", "connection", "backlog", "several"),
-        ("barriers", "counted", "endpoint"),
+        ("request", "connection", "backlog", "several", "notices"),
+        ("barriers", "counted", "endpoint", "outbox"),
         ("pipeline", "sentinel"),
         ("server",),
         ("cluster",),
@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__init__",),
     ),
     "agentsession._service": (
-        ("arguments",),
+        ("arguments", "observing"),
         ("log",),
         ("assembly",),
         ("listing",),
@@ -86,7 +86,7 @@ DOING = {"anyio", "asyncio", "select", "selectors", "socket", "ssl", "subprocess
 MOST = 12
 # At the root stand the modules that users import, by names that stay; what else there is counts.
 # The links are one protocol in parts, too many for one room by now.
-LARGER = {"redis/_links": 15}
+LARGER = {"redis/_links": 17}
 
 each_package = pytest.mark.parametrize("package", ROOMS)
 

@@ -11,6 +11,7 @@ import redis
 from redis.asyncio.connection import Connection as TcpConnection
 
 from agentsession import RedisSessionService, SessionKey
+from agentsession._journal import Journal
 from agentsession.redis._links.cluster import ClusterLink
 from agentsession.redis._links.endpoint import Endpoint
 from agentsession.redis._links.link import NotSentError, ServerError
@@ -67,7 +68,10 @@ async def test_who_is_met_while_closing_is_closed_too() -> None:
     with servers.cluster() as cluster:
         place, other = [(servers.LOOPBACK, node.port) for node in cluster.nodes[:2]]
         link = ClusterLink(
-            Endpoint(TcpConnection(host=place[0], port=place[1])), [place], timeout=5
+            Endpoint(TcpConnection(host=place[0], port=place[1])),
+            [place],
+            timeout=5,
+            journal=Journal("agentsession.redis"),
         )
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         request = Request(load("delete"), ["{k}"], [], future, 1e9)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from agentsession.observers import SlotsMoved
+from agentsession.redis._addresses import described
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.counted import CountedLink
@@ -31,6 +33,7 @@ from agentsession.redis._links.slots import SlotMap, redirection, slot_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agentsession._journal import Journal
     from agentsession.redis._addresses import Host
     from agentsession.redis._links.endpoint import Endpoint
 
@@ -50,6 +53,7 @@ class ClusterLink(CountedLink):
         hosts: Nodes by which the others are found.
         timeout: Seconds that a call may take, retries included.
         acknowledgement: How far a write must have got before its call returns.
+        journal: Is told of what happens to connections and slots.
     """
 
     def __init__(
@@ -59,11 +63,13 @@ class ClusterLink(CountedLink):
         *,
         timeout: float,
         acknowledgement: Acknowledgement = SERVER_MEMORY,
+        journal: Journal,
     ) -> None:
         super().__init__(timeout, Backlog())
         self._endpoint = endpoint
         self._known = list(hosts)
         self._acknowledgement = acknowledgement
+        self._journal = journal
         self._slots = SlotMap()
         self._nodes: dict[Host, ServerLink] = {}
         # What nobody is known to own the slot of.
@@ -115,6 +121,7 @@ class ClusterLink(CountedLink):
                 patient=True,
                 redirect=partial(self._redirect, host),
                 troubled=self._read_the_map,
+                journal=self._journal,
             )
         return node
 
@@ -130,6 +137,7 @@ class ClusterLink(CountedLink):
             command.asking = True
         else:
             self._slots.move(slot, host)
+            self._note_moved([host])
             self._read_the_map()
         self._node(host).take(command)
 
@@ -174,11 +182,11 @@ class ClusterLink(CountedLink):
             # A node that nothing else goes to is asked by a link of its own, which says soon that
             # it cannot be reached.
             node = self._nodes.get(host) or ServerLink(
-                self._endpoint.at(host), timeout=self._timeout
+                self._endpoint.at(host), timeout=self._timeout, journal=self._journal
             )
             try:
                 node.submit(question)
-                self._slots.read(await asked, host)
+                self._note_moved(self._slots.read(await asked, host))
                 self._doubted = None
             except Exception as exc:  # noqa: BLE001 - the next node may know
                 failure = exc
@@ -191,6 +199,12 @@ class ClusterLink(CountedLink):
             if failure is None:
                 return None
         return failure
+
+    def _note_moved(self, owners: Sequence[Host]) -> None:
+        """Tell which nodes own slots now that were another's, each as often as it owns one."""
+        if owners:
+            servers = tuple(described((host,)) for host in sorted(set(owners)))
+            self._journal.note(SlotsMoved(slots=len(owners), servers=servers))
 
     def _is_worse(self, host: Host) -> tuple[bool, bool]:
         """Order nodes by what one may hope for: that it knows, and that it answers."""

@@ -35,6 +35,8 @@ class Connection(asyncio.Protocol):
         on_replies_read: Called when those that have come so far are read, or when not to go on.
         on_writable: Called when more can be sent again.
         on_lost: Called once, with the reason.
+        closed: Whether it was lost, or given up.
+        server: Where it leads, for people.
     """
 
     def __init__(self) -> None:
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
         # What the server said last before it was asked anything, or while it is asked.
         self._said: Any = None
         self._reason: Exception | None = None
+        self.server = ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self.closed else 'open'}>"

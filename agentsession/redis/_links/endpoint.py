@@ -20,6 +20,7 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.connection import Connection as TcpConnection
 
+from agentsession.redis._addresses import described
 from agentsession.redis._links.connection import Connection
 from agentsession.redis._links.link import ServerError
 
@@ -52,12 +53,18 @@ class Endpoint:
     Args:
         settings: A connection of redis-py's, which stays unconnected.
         find: Looks up the address at each attempt; without it that of *settings* is used.
+        where: The address, for errors, where *find* always finds the same.
+
+    Attributes:
+        server: Where it tried to connect last, for people.
 
     Raises:
         TypeError: *settings* is of a kind that is not redis-py's, or has hooks of its own.
     """
 
-    def __init__(self, settings: AbstractConnection, find: Find | None = None) -> None:
+    def __init__(
+        self, settings: AbstractConnection, find: Find | None = None, where: str = ""
+    ) -> None:
         kind = type(settings)
         if kind.__module__.partition(".")[0] != "redis":
             msg = (
@@ -70,12 +77,16 @@ class Endpoint:
             raise TypeError(msg)
         self._settings = settings
         self._find = find
+        self._where = where
+        self.server = where or repr(self)
 
     def __repr__(self) -> str:
         settings = self._settings
         if isinstance(settings, UnixDomainSocketConnection):
             return str(settings.path)
-        return "the address that was found" if self._find else f"{settings.host}:{settings.port}"  # type: ignore[attr-defined]  # a TCP connection
+        if self._find:
+            return self._where or "the address that was found"
+        return described(((settings.host, settings.port),))  # type: ignore[attr-defined]  # a TCP connection
 
     def at(self, host: Host) -> Endpoint:
         """Return an endpoint with the same settings at another address."""
@@ -83,7 +94,7 @@ class Endpoint:
         async def find() -> Host:
             return host
 
-        return Endpoint(self._settings, find)
+        return Endpoint(self._settings, find, described((host,)))
 
     async def open(self, patience: float, clock: ServerClock) -> Connection:
         """Connect and introduce oneself.
@@ -126,14 +137,17 @@ class Endpoint:
         settings = self._settings
         if isinstance(settings, UnixDomainSocketConnection):
             _, connection = await loop.create_unix_connection(Connection, settings.path)
+            connection.server = self.server
             return connection
         assert isinstance(settings, TcpConnection)  # noqa: S101 - there are no others
         # First, so that a wrong file opens nothing.
         context = self._tls()
         host, port = await self._find() if self._find else (settings.host, settings.port)
+        self.server = server = described(((host, port),))
         transport, connection = await loop.create_connection(
             Connection, host, port, family=settings.socket_type
         )
+        connection.server = server
         try:
             _keep_alive(transport, settings)
             if context is not None:

@@ -12,25 +12,17 @@ Where the server's memory is not enough of an acknowledgement, *barriers* follow
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.barriers import Barriers
 from agentsession.redis._links.link import ServerError
-from agentsession.redis._links.request import (
-    LARGE,
-    NOBODY,
-    REFUSALS,
-    Asking,
-    Barrier,
-    Command,
-    Request,
-)
+from agentsession.redis._links.outbox import Outbox
+from agentsession.redis._links.request import REFUSALS, Asking, Barrier, Command, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from agentsession.redis._links.clock import ServerClock
 
@@ -53,6 +45,7 @@ class Pipeline:
         acknowledgement: How far a write must have got before it is answered.
         redirect: Takes what a node of a cluster says belongs elsewhere, with its answer; without
             it that is an error.
+        refused: Called with each error of the server's, whatever becomes of the command.
     """
 
     def __init__(
@@ -61,23 +54,22 @@ class Pipeline:
         done: Callable[[Command], None],
         acknowledgement: Acknowledgement = SERVER_MEMORY,
         redirect: Callable[[Command, ServerError], None] | None = None,
+        refused: Callable[[ServerError], None] = lambda _: None,
     ) -> None:
         self.broken: Exception | None = None
         self._clock = clock
         self._done = done
         self._barriers = Barriers(acknowledgement)
         self._redirect = redirect
-        self._waiting: deque[Command] = deque()
+        self._tell_refused = refused
         self._in_flight: deque[Command] = deque()
+        self._outbox = Outbox(clock, self._barriers, self._in_flight, done)
+        self._waiting = self._outbox.waiting
         self._put_off: list[tuple[float, Command]] = []
-        # What of a large command has not left yet, the first piece of it by itself.
-        self._piece: bytes | None = None
-        self._pieces: Iterator[bytes] = iter(())
         # What the server has refused to run on a connection that is given up for that.
         self._not_run: Command | None = None
         # Why the node does not let the call be asked for that is to be answered next.
         self._asking_refused: ServerError | None = None
-        self._echoes = itertools.count(1)
         # Replies since the connection was made: one that gave some is worth keeping.
         self.answered = 0
 
@@ -88,7 +80,7 @@ class Pipeline:
     @property
     def has_something_to_send(self) -> bool:
         """Whether :meth:`next_bytes` would return any."""
-        some = self._waiting or self._barriers.wanted or self._piece is not None
+        some = self._waiting or self._barriers.wanted or self._outbox.piece is not None
         return bool(some) and self.broken is None
 
     @property
@@ -117,69 +109,13 @@ class Pipeline:
         """Take a command, to be sent behind the others."""
         self._waiting.append(command)
 
-    # -- what is sent
-
     def next_bytes(self, now: float) -> bytes:
         """Return the next bytes to send, some hundred kilobytes at most or one large word."""
-        if self._piece is not None:
-            return self._take_piece()
-        batch: list[bytes] = []
-        size = 0
-        while self._waiting and size < LARGE:
-            command = self._waiting[0]
-            if command.future.done():
-                self._waiting.popleft()
-                self._done(command)
-                continue
-            if command.size > LARGE and batch:
-                break
-            self._waiting.popleft()
-            command.sent_at = now
-            if isinstance(command, Request):
-                command.prepare(b"%d" % next(self._echoes), self._clock, now)
-            large = command.size > LARGE
-            try:
-                packed = self._cut(command) if large else command.packed()
-            except (TypeError, ValueError) as exc:
-                # Its own caller's mistake: the others are not to suffer from it.
-                command.refuse(exc)
-                self._done(command)
-                continue
-            if command.asking:
-                self._in_flight.append(Asking(("ASKING",), NOBODY, command.deadline))
-                batch.append(self._in_flight[-1].packed())
-            self._in_flight.append(command)
-            if command.writes and self._barriers:
-                self._barriers.due = True
-            batch.append(packed)
-            if large:
-                return b"".join(batch)  # What follows has to wait for its last piece.
-            size += len(packed)
-        if self._barriers.wanted:
-            last = self._in_flight or self._barriers.held
-            if last:
-                self._in_flight.append(self._barriers.next(last[-1].deadline))
-                batch.append(self._in_flight[-1].packed())
-            else:
-                self._barriers.due = False  # All who waited for it have given up.
-        return batch[0] if len(batch) == 1 else b"".join(batch)
-
-    def _cut(self, command: Command) -> bytes:
-        """Take the first piece off a large command."""
-        pieces = command.pieces()
-        first, self._piece = next(pieces), next(pieces, None)
-        self._pieces = pieces
-        return first
-
-    def _take_piece(self) -> bytes:
-        """Take the next piece off the command that was sent last."""
-        piece, self._piece = self._piece or b"", None
         try:
-            self._piece = next(self._pieces, None)
-        except (TypeError, ValueError) as exc:
-            self._in_flight[-1].refuse(exc)
-            self.broken = ConnectionError("a call that cannot be sent has left in part")
-        return piece
+            return self._outbox.next_bytes(now)
+        except ConnectionError as exc:
+            self.broken = exc
+            return b""
 
     # -- what is received
 
@@ -217,6 +153,7 @@ class Pipeline:
 
     def _refused(self, command: Command, error: ServerError, now: float) -> None:
         """Decide what a server's error means."""
+        self._tell_refused(error)
         if isinstance(command, Asking):
             self._asking_refused = None if error.is_not_now else error
         elif error.is_not_owned and self._redirect is not None and isinstance(command, Request):
@@ -291,16 +228,17 @@ class Pipeline:
 
     # -- what is lost, late, or due again
 
-    def lost(self, exc: BaseException) -> None:
-        """Take back what has no answer, to be sent again before all others."""
+    def lost(self, exc: BaseException) -> int:
+        """Take back what has no answer, to be sent again before all others; tell how much it is."""
         taken = [*self._barriers.lost(), *self._in_flight]
         # The last one may not have left whole, and what is not whole is not run.
-        cut = self._in_flight[-1] if self._piece is not None and self._in_flight else None
+        cut = self._in_flight[-1] if self._outbox.piece is not None and self._in_flight else None
         not_run, self._not_run = (self._not_run, cut), None
         self._in_flight.clear()
-        self._piece, self._pieces = None, iter(())
+        self._outbox.forget_pieces()
         self.broken = None
         self.answered = 0
+        again = 0
         for command in reversed(taken):
             if isinstance(command, (Barrier, Asking)):
                 continue
@@ -309,7 +247,9 @@ class Pipeline:
             if command.future.done():
                 self._done(command)
             else:
+                again += 1
                 self._waiting.appendleft(command)
+        return again
 
     def unreachable(self, exc: BaseException) -> None:
         """Note why what waits cannot be sent."""

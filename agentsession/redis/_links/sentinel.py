@@ -22,15 +22,18 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from agentsession.observers import PrimaryChanged
 from agentsession.redis._addresses import described
 from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
 from agentsession.redis._links.link import ServerError
+from agentsession.redis._links.notices import new_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from redis.asyncio.connection import AbstractConnection
 
+    from agentsession._journal import Journal
     from agentsession.redis._addresses import Address, Host
     from agentsession.redis._links.clock import ServerClock
     from agentsession.redis._links.connection import Connection
@@ -67,20 +70,27 @@ class SentinelEndpoint(Endpoint):
         settings: A connection of redis-py's, which stays unconnected.
         address: The sentinels, and the name of the service.
         sentinel_options: What redis-py takes for a connection to a sentinel.
+        journal: Is told of another primary.
 
     Attributes:
         on_move: Called when the sentinels name another primary.
     """
 
     def __init__(
-        self, settings: AbstractConnection, address: Address, sentinel_options: Mapping[str, Any]
+        self,
+        settings: AbstractConnection,
+        address: Address,
+        sentinel_options: Mapping[str, Any],
+        journal: Journal | None = None,
     ) -> None:
-        super().__init__(settings, self._primary)
+        super().__init__(settings, self._primary, f"the service {address.service!r}")
         self.on_move: list[Callable[[], None]] = []
         self._service = address.service
         self._where = described(address.hosts)
         self._sentinel: Any = _Sentinels(address.hosts, sentinel_options)
+        self._journal = new_journal() if journal is None else journal
         self._connected_to: Host | None = None
+        self._named: Host | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -98,6 +108,7 @@ class SentinelEndpoint(Endpoint):
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(), name="agentsession-sentinel")
         self._connected_to = None
+        self.server = f"the service {self._service!r}"
         try:
             return await super().open(patience, clock)
         except OSError as exc:
@@ -119,7 +130,18 @@ class SentinelEndpoint(Endpoint):
                 raise ServerError(msg) from exc
             raise ServerError(str(exc)) from exc
         assert self._connected_to is not None  # noqa: S101 - for the type checker
+        self._note(self._connected_to)
         return self._connected_to
+
+    def _note(self, primary: Host) -> None:
+        """Tell of a failover, if the sentinels name another primary than the last time."""
+        was, self._named = self._named, primary
+        if was is not None and was != primary:
+            self._journal.note(
+                PrimaryChanged(
+                    service=self._service, server=described((primary,)), was=described((was,))
+                )
+            )
 
     async def aclose(self) -> None:
         """Close the connections to the sentinels."""
@@ -156,6 +178,7 @@ class SentinelEndpoint(Endpoint):
             # redis-py lets raw errors out (its issue 4287), and sentinels come and go.
             with suppress(Exception):
                 current = await self._sentinel.discover_master(self._service)
+                self._note(current)
                 # What was found when a connection was made is not enough: one may be made anew
                 # while another stays where it was.
                 others = {known, self._connected_to} - {None, current}

@@ -19,17 +19,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from redis.exceptions import AuthenticationError, AuthorizationError
 
+from agentsession.observers import Connected, GivenUp, Lost, Retried
 from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.clock import ServerClock
 from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.endpoint import PrimaryAbsentError
 from agentsession.redis._links.link import ServerError
+from agentsession.redis._links.notices import failed_attempt, new_journal, reason, refusal
 from agentsession.redis._links.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from agentsession._journal import Journal
     from agentsession.redis._links.connection import Connection
     from agentsession.redis._links.endpoint import Endpoint
     from agentsession.redis._links.request import Command
@@ -74,6 +77,7 @@ class ServerLink(CountedLink):
         redirect: Takes what a node of a cluster says belongs elsewhere.
         troubled: Called when the connection is lost, or cannot be made.
         closed: Awaited when the link has let go of its connection.
+        journal: Is told of what happens to the connection.
     """
 
     def __init__(
@@ -87,14 +91,18 @@ class ServerLink(CountedLink):
         redirect: Callable[[Command, ServerError], None] | None = None,
         troubled: Callable[[], None] = lambda: None,
         closed: Callable[[], Awaitable[None]] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         super().__init__(timeout, Backlog() if backlog is None else backlog)
         self._endpoint = endpoint
         self._when_closed = closed
         self._acknowledgement = acknowledgement
         self._troubled = troubled
+        self._journal = new_journal() if journal is None else journal
         self._clock = ServerClock()
-        self._pipeline = Pipeline(self._clock, self._done_with, acknowledgement, redirect)
+        self._pipeline = Pipeline(
+            self._clock, self._done_with, acknowledgement, redirect, self._refused
+        )
         self._connection: Connection | None = None
         # By itself, since an eager task may have ended before it is known here.
         self._is_connecting = False
@@ -209,10 +217,12 @@ class ServerLink(CountedLink):
         self._ever_connected = True
         self._connection = connection
         self._connections += 1
+        self._journal.note(Connected(server=connection.server))
         self._flush()
 
     def _not_connected(self, exc: Exception) -> None:
         self._failures += 1
+        self._journal.note(failed_attempt(self._endpoint.server, exc))
         self._pipeline.unreachable(exc)
         if _is_for_good(exc, ever_connected=self._ever_connected):
             self._failures = 0
@@ -222,22 +232,38 @@ class ServerLink(CountedLink):
         self._troubled()
 
     def _lost(self, exc: Exception) -> None:
+        if self._connection is not None:
+            self._journal.note(Lost(server=self._connection.server, reason=reason(exc)))
+        self._leave(exc)
+
+    def _leave(self, exc: Exception) -> None:
         """Go on by another connection, if there is something to send."""
-        self._connection = None
+        connection, self._connection = self._connection, None
         self._seen = (None, 0)
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         if self._pipeline.broken is not None or not self._pipeline.answered:
             self._failures += 1
-        self._pipeline.lost(exc)
+        calls = self._pipeline.lost(exc)
+        if calls and connection is not None:
+            self._journal.note(Retried(server=connection.server, calls=calls))
         if self._pipeline.has_something_to_send:
             self._schedule_flush()
             self._troubled()
 
     def _give_up(self, exc: Exception) -> None:
         if self._connection is not None:
+            if not self._over:
+                self._journal.note(GivenUp(server=self._connection.server, reason=reason(exc)))
+            self._connection.on_lost = self._leave  # Who gives it up has not lost it.
             self._connection.close(exc)
+
+    def _refused(self, error: ServerError) -> None:
+        """Tell of an answer that is about the server, and not about the call."""
+        where = self._connection.server if self._connection is not None else ""
+        if notice := refusal(where, error):
+            self._journal.note(notice)
 
     def reconnect(self) -> None:
         """Give the connection up: the server has another address now."""

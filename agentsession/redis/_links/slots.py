@@ -52,12 +52,15 @@ class SlotMap:
         return tuple(self._owners)
 
     def move(self, slot: int, host: Host) -> None:
-        """Note what a node said of one slot."""
+        """Note what a node said of one slot, that it belongs to another one."""
         self._owners[slot] = host
         self.hosts.add(host)
 
-    def read(self, reply: Sequence[Any], asked: Host) -> None:
+    def read(self, reply: Sequence[Any], asked: Host) -> list[Host]:
         """Take over the answer of ``CLUSTER SLOTS``, in which a node may leave out its own name.
+
+        Returns:
+            For each slot that had another owner before, its new one.
 
         Raises:
             ConnectionError: The node is in no cluster, and its map is empty.
@@ -71,7 +74,10 @@ class SlotMap:
             owner = _host(primary, asked)
             hosts.update((owner, *(_host(replica, asked) for replica in replicas)))
             owners[first : last + 1] = [owner] * (last + 1 - first)
+        pairs = zip(self._owners, owners, strict=True)
+        moved = [new for old, new in pairs if old != new and old is not None and new is not None]
         self._owners, self.hosts = owners, hosts
+        return moved
 
 
 def _host(node: Sequence[Any], asked: Host) -> Host:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
+from agentsession._journal import Journal
 from agentsession.redis._addresses import read_url
 from agentsession.redis._links.link import Link, NotSentError
+from agentsession.redis._links.notices import new_journal
 from agentsession.redis._targets.making import LinkOptions, Target, check_client, link_to
 
 if TYPE_CHECKING:
+    from agentsession.observers import Observer
     from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
@@ -26,9 +29,10 @@ __all__ = [
 
 
 class _Opened(Struct):
-    """A link that is shared, and by how many."""
+    """A link that is shared, its journal, and by how many."""
 
     link: Link
+    journal: Journal
     users: int = 0
 
 
@@ -127,11 +131,15 @@ class SharedLink(Link):
     Args:
         instance: The instance.
         options: What the service wants of the link, which is made when the first one needs it.
+        observers: The service's, which are told of what happens to the link until it closes.
     """
 
-    def __init__(self, instance: Instance, options: LinkOptions) -> None:
+    def __init__(
+        self, instance: Instance, options: LinkOptions, observers: Sequence[Observer] = ()
+    ) -> None:
         self._instance = instance
         self._options = options
+        self._observers = observers
         self._place: _Place | None = None
         self._closed = False
 
@@ -164,8 +172,10 @@ class SharedLink(Link):
         if self._place is None:
             place = asyncio.get_running_loop(), self._options
             if place not in opened:
-                opened[place] = _Opened(self._connect())
+                journal = new_journal()
+                opened[place] = _Opened(self._connect(journal), journal)
             opened[place].users += 1
+            opened[place].journal.join(self, self._observers)
             self._place = place
         return opened[self._place].link
 
@@ -184,8 +194,9 @@ class SharedLink(Link):
     async def room(self, *, in_steps: bool = False) -> Room:
         return await self._link().room(in_steps=in_steps)
 
-    def _connect(self) -> Link:
-        return link_to(self._instance.target, self._instance.client_options, self._options)
+    def _connect(self, journal: Journal) -> Link:
+        instance = self._instance
+        return link_to(instance.target, instance.client_options, self._options, journal)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -194,6 +205,9 @@ class SharedLink(Link):
             return
         opened = self._instance.opened[place]
         opened.users -= 1
-        if not opened.users:
-            del self._instance.opened[place]
-            await opened.link.aclose()
+        try:
+            if not opened.users:
+                del self._instance.opened[place]
+                await opened.link.aclose()
+        finally:
+            opened.journal.leave(self)

@@ -18,6 +18,7 @@ from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledge
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.cluster import ClusterLink
 from agentsession.redis._links.endpoint import Endpoint
+from agentsession.redis._links.notices import new_journal
 from agentsession.redis._links.sentinel import SentinelEndpoint
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._links.several import SeveralLinks
@@ -25,6 +26,7 @@ from agentsession.redis._links.several import SeveralLinks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from agentsession._journal import Journal
     from agentsession.redis._links.link import Link
 
 __all__ = ["Client", "LinkOptions", "Target", "check_client", "is_cluster", "link_to"]
@@ -83,32 +85,40 @@ def is_cluster(target: Target) -> bool:
     return isinstance(target, RedisCluster)
 
 
-def link_to(target: Target, settings: Mapping[str, Any], options: LinkOptions) -> Link:
+def link_to(
+    target: Target,
+    settings: Mapping[str, Any],
+    options: LinkOptions,
+    journal: Journal | None = None,
+) -> Link:
     """Make a link; it connects when it is first used.
 
     Args:
         target: A client, whose settings are taken and whose connections are not, or an address.
         settings: What redis-py takes besides what the address says, which wins.
         options: What the link is to do.
+        journal: Is told of what happens to its connections; without it they are only logged.
 
     Raises:
         TypeError: The client opens its connections in a way of its own.
         ValueError: redis-py does not take an option.
     """
+    journal = new_journal() if journal is None else journal
     if isinstance(target, RedisCluster):
-        return _to_cluster(target, options)
+        return _to_cluster(target, options, journal)
     if isinstance(target, redis.asyncio.Redis):
-        return _to_server(_endpoint_of(target.connection_pool), options)
+        return _to_server(_endpoint_of(target.connection_pool), options, journal)
     match target.kind:
         case "server":
-            return _to_server(_endpoint_of(_pool(target, settings)), options)
+            return _to_server(_endpoint_of(_pool(target, settings)), options, journal)
         case "sentinel":
-            return _to_server(_sentinel(target, settings, options.timeout), options)
+            endpoint = _sentinel(target, settings, options.timeout, journal)
+            return _to_server(endpoint, options, journal)
         case "cluster":
-            return _to_cluster(_cluster(target, settings, options.timeout), options)
+            return _to_cluster(_cluster(target, settings, options.timeout), options, journal)
 
 
-def _to_server(endpoint: Endpoint, options: LinkOptions) -> Link:
+def _to_server(endpoint: Endpoint, options: LinkOptions, journal: Journal) -> Link:
     backlog = Backlog()
     alone = options.connections == 1
     sentinel = endpoint if isinstance(endpoint, SentinelEndpoint) else None
@@ -120,6 +130,7 @@ def _to_server(endpoint: Endpoint, options: LinkOptions) -> Link:
             acknowledgement=options.acknowledgement,
             backlog=backlog,
             closed=closed if alone else None,
+            journal=journal,
         )
         for _ in range(options.connections)
     ]
@@ -128,7 +139,7 @@ def _to_server(endpoint: Endpoint, options: LinkOptions) -> Link:
     return links[0] if alone else SeveralLinks(links, closed)
 
 
-def _to_cluster(client: RedisCluster, options: LinkOptions) -> Link:
+def _to_cluster(client: RedisCluster, options: LinkOptions, journal: Journal) -> Link:
     """Take from a cluster's client where its nodes are and how to connect; it is never used."""
     nodes = [*client.startup_nodes, *client.get_nodes()]
     hosts = list(dict.fromkeys((str(node.host), int(node.port)) for node in nodes))
@@ -138,6 +149,7 @@ def _to_cluster(client: RedisCluster, options: LinkOptions) -> Link:
         hosts,
         timeout=options.timeout,
         acknowledgement=options.acknowledgement,
+        journal=journal,
     )
 
 
@@ -174,7 +186,9 @@ def _taken(make: Callable[[], _T], options: Mapping[str, Any]) -> _T:
     raise ValueError(msg)
 
 
-def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> SentinelEndpoint:
+def _sentinel(
+    address: Address, options: Mapping[str, Any], timeout: float, journal: Journal
+) -> SentinelEndpoint:
     """Make an endpoint that leaves time for a failover within the deadline of a call."""
     given = {**options, **address.options}
     settings: dict[str, Any] = _DEFAULTS | {
@@ -195,7 +209,7 @@ def _sentinel(address: Address, options: Mapping[str, Any], timeout: float) -> S
     }
     kind = SSLConnection if address.tls else Connection
     connection = _taken(lambda: kind(**settings), options)
-    return SentinelEndpoint(connection, address, sentinel_settings)
+    return SentinelEndpoint(connection, address, sentinel_settings, journal)
 
 
 def _cluster(address: Address, options: Mapping[str, Any], timeout: float) -> RedisCluster:
