@@ -45,7 +45,9 @@ def dev(session: nox.Session) -> None:
     session.run(sys.executable, "-m", "venv", ".venv")
     python = Path(".venv", "Scripts" if os.name == "nt" else "bin", "python")
     groups = nox.project.dependency_groups(PROJECT, *PROJECT["dependency-groups"])
-    session.run(str(python), "-m", "pip", "install", "--quiet", *groups, "--editable", ".[demo]")
+    # The package first: groups ask for it by name, and pip would look for it in the index.
+    for wanted in (["--editable", ".[demo]"], groups):
+        session.run(str(python), "-m", "pip", "install", "--quiet", *wanted)
     session.log(f"ready: activate {python.parent}, and run pytest, mypy or ruff")
 
 

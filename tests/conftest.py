@@ -73,6 +73,16 @@ def server_urls() -> Iterator[dict[str, str]]:
         next(iterator, None)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[servers.Cluster]:
+    """Three nodes that share the slots, of one module.
+
+    For a minute they do not notice that one of them is stopped.
+    """
+    with servers.cluster(options=["--cluster-node-timeout", "60000"]) as running:
+        yield running
+
+
 @pytest.fixture(params=["memory", *SERVERS])
 async def subject(
     request: pytest.FixtureRequest, server_urls: dict[str, str]

@@ -35,14 +35,8 @@ class Place(Struct):
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[servers.Cluster]:
-    # The others shall not notice that a node is stopped.
-    with servers.cluster(options=["--cluster-node-timeout", "60000"]) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[servers.Server]:
+    """One for all tests here, which leave it as it was."""
     with servers.running(servers.binaries()["valkey"]) as running:
         yield running
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,7 +31,7 @@ from agentsession.redis._links.server import ServerLink
 from agentsession.redis._scripts import load
 from agentsession.redis._targets import making
 from harness import servers
-from harness.proxy import Proxy, proxied
+from harness.proxy import Proxy
 from harness.raw import contents_of
 
 Operation = Callable[[], Awaitable[object]]
@@ -44,28 +44,15 @@ def say(words: str, **fields: Any) -> Event:
 
 
 @pytest.fixture(params=sorted(servers.binaries()))
-def server(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
-    """A server of one test, to do anything to."""
-    with servers.running(servers.binaries()[request.param]) as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(server: servers.Server) -> AsyncIterator[redis.asyncio.Redis]:
-    async with redis.asyncio.Redis.from_url(server.url) as client:
-        yield client
+def binary(request: pytest.FixtureRequest) -> str:
+    """Every server that there is."""
+    return servers.binaries()[request.param]
 
 
 @pytest.fixture
 async def service(server: servers.Server) -> AsyncIterator[RedisSessionService]:
     async with RedisSessionService.from_url(server.url, timeout=5) as opened:
         yield opened
-
-
-@pytest.fixture
-async def proxy(server: servers.Server) -> AsyncIterator[Proxy]:
-    async with proxied(server.url) as started:
-        yield started
 
 
 @pytest.mark.on_both_loops

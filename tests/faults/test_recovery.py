@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError, SessionNotFoundError
 from harness import servers
 from harness.insides import link_of
-from harness.proxy import Proxy, proxied
+from harness.proxy import Proxy
 
 pytestmark = pytest.mark.on_both_loops
 
@@ -25,18 +25,6 @@ KEY = SessionKey("app", "user", "session")
 
 def say(words: str) -> Event:
     return Event(author="user", content=words)
-
-
-@pytest.fixture
-def server() -> Iterator[servers.Server]:
-    with servers.running(servers.binaries()["valkey"]) as running:
-        yield running
-
-
-@pytest.fixture
-async def admin(server: servers.Server) -> AsyncIterator[redis.asyncio.Redis]:
-    async with redis.asyncio.Redis.from_url(server.url) as client:
-        yield client
 
 
 @pytest.fixture
@@ -50,12 +38,6 @@ async def service(server: servers.Server) -> AsyncIterator[RedisSessionService]:
 async def hasty(server: servers.Server) -> AsyncIterator[RedisSessionService]:
     async with RedisSessionService.from_url(server.url, timeout=0.3) as opened:
         yield opened
-
-
-@pytest.fixture
-async def proxy(server: servers.Server) -> AsyncIterator[Proxy]:
-    async with proxied(server.url) as started:
-        yield started
 
 
 async def contents(service: RedisSessionService) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,13 +18,6 @@ from agentsession.redis._links.slots import slot_of
 from harness import servers
 
 NUMBER = 20
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[servers.Cluster]:
-    # The others shall not notice that a node is stopped.
-    with servers.cluster(options=["--cluster-node-timeout", "60000"]) as running:
-        yield running
 
 
 def tag(key: SessionKey) -> str:
