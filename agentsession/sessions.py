@@ -25,7 +25,9 @@ def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
     if type(value) is str and value and value.isascii():
         return  # At a glance: a key is made for nearly every call.
     if type(value) is not str:
-        msg = f"{kind} must be a str, not {type(value).__name__}: {value!r}"
+        msg = (
+            f"{kind} must be a str, not {type(value).__name__}: {value!r:.80}{_advice(kind, value)}"
+        )
         raise TypeError(msg)
     if not value and not may_be_empty:
         msg = f"{kind} must not be empty"
@@ -35,6 +37,15 @@ def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
     except UnicodeEncodeError as exc:
         msg = f"{kind} holds half of a surrogate pair at position {exc.start}, not valid Unicode"
         raise ValueError(msg) from exc
+
+
+def _advice(kind: str, value: object) -> str:
+    """Say what to do about an id that is no string, if that is likely."""
+    if type(value).__name__ in ("int", "UUID"):
+        return f"; convert it with str({kind})"
+    if value is None and kind == "session_id":
+        return "; leave it out to get a new session"
+    return ""
 
 
 class UserKey(Model, Struct, frozen=True):

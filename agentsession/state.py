@@ -118,6 +118,25 @@ def is_temporary(name: object) -> bool:
     return isinstance(name, str) and name.startswith(TEMP_PREFIX)
 
 
+# By the name of the type, or of one that it is derived from: importing them all would take time.
+_CONVERSIONS: Final = {
+    "BaseModel": "value.model_dump(mode='json')",
+    "Decimal": "str(value)",
+    "Enum": "value.value",
+    "Model": "value.to_dict()",
+    "PurePath": "str(value)",
+    "Struct": "msgspec.to_builtins(value)",
+    "UUID": "str(value)",
+    "date": "value.isoformat()",
+    "dict": "dict(value)",
+    "frozenset": "list(value)",
+    "ndarray": "value.tolist()",
+    "set": "list(value)",
+    "time": "value.isoformat()",
+    "timedelta": "value.total_seconds()",
+    "tuple": "list(value)",
+}
+
 _Refusal: TypeAlias = tuple[tuple[str | int, ...], str]
 """Where a value is that cannot be stored, and why."""
 
@@ -143,10 +162,24 @@ def _refusal(value: object, depth: int = 0) -> _Refusal | None:
         return _list_refusal(value, depth + 1)
     name = kind.__qualname__
     if isinstance(value, (str, int, float, dict, list, tuple, set, frozenset)):
-        return (), f"a {name} would not come back as one; convert it to a plain JSON type first"
+        return (), (
+            f"a {name} would not come back as one; convert it to a plain JSON type first"
+            f"{_conversion(kind)}"
+        )
     if isinstance(value, (bytes, bytearray, memoryview)):
         return (), f"{name} inside other values cannot be stored; only bytes as a whole state value"
-    return (), f"a {name} cannot be stored; state is what JSON can hold, or bytes"
+    return (), (
+        f"a {name} cannot be stored, only what JSON can hold, and bytes as a whole state value; "
+        f"convert it first{_conversion(kind)}"
+    )
+
+
+def _conversion(kind: type) -> str:
+    """Say how to convert a value, if its type is one that is often met."""
+    found = next(
+        (_CONVERSIONS[each.__name__] for each in kind.__mro__ if each.__name__ in _CONVERSIONS), ""
+    )
+    return found and f", for example with {found}"
 
 
 def _number_refusal(value: Any) -> _Refusal | None:

@@ -75,7 +75,8 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
         ValueError: No store has such a URL; an option is out of its range.
     """
     if not isinstance(url, str):
-        msg = f"the URL of a store must be a str, not {type(url).__qualname__}: {url!r:.80}"
+        advice = "; is the environment variable set that it comes from?" if url is None else ""
+        msg = f"the URL of a store must be a str, not {type(url).__qualname__}: {url!r:.80}{advice}"
         raise TypeError(msg)
     for name in options:
         if name not in ServiceOptions.__annotations__:
@@ -83,7 +84,10 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
     scheme = url.partition("://")[0].lower()
     make = _STORES.get(scheme)
     if make is None or "://" not in url:
-        msg = f"no store has a URL like this; it must begin with one of {', '.join(_FORMS)}"
+        msg = (
+            f"no store has a URL like this; it must begin with one of {', '.join(_FORMS)}, "
+            "as in redis://localhost:6379/0"
+        )
         raise ValueError(msg)
     return make(url, options)
 

@@ -19,6 +19,7 @@ ROOT = Path(agentsession.__file__).parent
 LAYERS: dict[str, tuple[str, ...]] = {
     "models": (
         "_wording",
+        "_misuse",
         "_pace",
         "_marks",
         "_model",

@@ -83,7 +83,7 @@ def check_user(user_key: UserKey) -> None:
     """Check a user's key; a session's is none."""
     if not isinstance(user_key, UserKey):
         kind = type(user_key).__qualname__
-        advice = " (its property user is one)" if isinstance(user_key, SessionKey) else ""
+        advice = "; pass its property user" if isinstance(user_key, SessionKey) else ""
         msg = f"expected a UserKey(app_name, user_id), not {kind}: {user_key!r:.80}{advice}"
         raise TypeError(msg)
 
@@ -105,9 +105,37 @@ def _no_session_key(found: object) -> str:
         advice = "; an await is missing"
     elif isinstance(found, Session):
         advice = "; pass its key"
+    elif isinstance(found, UserKey):
+        advice = "; it names a user, who has many sessions"
+    elif found is None:
+        advice = (
+            "; get_session() returns None if there is no session, get_or_create_session() never"
+        )
     return (
         f"expected a SessionKey(app_name, user_id, session_id), not {kind}: {found!r:.80}{advice}"
     )
+
+
+def check_event(event: Event) -> None:
+    """Check that what is to be stored is an event; its fields are checked where it is encoded."""
+    if not isinstance(event, Event):
+        found = event.__name__ if isinstance(event, type) else type(event).__qualname__
+        kind = f"the class {found}" if isinstance(event, type) else found
+        msg = f"expected an agentsession.Event, not {kind}: {event!r:.80}{_no_event(event)}"
+        raise TypeError(msg)
+
+
+def _no_event(found: object) -> str:
+    """Say how to make an event of what was passed as one."""
+    if isinstance(found, str):
+        return "; write Event(author='user', content=...)"
+    if isinstance(found, type):
+        return "; make one: Event(author='user', content='Hello')"
+    if isinstance(found, Mapping):
+        return "; Event.from_dict() makes one of a dict that to_dict() has made"
+    if isinstance(found, list | tuple):
+        return "; append_events() takes several"
+    return "; an await is missing" if inspect.isawaitable(found) else ""
 
 
 def check_batch(events: Iterable[Event], most: int) -> list[Event]:

@@ -61,6 +61,8 @@ def runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
     if callable(agent):
         return agent
     msg = f"an agent is callable or has a method run, and {agent!r:.80} is neither"
+    if isinstance(agent, AsyncIterator):
+        msg += "; pass the function itself, which the runner calls in each turn"
     raise TypeError(msg)
 
 

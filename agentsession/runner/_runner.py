@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import msgspec
 
-from agentsession._wording import brief
+from agentsession._misuse import AsyncContext
+from agentsession._wording import brief, described
 from agentsession.errors import AgentSessionError, ReadTooLargeError, StateValueError
 from agentsession.events import Content, Event, EventError, new_id
 from agentsession.memory import InMemorySessionService
@@ -21,10 +23,11 @@ from agentsession.state import is_temporary, split
 __all__ = ["Run", "Runner"]
 
 _ABSENT: Final = object()
+_ITERATE: Final = "'async for event in runner.run(...)'"
 _UNDESCRIBED: Final = EventError(message="the agent failed, and its error could not be described")
 
 
-class Run(AsyncIterator[Event]):
+class Run(AsyncIterator[Event], AsyncContext):
     """One turn on its way: iterate over it for the agent's events; use it once.
 
     Leaving the loop early ends the turn at once only if the run is closed: ``async with
@@ -35,12 +38,30 @@ class Run(AsyncIterator[Event]):
         invocation_id: The turn.
     """
 
+    # Whether nothing was asked of it yet; not before it is whole.
+    _idle = False
+
     def __init__(
         self, key: SessionKey, invocation_id: str, events: AsyncGenerator[Event, None]
     ) -> None:
         self.key = key
         self.invocation_id = invocation_id
         self._events = events
+        self._idle = True
+
+    def __del__(self) -> None:
+        if self._idle:
+            msg = f"{described(self.key)}: a turn never began; write {_ITERATE}"
+            warnings.warn(msg, RuntimeWarning, stacklevel=2, source=self)
+
+    if not TYPE_CHECKING:  # As in agentsession._misuse.
+
+        def __await__(self) -> NoReturn:
+            self._idle = False
+            msg = f"a run is neither awaited nor looped over with a plain 'for'; write {_ITERATE}"
+            raise TypeError(msg)
+
+        __iter__ = __await__
 
     @property
     def session_id(self) -> str:
@@ -51,6 +72,7 @@ class Run(AsyncIterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
+        self._idle = False
         return await anext(self._events)
 
     async def __aenter__(self) -> Self:
@@ -61,10 +83,11 @@ class Run(AsyncIterator[Event]):
 
     async def aclose(self) -> None:
         """End the turn where it is: the agent is closed, and what was appended stays."""
+        self._idle = False
         await self._events.aclose()
 
 
-class Runner:
+class Runner(AsyncContext):
     """Creates, loads and updates sessions, so that an agent's author never does.
 
     Any number of turns may run at once. Two turns of one session interleave their events, each in
@@ -103,6 +126,10 @@ class Runner:
         self._describe_error = describe_error or _message_and_class
         if session_service is not None and not isinstance(session_service, SessionService):
             msg = f"session_service must be a SessionService, not {session_service!r:.80}"
+            if isinstance(session_service, str):
+                msg += "; open_service(url) makes one"
+            elif isinstance(session_service, type):
+                msg += "; pass an instance of it"
             raise TypeError(msg)
         self._owns_service = session_service is None
         self._service = InMemorySessionService() if session_service is None else session_service

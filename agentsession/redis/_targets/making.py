@@ -72,7 +72,10 @@ def check_client(client: object) -> None:
         msg = "a URL goes to RedisSessionService.from_url(url), or to url="
         raise TypeError(msg)
     kind = f"{type(client).__module__}.{type(client).__qualname__}"
-    msg = f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}"
+    msg = (
+        f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}; "
+        "or give the URL: RedisSessionService.from_url(url)"
+    )
     raise TypeError(msg)
 
 
