@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+# Before all others, which would fail in words that say less.
+from agentsession.redis import _driver  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+# isort: split
 from agentsession.redis._addresses import read_url
 from agentsession.redis._backend import RedisBackend
 from agentsession.redis._cluster import ClusterBackend

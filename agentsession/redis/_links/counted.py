@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from agentsession.redis._links.link import Link, NotSentError
+from agentsession.redis._links.link import Link, NoReplyError, NotSentError
 from agentsession.redis._links.request import Command, Request
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ class CountedLink(Link):
                 # It will not be sent again; what it holds is given up now, its turn when it comes.
                 self._backlog.shrink(request.size)
                 request.forget()
+            raise
+        except (NotSentError, NoReplyError) as exc:
+            exc.timeout, exc.waited = self._timeout, loop.time() - deadline + self._timeout
             raise
 
     def submit(self, command: Command) -> None:

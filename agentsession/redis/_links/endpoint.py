@@ -9,10 +9,13 @@ attributes of a connection object that is never connected.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import hiredis
 from redis.asyncio.connection import (
     AbstractConnection,
     SSLConnection,
@@ -20,11 +23,11 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.connection import Connection as TcpConnection
 
+from agentsession.redis._addresses import described
 from agentsession.redis._links.connection import Connection
 from agentsession.redis._links.link import ServerError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
     from agentsession.redis._addresses import Host
@@ -40,10 +43,49 @@ Find: TypeAlias = "Callable[[], Awaitable[Host]]"
 _MILLION: Final = 1_000_000
 # What a server may refuse to a connection without harm.
 _OPTIONAL: Final = frozenset({"CLIENT", "TIME"})
+_WITH_TLS: Final = "then the URL begins with rediss://"
 
 
 class PrimaryAbsentError(ConnectionError):
     """Whoever knows the address says that there is none just now, and will be."""
+
+
+class _Attempt:
+    """How far an attempt to connect has come, for the error if it fails.
+
+    Args:
+        where: The address, or who is asked for it.
+        tls: Whether the connection is to be encrypted.
+    """
+
+    def __init__(self, where: str, *, tls: bool) -> None:
+        self.where = where
+        self.step: Literal["reaching", "encrypting", "introducing"] = "reaching"
+        self._tls = tls
+
+    def problem(self, exc: Exception) -> str:
+        """Word what went wrong, with what it often means at this step."""
+        words = _worded(exc)
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return f"{words}; the option ssl_ca_certs names the file of the authorities to trust"
+        if self.step == "encrypting":
+            return f"{words}; it may not speak TLS, for which the URL asks with rediss://"
+        if self.step == "introducing" and isinstance(exc, hiredis.ProtocolError):
+            return f"{words}; what answers there is no Redis server, or speaks TLS ({_WITH_TLS})"
+        if self.step == "introducing" and not self._tls:
+            return f"{words}; it may speak TLS alone ({_WITH_TLS})"
+        return words
+
+
+def _worded(exc: Exception) -> str:
+    """Word an error of the operating system without what asyncio puts around it."""
+    if isinstance(exc, TimeoutError) and exc.errno is None:
+        return "it did not answer in time"
+    if isinstance(exc, socket.gaierror):
+        return f"the host name is not known ({exc.strerror})"
+    if isinstance(exc, OSError) and exc.errno and not isinstance(exc, ssl.SSLError):
+        return os.strerror(exc.errno)
+    return str(exc) or type(exc).__name__
 
 
 class Endpoint:
@@ -52,12 +94,15 @@ class Endpoint:
     Args:
         settings: A connection of redis-py's, which stays unconnected.
         find: Looks up the address at each attempt; without it that of *settings* is used.
+        where: The address, for errors, where *find* always finds the same.
 
     Raises:
         TypeError: *settings* is of a kind that is not redis-py's, or has hooks of its own.
     """
 
-    def __init__(self, settings: AbstractConnection, find: Find | None = None) -> None:
+    def __init__(
+        self, settings: AbstractConnection, find: Find | None = None, where: str = ""
+    ) -> None:
         kind = type(settings)
         if kind.__module__.partition(".")[0] != "redis":
             msg = (
@@ -70,12 +115,15 @@ class Endpoint:
             raise TypeError(msg)
         self._settings = settings
         self._find = find
+        self._where = where
 
     def __repr__(self) -> str:
         settings = self._settings
         if isinstance(settings, UnixDomainSocketConnection):
             return str(settings.path)
-        return "the address that was found" if self._find else f"{settings.host}:{settings.port}"  # type: ignore[attr-defined]  # a TCP connection
+        if self._find:
+            return self._where or "the address that was found"
+        return described(((settings.host, settings.port),))  # type: ignore[attr-defined]  # a TCP connection
 
     def at(self, host: Host) -> Endpoint:
         """Return an endpoint with the same settings at another address."""
@@ -83,7 +131,7 @@ class Endpoint:
         async def find() -> Host:
             return host
 
-        return Endpoint(self._settings, find)
+        return Endpoint(self._settings, find, described((host,)))
 
     async def open(self, patience: float, clock: ServerClock) -> Connection:
         """Connect and introduce oneself.
@@ -97,17 +145,19 @@ class Endpoint:
             ServerError: It refuses the credentials or the database.
         """
         limit = self._settings.socket_connect_timeout
+        attempt = _Attempt(repr(self), tls=isinstance(self._settings, SSLConnection))
         try:
             async with asyncio.timeout(patience if limit is None else min(patience, limit)):
-                return await self._open(clock)
+                return await self._open(clock, attempt)
         except PrimaryAbsentError:
             raise
-        except OSError as exc:
-            msg = f"no connection to {self!r}: {str(exc) or type(exc).__name__}"
+        except (OSError, hiredis.ProtocolError) as exc:
+            msg = f"no connection to {attempt.where}: {attempt.problem(exc)}"
             raise ConnectionError(msg) from exc
 
-    async def _open(self, clock: ServerClock) -> Connection:
-        connection = await self._connected()
+    async def _open(self, clock: ServerClock, attempt: _Attempt) -> Connection:
+        connection = await self._connected(attempt)
+        attempt.step = "introducing"
         try:
             await self._introduce(connection, clock)
             if connection.closed:
@@ -119,7 +169,7 @@ class Endpoint:
             raise
         return connection
 
-    async def _connected(self) -> Connection:
+    async def _connected(self, attempt: _Attempt) -> Connection:
         loop = asyncio.get_running_loop()
         settings = self._settings
         if isinstance(settings, UnixDomainSocketConnection):
@@ -127,6 +177,7 @@ class Endpoint:
             return connection
         assert isinstance(settings, TcpConnection)  # noqa: S101 - there are no others
         host, port = await self._find() if self._find else (settings.host, settings.port)
+        attempt.where = described(((host, port),))
         transport, connection = await loop.create_connection(
             Connection, host, port, family=settings.socket_type
         )
@@ -139,6 +190,7 @@ class Endpoint:
                 for name, value in options.items():
                     sock.setsockopt(socket.IPPROTO_TCP, name, value)
         if context := self._tls():
+            attempt.step = "encrypting"
             # Begun by itself, since only so is it known how much of what was encrypted has left.
             encrypted = await loop.start_tls(transport, connection, context, server_hostname=host)
             if encrypted is None:
@@ -165,7 +217,8 @@ class Endpoint:
         replies = await connection.ask(*commands)
         for words, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerError):
-                if words[0] not in _OPTIONAL:
+                # Whoever is not let in may not even ask for the time.
+                if words[0] not in _OPTIONAL or reply.code == "NOAUTH":
                     raise reply
             elif words[0] == "TIME":
                 clock.learn(int(reply[0]) * _MILLION + int(reply[1]), asked, loop.time())

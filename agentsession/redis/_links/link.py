@@ -62,11 +62,23 @@ class ServerError(ResponseError):
         return self.code in {"ASK", "MOVED"}
 
 
-class NotSentError(Exception):
+class _WaitedError(Exception):
+    """A call that was given up.
+
+    Attributes:
+        waited: For how many seconds its caller has waited.
+        timeout: For how many the caller would have waited.
+    """
+
+    waited: float = 0.0
+    timeout: float | None = None
+
+
+class NotSentError(_WaitedError):
     """The call was not run: the server was not reached, or refused before it did anything."""
 
 
-class NoReplyError(Exception):
+class NoReplyError(_WaitedError):
     """The call was sent and no answer came in time: it ran, or it did not."""
 
 

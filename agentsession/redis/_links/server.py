@@ -38,6 +38,9 @@ __all__ = ["ServerLink"]
 
 # After so many seconds of packing others run, before the rest is packed.
 _STEP: Final = 0.003
+# The share of the deadline that a connection may take to be made: less than all of it, so that
+# whoever waits for it learns why there is none.
+_CONNECTING: Final = 0.9
 # The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
 # with each connection that is given up, so that a reply may take its time in the end.
 _PATIENCE: Final = 1 / 4
@@ -183,7 +186,7 @@ class ServerLink(CountedLink):
                     longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures, 10))
                     await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 try:
-                    connection = await self._endpoint.open(self._timeout, self._clock)
+                    connection = await self._endpoint.open(self._timeout * _CONNECTING, self._clock)
                 except Exception as exc:  # noqa: BLE001 - finding an address may raise anything
                     self._not_connected(exc)
                 else:
@@ -291,7 +294,7 @@ class ServerLink(CountedLink):
             self._seen_at = asyncio.get_running_loop().time()
         if self._silent_looks == _LOOKS:
             self._stalls += 1
-            self._give_up(TimeoutError("no reply from the server for a while"))
+            self._give_up(TimeoutError(f"no reply from {self._endpoint!r} for a while"))
             return
         self._seen = seen
         pause = self._timeout * _PATIENCE * 2**self._stalls / _LOOKS + self._acknowledgement.pause
