@@ -1,4 +1,4 @@
-"""A cluster: one shared connection to each node, and the map of slots that says to which.
+"""A cluster: one shared connection to each node, and the map of which node owns which slot.
 
 Everything about a call but its way is the business of
 :class:`~agentsession.redis._links.server.ServerLink`, one a node. What a node says belongs
@@ -110,7 +110,7 @@ class ClusterLink(CountedLink):
         return node
 
     def _redirect(self, asked: Host, command: Command, error: ServerError) -> None:
-        """Send on what belongs elsewhere; it was not run here."""
+        """Send a command to the node that it belongs to; it was not run at this one."""
         command.refusal = error
         if error.is_not_owned:
             self._doubted = asked
@@ -153,7 +153,7 @@ class ClusterLink(CountedLink):
             self._reading = None
 
     async def _read_once(self) -> BaseException | None:
-        """Ask one node after the other, those that answer first; return why none did."""
+        """Ask the nodes one after the other, the likeliest to answer first; return why none did."""
         failure: BaseException | None = None
         hosts = list({*self._slots.hosts, *self._known})
         # Another one each time: one alone may know nothing, or what is no longer so.
@@ -184,13 +184,13 @@ class ClusterLink(CountedLink):
         return failure
 
     def _is_worse(self, host: Host) -> tuple[bool, bool]:
-        """Order nodes by what one may hope for: that it knows, and that it answers."""
+        """Order nodes by how likely they are to answer, and to know the map."""
         node = self._nodes.get(host)
         lost = node is not None and node.at_a_loss
         return lost or host == self._doubted, host not in self._slots.hosts
 
     async def _leave_who_is_gone(self) -> None:
-        """Close the connections to nodes that are in the cluster no more."""
+        """Close the connections to nodes that have left the cluster."""
         for host in [*self._nodes]:
             if host not in self._slots.hosts and self._nodes[host].idle:
                 # Nobody else closes it any more, if closing the cluster's link ends this task.

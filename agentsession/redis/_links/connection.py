@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         self.on_replies_read()
 
     def _next_reply(self) -> Any:
-        """Parse no further than to the next reply: all of a piece only if that goes on beyond."""
+        """Parse up to the next reply; a piece is parsed whole only if the reply is longer."""
         reply = self._reader.gets()
         least = _PARSED_AT_ONCE
         while reply is _NOT_YET and self._unparsed:
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def progress(self) -> int:
-        """Counts the bytes that have come in or left, about: what flows is not hung."""
+        """About how many bytes have come in or left; while it grows, the connection is alive."""
         unsent = self._transport.get_write_buffer_size()
         if self._below is not None:
             unsent += self._below.get_write_buffer_size()

@@ -1,9 +1,9 @@
-"""Where a server is, and how to introduce oneself to it.
+"""Opens connections: the address of a server, TLS, and the commands that log in.
 
-redis-py reads the settings: URLs, credentials, TLS, and what a client that was handed in has. The
-socket is opened here, since it takes a protocol of one's own to see that bytes flow, to have large
-ones leave in pieces, and to spend no task on it. What of redis-py is used for that is public: the
-attributes of a connection object that is never connected.
+The settings are redis-py's: it reads URLs, credentials and TLS options, or a user's client has
+them. The socket is opened here and not by redis-py, because the links have to see whether bytes
+flow, send large commands in pieces, and need no task for each connection. Only public parts of
+redis-py are used: the attributes of a connection object that is never connected.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WITH_TLS: Final = "then the URL begins with rediss://"
 
 
 class PrimaryAbsentError(ConnectionError):
-    """Whoever knows the address says that there is none just now, and will be."""
+    """The sentinels know no address at the moment, but will again after a failover."""
 
 
 class _Attempt:
@@ -134,11 +134,11 @@ class Endpoint:
         return Endpoint(self._settings, find, described((host,)))
 
     async def open(self, patience: float, clock: ServerClock) -> Connection:
-        """Connect and introduce oneself.
+        """Connect and log in.
 
         Args:
             patience: Seconds that it may take; less if redis-py's settings say less.
-            clock: Is told the server's time, if the server tells it.
+            clock: Learns the server's time, if the server tells it.
 
         Raises:
             ConnectionError: The server cannot be reached.

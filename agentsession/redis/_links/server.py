@@ -179,7 +179,7 @@ class ServerLink(CountedLink):
     # -- connecting
 
     async def _connect(self) -> None:
-        """Come to a connection, while there is something to send."""
+        """Try to connect until it works or nothing is left to send."""
         try:
             while self._pipeline.has_something_to_send:
                 if self._failures:
@@ -215,7 +215,7 @@ class ServerLink(CountedLink):
         self._troubled()
 
     def _lost(self, exc: Exception) -> None:
-        """Go on by another connection, if there is something to send."""
+        """Make another connection, if there is something to send."""
         self._connection = None
         self._seen = (None, 0)
         if self._watch is not None:
@@ -243,7 +243,7 @@ class ServerLink(CountedLink):
 
     @property
     def at_a_loss(self) -> bool:
-        """Whether there is something to send and no connection."""
+        """Whether there is something to send, but no connection."""
         return self._connection is None and self._pipeline.has_something_to_send
 
     def withdraw(self) -> list[Command]:

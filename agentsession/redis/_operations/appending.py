@@ -1,4 +1,4 @@
-"""Words the call that is made most often: an append."""
+"""Builds the call that is made most often: an append."""
 
 from __future__ import annotations
 

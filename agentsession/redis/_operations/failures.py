@@ -1,4 +1,4 @@
-"""The border at which the driver's exceptions become this library's."""
+"""Turns the failures of links and the answers of servers into this library's errors."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ _REMEDIES: Final = {
 
 @contextmanager
 def after_the_first(subject: Subject, said: str) -> Generator[None]:
-    """Tell a failure between steps from one in which nothing was written.
+    """Turn a failure after the first of several steps into "outcome unknown".
 
     Args:
         subject: Whose data it is about.
-        said: What has happened, with a place for why no more did.
+        said: What was done by then; ``{}`` in it becomes the reason of the failure.
     """
     try:
         yield
@@ -88,13 +88,13 @@ def after_the_first(subject: Subject, said: str) -> Generator[None]:
 def translated(
     exc: Exception, subject: Subject, script_name: str, *, writes: bool
 ) -> AgentSessionError:
-    """Say what happened, given what was raised; its cause is what the driver raised.
+    """Return the error to raise; its cause is what the link or the server said.
 
     Args:
         exc: What was raised.
         subject: Whose data the call is about.
         script_name: What was run.
-        writes: Whether it may have written; otherwise a lost reply leaves nothing unknown.
+        writes: Whether it writes; if not, a lost reply leaves no outcome unknown.
     """
     why = exc if exc.__cause__ is None else exc.__cause__
     match exc:
@@ -127,7 +127,7 @@ def _remedy(why: str) -> str:
 
 
 def _unserved(exc: NotSentError, why: BaseException) -> str:
-    """Say why a server has not even begun, and what to do about it."""
+    """Say why the call was not run, and what to do about it."""
     words = _worded(why)
     remedy = _remedy_of(words)
     if remedy:
