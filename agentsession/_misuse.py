@@ -1,4 +1,4 @@
-"""What tells a caller who left out ``async`` or ``await`` where to write it.
+"""Errors for callers who left out ``async``.
 
 Type checkers see none of these methods: without them they find the mistake before the program runs.
 """
@@ -11,7 +11,7 @@ __all__ = ["AsyncContext"]
 
 
 class AsyncContext:
-    """A base of what is entered with ``async with``, for whoever writes ``with``."""
+    """A base of classes for ``async with``; entered with ``with``, they say what to write."""
 
     if not TYPE_CHECKING:
 
@@ -20,4 +20,4 @@ class AsyncContext:
             raise TypeError(msg)
 
         def __exit__(self, *exc_info: object) -> None:
-            """Python looks for it before it enters."""
+            """Never called, but Python wants it to be there before it enters."""

@@ -1,4 +1,4 @@
-"""Long computations on the event loop, in steps between which other tasks have their turn."""
+"""Splits long computations into short steps, so that other tasks can run in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEP: Final = 0.003
 class Pace:
     """Tells a computation when to let others run. It begins with a step of its own.
 
-    Usual computations are over before the first step is, and never pause::
+    Most computations end within the first step and never pause::
 
         pace = Pace()
         for each in many:

@@ -114,7 +114,7 @@ NO_CHANGES: Final = Changes()
 
 
 def is_temporary(name: object) -> bool:
-    """Tell whether a name lives in one ``Session`` object only; what is no name does not."""
+    """Tell whether a name begins with ``temp:``; false for anything that is no string."""
     return isinstance(name, str) and name.startswith(TEMP_PREFIX)
 
 
@@ -235,7 +235,7 @@ def check_json(value: object, path: tuple[str | int, ...]) -> None:
 
 
 def without_slack(data: bytes) -> bytes:
-    """Return bytes that msgspec encoded in no more memory than they need.
+    """Return encoded bytes without the spare memory that msgspec leaves behind them.
 
     It leaves up to half as much again behind them (0.20 to 0.22), which matters where large ones
     are kept or wait; a small one is not worth the copy.
@@ -309,7 +309,7 @@ def _check_name(name: str, full: str) -> None:
 
 
 def _check_prefix(name: str, full: str) -> None:
-    """Refuse another prefix behind the one that was taken off."""
+    """Refuse a name that has a second prefix after the first."""
     bare = name
     while bare.startswith(_PREFIXES):
         bare = bare.partition(":")[2]

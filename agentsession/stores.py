@@ -67,8 +67,8 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
     Args:
         url: ``memory://`` for this process's memory, or a URL in a form that
             :meth:`RedisSessionService.from_url <agentsession.RedisSessionService.from_url>` takes.
-        **options: Options of the service. One that only another store has does nothing, so that the
-            same call serves ``memory://`` in a test and ``redis://`` in production.
+        **options: Options of the service. An option that only another kind of store has is ignored,
+            so that the same call works with ``memory://`` in a test and ``redis://`` in production.
 
     Raises:
         TypeError: An option has the wrong type, or no store has it.

@@ -31,8 +31,9 @@ def check_write(
     Args:
         written: The encoded events, or values of state.
         names: How many names of state are changed.
-        largest: How much each of *written* is at most; few of them need not be measured.
-        named: How many characters these names are, where they are not in what is written.
+        largest: The size limit of each of *written*; if there are so few of them that they cannot
+            exceed the limit together, they are not measured.
+        named: How many characters these names have, if they are not part of *written*.
     """
     if names > _MOST_NAMES:
         msg = f"one call changes up to {_MOST_NAMES:,} names of state, not {names:,}; use several"
@@ -51,7 +52,7 @@ def check_write(
 
 
 def natural(name: str, value: int) -> int:
-    """Check a number that may be 0; more than :data:`LARGEST` means no less than that."""
+    """Check a number that may be 0; anything above :data:`LARGEST` is lowered to it."""
     if type(value) is not int:
         msg = f"{name} must be an int, not {type(value).__qualname__}: {value!r:.80}"
         raise TypeError(msg)
@@ -75,12 +76,12 @@ def at_most(name: str, value: int, most: int) -> int:
 
 
 def check_app(app_name: str) -> None:
-    """Check an application's name, by the rule of all keys."""
+    """Check an application's name as keys check theirs."""
     UserKey(app_name, "-")
 
 
 def check_user(user_key: UserKey) -> None:
-    """Check a user's key; a session's is none."""
+    """Check a user's key; a :class:`SessionKey` is refused."""
     if not isinstance(user_key, UserKey):
         kind = type(user_key).__qualname__
         advice = "; pass its property user" if isinstance(user_key, SessionKey) else ""
@@ -139,7 +140,7 @@ def _no_event(found: object) -> str:
 
 
 def check_batch(events: Iterable[Event], most: int) -> list[Event]:
-    """Check that several events were given, and not too many; none of them is looked at."""
+    """Check that several events were given, and not too many; the events are checked later."""
     if isinstance(events, Event):
         msg = "append_events() takes several events, not one Event; append_event() takes one"
         raise TypeError(msg)
@@ -185,12 +186,12 @@ def _moment(name: str, value: datetime) -> int:
 
 
 def encode_cursor(position: Position) -> str:
-    """Make a string of a place in a list of sessions, safe in a URL."""
+    """Encode a place in a list of sessions as a string that is safe in a URL."""
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode()
 
 
 def decode_cursor(cursor: str) -> Position:
-    """Read what :func:`encode_cursor` made."""
+    """Decode a string that :func:`encode_cursor` made."""
     try:
         raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
         position = msgspec.json.decode(raw, type=Position)

@@ -1,4 +1,4 @@
-"""The runner: one turn after the other of any number of sessions."""
+"""The runner: runs the turns of an agent on any number of sessions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNDESCRIBED: Final = EventError(message="the agent failed, and its error could 
 
 
 class Run(AsyncIterator[Event], AsyncContext):
-    """One turn on its way: iterate over it for the agent's events; use it once.
+    """One turn of an agent: iterate over it, once, to run the turn and get its events.
 
     Leaving the loop early ends the turn at once only if the run is closed: ``async with
     runner.run(...) as run``.
@@ -99,9 +99,10 @@ class Runner(AsyncContext):
             events, such as an async generator function, or an object with such a method ``run``.
         session_service: Where sessions are kept; it stays open. Without one they are in memory, and
             gone when the runner is closed.
-        describe_error: Makes of an exception what is stored of it and handed on; by default its
-            message and its class. If it fails itself, nothing of the exception is stored, the event
-            says so, and the exception is raised as ever, with a note of what failed.
+        describe_error: Turns an exception into the :class:`~agentsession.events.EventError` that is
+            stored and yielded; by default, with the exception's message and class. If this function
+            fails itself, the event says only that the agent failed, and the exception is raised
+            with a note of what went wrong.
 
     Raises:
         TypeError: *agent* cannot be run, *session_service* is no service, or *describe_error* is
@@ -294,7 +295,7 @@ class Runner(AsyncContext):
             return None
 
     def _described(self, exc: Exception) -> EventError:
-        """Describe an exception as the application wishes; without its help not at all."""
+        """Describe an exception as the application wishes, or not at all if that fails."""
         try:
             error = self._describe_error(exc)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the agent's own comes out
