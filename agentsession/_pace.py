@@ -6,8 +6,8 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-# In seconds: a step ends with the piece of work that passes it, so that it stays far below the
-# 20 milliseconds that a loop may be held, and is long enough that nobody notices what a turn costs.
+# How long a step takes, in seconds: far less than the 20 milliseconds for which a loop may be held,
+# and long enough that the pauses between steps cost little.
 _STEP: Final = 0.003
 
 

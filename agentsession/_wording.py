@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from agentsession.sessions import SessionKey, UserKey
 
-# Ids may be of any length; an error is for people.
+# Ids may be of any length, but errors are read by people.
 _cutter = reprlib.Repr()
 _cutter.maxstring = _cutter.maxother = 80
 
@@ -21,7 +21,7 @@ def brief(value: object) -> str:
     return _cutter.repr(value)
 
 
-# There are few applications, and many reads name one in case it has to be named.
+# There are few applications, and many reads describe theirs in case of an error.
 @lru_cache(maxsize=64)
 def described_app(app_name: str) -> str:
     """Describe an application, as errors name it."""

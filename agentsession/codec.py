@@ -64,7 +64,7 @@ _THEN: Final = b'","timestamp":"'
 # time of one by one, but ten of a megabyte five times as long, most of it for new memory. It takes
 # some milliseconds, so a caller who decodes run by run holds up nobody in between.
 _LARGEST_RUN: Final = 1 << 19
-# To measure more takes a while too.
+# Measuring more than this many events takes a while too.
 _MEASURED_AT_ONCE: Final = 1000
 
 
@@ -86,7 +86,7 @@ _TOLD: Final = {
     if field.name in ("id", "timestamp", "author", "invocation_id", "branch")
 }
 
-# What it says of a field that has the wrong type, or is empty.
+# What msgspec says of a field that has the wrong type, or is empty.
 _wrong_field = re.compile(
     r"Expected `(\w+)`(?: of length >= (1))?(?:, got `(\w+)`)? - at `\$\.(.+)`"
 )

@@ -16,9 +16,9 @@ from agentsession.events import Event
 from agentsession.retention import LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, UserKey
 
-# What one call may write. A server serves nobody else while it takes it in, seconds for 128 MiB;
-# and Redis closes a connection that sends a gigabyte at once, Redis 6 one that sends a million
-# words.
+# The most that one call may write. While a server takes a call in, it serves no other client:
+# for seconds with 128 MiB. Redis also closes a connection that sends a gigabyte at once, and
+# Redis 6 one that sends a million words.
 _MOST_BYTES: Final = 64 * MEBIBYTE
 _MOST_NAMES: Final = 100_000
 

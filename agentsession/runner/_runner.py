@@ -38,7 +38,7 @@ class Run(AsyncIterator[Event], AsyncContext):
         invocation_id: The turn.
     """
 
-    # Whether nothing was asked of it yet; not before it is whole.
+    # Whether it is complete and nobody has iterated over it yet.
     _idle = False
 
     def __init__(
@@ -249,7 +249,7 @@ class Runner(AsyncContext):
         except Exception:
             context.state.put_back(changes)
             raise
-        # A repeat stores nothing: not what the agent has changed since the first time.
+        # A repeated event stores nothing, so what the agent has changed since is kept for the next.
         lost = [
             name
             for name, value in event.state_delta.items()
@@ -281,7 +281,7 @@ class Runner(AsyncContext):
         refusal: Exception | None = None
         self._drop_unstorable(context, exc)
         try:
-            # What is too large with the changes may not be so when they are stored before it.
+            # If the event is too large together with the changes, these are stored before it.
             for event in (described, described):
                 try:
                     return await self._keep(context, event)

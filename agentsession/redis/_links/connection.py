@@ -20,9 +20,9 @@ __all__ = ["Connection"]
 # After so many replies their callers run, whose next calls are then sent: so that the server works
 # on these while the client works on the replies that are left.
 _REPLIES_AT_ONCE: Final = 32
-# The parser moves what it holds with each reply that it gives, so it is not given too much.
+# The parser moves its whole buffer with each reply, so the buffer is kept small.
 _PARSED_AT_ONCE: Final = 1 << 14
-# No more than this waits in the transport, beyond one piece; what is not sent yet is not packed.
+# The most bytes that wait in the transport, beyond one piece; the rest is not even packed yet.
 _MOST_UNSENT: Final = 1 << 18
 
 
@@ -47,7 +47,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ServerError, notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport
-        # What encrypted bytes leave by, if they are.
+        # With TLS, the transport below it, which sends the encrypted bytes.
         self._below: asyncio.Transport | None = None
         self._unparsed: deque[bytes] = deque()
         self._received = 0

@@ -72,7 +72,7 @@ class CountedLink(Link):
             else:
                 future.cancel()
             if future.cancelled():
-                # It will not be sent again; what it holds is given up now, its turn when it comes.
+                # It will not be sent again: its memory is freed now, its place when its turn comes.
                 self._backlog.shrink(request.size)
                 request.forget()
             raise

@@ -39,9 +39,9 @@ __all__ = ["Endpoint", "Find", "PrimaryAbsentError"]
 Find: TypeAlias = "Callable[[], Awaitable[Host]]"
 """Looks up which server it is now."""
 
-# Between the server's seconds and microseconds.
+# Microseconds in a second: the server tells both.
 _MILLION: Final = 1_000_000
-# What a server may refuse to a connection without harm.
+# Commands that a server may refuse without harm.
 _OPTIONAL: Final = frozenset({"CLIENT", "TIME"})
 _WITH_TLS: Final = "then the URL begins with rediss://"
 
@@ -191,7 +191,7 @@ class Endpoint:
                     sock.setsockopt(socket.IPPROTO_TCP, name, value)
         if context := self._tls():
             attempt.step = "encrypting"
-            # Begun by itself, since only so is it known how much of what was encrypted has left.
+            # A step of its own: only so can one see how many of the encrypted bytes have left.
             encrypted = await loop.start_tls(transport, connection, context, server_hostname=host)
             if encrypted is None:
                 msg = "the server hung up while encryption was begun"
@@ -217,7 +217,7 @@ class Endpoint:
         replies = await connection.ask(*commands)
         for words, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerError):
-                # Whoever is not let in may not even ask for the time.
+                # Without its password a server refuses the optional commands too.
                 if words[0] not in _OPTIONAL or reply.code == "NOAUTH":
                     raise reply
             elif words[0] == "TIME":

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-# Another server would not answer so: the address is to be looked up anew.
+# A server that answers so is no primary any more: its address has to be looked up again.
 _ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
 _NOT_NOW: Final = _ELSEWHERE | {"BUSY", "CLUSTERDOWN", "LOADING", "NOREPLICAS", "TRYAGAIN"}
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-# So many redirections in a row are followed at once.
+# How many redirections in a row are followed without a pause.
 _REDIRECTIONS: Final = 6
 
 
@@ -70,15 +70,15 @@ class Pipeline:
         self._waiting: deque[Command] = deque()
         self._in_flight: deque[Command] = deque()
         self._put_off: list[tuple[float, Command]] = []
-        # What of a large command has not left yet, the first piece of it by itself.
+        # The pieces of a large command that are not sent yet; the next one is taken out already.
         self._piece: bytes | None = None
         self._pieces: Iterator[bytes] = iter(())
-        # What the server has refused to run on a connection that is given up for that.
+        # The command for whose refusal the connection is given up; it was not run.
         self._not_run: Command | None = None
-        # Why the node does not let the call be asked for that is to be answered next.
+        # The error that answered the ASKING before the command that is answered next.
         self._asking_refused: ServerError | None = None
         self._echoes = itertools.count(1)
-        # Replies since the connection was made: one that gave some is worth keeping.
+        # How many replies this connection has given; one that has given some is worth keeping.
         self.answered = 0
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class Pipeline:
             try:
                 packed = self._cut(command) if large else command.packed()
             except (TypeError, ValueError) as exc:
-                # Its own caller's mistake: the others are not to suffer from it.
+                # A mistake of its own caller, which must not harm the others.
                 command.refuse(exc)
                 self._done(command)
                 continue
@@ -232,7 +232,7 @@ class Pipeline:
             self._waiting.append(command)
         elif error.is_redirection and self._redirect is not None:
             if command.asking and self._asking_refused is not None:
-                # It would be redirected without an end.
+                # Otherwise it would be redirected for ever.
                 command.refuse(self._asking_refused)
                 self._end(command, None)
                 return
@@ -244,7 +244,7 @@ class Pipeline:
                 command.renew()
                 self._redirect(command, error)
         elif command.maybe_run and command.writes:
-            # A copy before this one may yet be run, until its time is up.
+            # An earlier copy may still be run, until its deadline.
             command.refusal = error
             self._put_off.append((command.deadline, command))
         else:
@@ -294,7 +294,7 @@ class Pipeline:
     def lost(self, exc: BaseException) -> None:
         """Queue the unanswered commands again, before all others."""
         taken = [*self._barriers.lost(), *self._in_flight]
-        # The last one may not have left whole, and what is not whole is not run.
+        # The last command may have been sent only in part, and then it was not run.
         cut = self._in_flight[-1] if self._piece is not None and self._in_flight else None
         not_run, self._not_run = (self._not_run, cut), None
         self._in_flight.clear()

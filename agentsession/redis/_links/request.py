@@ -30,18 +30,18 @@ REFUSALS: Final = frozenset(
 )
 """What scripts say that have not done what they were asked to: nothing waits to be acknowledged."""
 
-# As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
+# As in lib/once.lua: for this many microseconds after its deadline a call is remembered.
 _MARGIN: Final = 60_000_000
 
 # A command that was put off waits this long in seconds, doubling up to the second figure, each time
 # less up to a half by chance.
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
-# What was put off is not sent again unless there is time for so many answers like the last one.
+# A command is sent again only if there is time for this many answers as slow as the last one.
 _ANSWERS: Final = 3
-# Words that are packed in one piece; each has its length before it.
+# How many words are packed in one piece; the length of each is sent before it.
 _WORDS_AT_ONCE: Final = 8_000
-# Arrays, bulk strings and what separates them, beside the words themselves.
+# About how many bytes a command takes in memory besides its words.
 _OVERHEAD: Final = 200
 
 
@@ -73,7 +73,7 @@ class Command:
         sent_at: The loop's time at which it was sent last.
     """
 
-    # Of most commands nothing of this is ever set.
+    # Class attributes, since most commands never set any of these.
     writes: bool = False
     asking: bool = False
     maybe_run: bool = False
@@ -131,7 +131,8 @@ class Command:
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.attempts, 10))
         self.attempts += 1
         due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        # An attempt that would hardly be answered in time would leave unknown what is known.
+        # Without this attempt it is known that nothing was run; one that is sent but not answered
+        # in time would leave that unknown.
         last_chance = self.deadline - _ANSWERS * (now - self.sent_at)
         return due if due < last_chance else self.deadline
 

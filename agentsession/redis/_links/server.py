@@ -38,13 +38,13 @@ __all__ = ["ServerLink"]
 
 # After so many seconds of packing others run, before the rest is packed.
 _STEP: Final = 0.003
-# The share of the deadline that a connection may take to be made: less than all of it, so that
-# whoever waits for it learns why there is none.
+# The share of the deadline that connecting may take: less than all of it, so that a caller whose
+# call fails for it learns why.
 _CONNECTING: Final = 0.9
 # The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
 # with each connection that is given up, so that a reply may take its time in the end.
 _PATIENCE: Final = 1 / 4
-# How often it is looked for life in that time.
+# How often it is checked in that time whether bytes have flowed.
 _LOOKS: Final = 2
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Appending", "add_scopes", "scopes_of"]
 
 _APPEND: Final = load("append")
-# Where in the header the words stand that differ from call to call.
+# The places in the header of the words that differ from call to call.
 _OF_THE_CALL: Final = tuple(
     map(_APPEND.header.index, ("incarnation", "revision", "session_id", "scopes"))
 )

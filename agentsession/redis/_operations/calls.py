@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls"]
 
-# Of whoever has waited for it, and makes its calls in this context.
+# The room of the block around the calls in this context.
 _room: ContextVar[Room | None] = ContextVar("agentsession_room", default=None)
 
-# To send more takes some milliseconds.
+# Packing more words than this takes some milliseconds.
 _WORDS_AT_ONCE: Final = 10_000
 
 _FAILURES: Final = (NotSentError, NoReplyError, NotAcknowledgedError, ServerError)

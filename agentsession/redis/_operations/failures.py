@@ -38,7 +38,7 @@ _CLUSTER: Final = (
     "the server is a node of a cluster; connect with redis+cluster://host:port, "
     "or pass a redis.asyncio.RedisCluster client"
 )
-# What a server's answer means to whoever has made the URL; the first that is in the answer counts.
+# What to do about a server's answer; the first of these words that is in the answer counts.
 _REMEDIES: Final = {
     "WRONGPASS": (
         "The user or the password is wrong; they stand in the URL, as in "

@@ -156,7 +156,7 @@ def _pool(address: Address, options: Mapping[str, Any]) -> redis.asyncio.Connect
         lambda: redis.asyncio.ConnectionPool(**(_DEFAULTS | dict(options) | address.options)),
         options,
     )
-    # The pool looks at nothing; the first call would tell of an unreachable server.
+    # A pool checks no options; without this the first call would report a wrong one.
     _taken(lambda: pool.connection_class(**pool.connection_kwargs), options)
     return pool
 
