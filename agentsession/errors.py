@@ -13,7 +13,7 @@
     │   └── StateValueTooLargeError          a state value is over the size limit
     ├── CodecError                           stored bytes not ours, or of a newer format
     ├── ClosedError (RuntimeError)           the service was closed
-    ├── EventLoopError (RuntimeError)        its event loop does not run here
+    ├── EventLoopError (RuntimeError)        the service belongs to another event loop
     └── BackendError                         the server refused; __cause__ says why
         ├── BackendUnavailableError          nothing was written; the call may be repeated
         └── OutcomeUnknownError              perhaps written; repeat it with the same event id
