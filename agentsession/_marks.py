@@ -1,4 +1,4 @@
-r"""Values of state that JSON has no form for, and what stands for them in it.
+r"""How state values that JSON cannot hold are written in JSON.
 
 Each is an object with one key, which begins with ``$``. A value that is such an object is wrapped,
 whatever its key, so that all come back as they were, also when there are more of them::
@@ -23,7 +23,7 @@ __all__ = ["mark", "marked", "unmark"]
 
 
 def mark(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give values of state a form in JSON."""
+    """Replace the values of state that JSON cannot hold by objects that it can."""
     return {name: _wrap(value) for name, value in values.items()}
 
 
@@ -41,10 +41,10 @@ def marked(values: Any) -> Any:
 
 
 def unmark(values: dict[str, Any]) -> dict[str, Any]:
-    """Make of forms in JSON what they stand for; the same dict if there are none.
+    """Undo :func:`mark`; return the same dict if nothing in it is marked.
 
     Raises:
-        ValueError: A form is damaged.
+        ValueError: A mark is damaged.
     """
     if not any(map(_mark_of, values.values())):
         return values

@@ -1,4 +1,4 @@
-"""What every model can do: it is JSON, and FastAPI and pydantic take it as it is."""
+"""What all models share: conversion to and from JSON, and support for FastAPI and pydantic."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STATE: Final = frozenset({"state", "state_delta"})
 
 
 class Model:
-    """What a struct gets that is JSON to its users too; stands before ``Struct`` among its bases.
+    """A base of the public structs; it comes before ``Struct`` in the list of bases.
 
     pydantic takes it as a field's type and FastAPI as a type of answers, and of bodies with
     ``Annotated[Event, Body()]``, each with its JSON schema. Neither has to be installed. Where no

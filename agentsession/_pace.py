@@ -1,4 +1,4 @@
-"""Long computations on the event loop, in steps between which other tasks have their turn."""
+"""Splits long computations into short steps, so that other tasks can run in between."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 from time import monotonic
 from typing import Final
 
-# In seconds: a step ends with the piece of work that passes it, so that it stays far below the
-# 20 milliseconds that a loop may be held, and is long enough that nobody notices what a turn costs.
+# How long a step takes, in seconds: far less than the 20 milliseconds for which a loop may be held,
+# and long enough that the pauses between steps cost little.
 _STEP: Final = 0.003
 
 
 class Pace:
     """Tells a computation when to let others run. It begins with a step of its own.
 
-    Usual computations are over before the first step is, and never pause::
+    Most computations end within the first step and never pause::
 
         pace = Pace()
         for each in many:

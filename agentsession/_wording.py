@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
     from agentsession.sessions import SessionKey, UserKey
 
-# Ids may be of any length; an error is for people.
+# Ids may be of any length, but errors are read by people.
 _cutter = reprlib.Repr()
 _cutter.maxstring = _cutter.maxother = 80
 
 
 def brief(value: object) -> str:
-    """Word a value in up to some 80 characters."""
+    """Return the repr of a value, shortened to about 80 characters."""
     return _cutter.repr(value)
 
 
-# There are few applications, and many reads name one in case it has to be named.
+# There are few applications, and many reads describe theirs in case of an error.
 @lru_cache(maxsize=64)
 def described_app(app_name: str) -> str:
-    """Word an application as the subject of an error."""
+    """Describe an application, as errors name it."""
     return f"app {brief(app_name)}"
 
 
 def described(subject: SessionKey | UserKey | str) -> str:
-    """Word what an error is about; a string is its own description."""
+    """Describe what an error is about; a string is returned as it is."""
     if isinstance(subject, str):
         return subject
     parts = [described_app(subject.app_name), f"user {brief(subject.user_id)}"]
@@ -40,6 +40,6 @@ def described(subject: SessionKey | UserKey | str) -> str:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """Word a path as Python would subscript it: ``cart['items'][0]``, in characters that print."""
+    """Write a path as Python subscripts, ``cart['items'][0]``, in printable characters."""
     first, *rest = path
     return brief(str(first))[1:-1] + "".join(f"[{brief(step)}]" for step in rest)

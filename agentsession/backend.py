@@ -99,13 +99,13 @@ class Entry(Struct, frozen=True):
 
 
 class Expected(Struct, frozen=True):
-    """What a caller takes for granted of a session; where it is not so, an operation does nothing.
+    """What a caller expects of a session; if it is not so, the operation changes nothing.
 
     Attributes:
-        incarnation: The session is this one, by its :attr:`Snapshot.incarnation`, and not a later
-            one of its id; ``""`` for any.
-        revision: Nobody has written to it since this revision; ``None`` for any. Only appends look
-            at it.
+        incarnation: The :attr:`Snapshot.incarnation` of the session, which tells it from a later
+            session with the same id; ``""`` for any.
+        revision: The revision of the session, which shows that nobody has written to it since;
+            ``None`` for any. Only appends check it.
     """
 
     incarnation: str = ""
@@ -120,17 +120,17 @@ class ReadLimit(Struct, frozen=True):
     """How much one read may return.
 
     Attributes:
-        size: The most bytes of encoded events in all, of which each counts as
-            :data:`SMALLEST_EVENT` at least.
-        harmless: So many events are never more than that, whatever is in them, since the size of
-            one is limited too. Most reads are of fewer, and need not be measured.
+        size: The limit, in bytes of encoded events in all; each event counts as at least
+            :data:`SMALLEST_EVENT`.
+        harmless: A number of events that can never exceed *size*, since the size of each event is
+            limited too. Reads of this many or fewer, which most are, need not be measured.
     """
 
     size: int
     harmless: int
 
     def check(self, key: SessionKey, events: Sequence[bytes]) -> None:
-        """Measure encoded events of a session, if that is necessary.
+        """Check how large encoded events of a session are in all, if there are enough to matter.
 
         Raises:
             ReadTooLargeError: They are more than one read may return.
@@ -147,8 +147,8 @@ class Window(Struct, frozen=True, kw_only=True):
     Attributes:
         after_seq: Those after this position.
         since: Those whose time in the log is this or later, in microseconds. An event's time in the
-            log is its own timestamp, held to the backend's present and moved past the time of the
-            event before it, so that this too is a run of events at the end of the log.
+            log is its own timestamp, but not later than the backend's present, and always later
+            than that of the event before it. So the events since a time are always the newest ones.
         last: This many at the end; ``None`` for all.
         read_limit: How much that may be; ``None`` for any amount.
     """
@@ -285,9 +285,9 @@ class Backend(ABC):
 
     @property
     def crowded(self) -> bool:
-        """Whether so much is under way that a writer has to wait for :meth:`room`.
+        """Whether so many calls are in progress that a writer has to wait in :meth:`room`.
 
-        Never, where nothing is under way that takes memory.
+        Always false for a backend whose calls do not wait in memory.
         """
         return False
 
@@ -299,9 +299,9 @@ class Backend(ABC):
     ) -> AbstractAsyncContextManager[None]:
         """Wait for room for one write, which is made within the block.
 
-        Whoever writes asks before it encodes, so that what waits takes no memory here: if it is
-        :attr:`crowded`, and in any case if it encodes in several steps, between which others run.
-        Of those one at a time is in its block and has not made its call.
+        The service waits here before it encodes, so that a waiting write takes no memory. It does
+        so if the backend is :attr:`crowded`, and always if it encodes in several steps, between
+        which other tasks run; only one such write at a time is between its first step and its call.
 
         Args:
             subject: Whose data it is about, for the error.

@@ -30,7 +30,7 @@ def utc_now() -> datetime:
 
 
 def to_microseconds(moment: datetime) -> int:
-    """Convert an aware datetime exactly, without a detour through floating point."""
+    """Convert an aware datetime exactly, without floating point."""
     return (moment - _EPOCH) // _MICROSECOND
 
 

@@ -12,6 +12,7 @@ means what it always meant, in a newer format too.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -63,7 +64,7 @@ _THEN: Final = b'","timestamp":"'
 # time of one by one, but ten of a megabyte five times as long, most of it for new memory. It takes
 # some milliseconds, so a caller who decodes run by run holds up nobody in between.
 _LARGEST_RUN: Final = 1 << 19
-# To measure more takes a while too.
+# Measuring more than this many events takes a while too.
 _MEASURED_AT_ONCE: Final = 1000
 
 
@@ -85,6 +86,11 @@ _TOLD: Final = {
     if field.name in ("id", "timestamp", "author", "invocation_id", "branch")
 }
 
+# What msgspec says of a field that has the wrong type, or is empty.
+_wrong_field = re.compile(
+    r"Expected `(\w+)`(?: of length >= (1))?(?:, got `(\w+)`)? - at `\$\.(.+)`"
+)
+
 # What msgspec raises at bytes that are no JSON, of another shape, not UTF-8, or nested too deep.
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -103,7 +109,9 @@ def _check_payload(event: Event) -> None:
         return
     if not isinstance(event.content, list):
         kind = type(event.content).__qualname__
-        raise _unstorable(event, f"content must be a str or a list of parts, not {kind}")
+        raise _unstorable(
+            event, f"content must be a str or a list of parts such as [Text('Hello')], not {kind}"
+        )
     for index, part in enumerate(event.content):
         match part:
             case ToolCall(arguments=value):
@@ -118,7 +126,8 @@ def _check_payload(event: Event) -> None:
                 pass
             case _:
                 kind = type(part).__qualname__
-                msg = f"content[{index}] must be one of {_PARTS}, not {kind}"
+                advice = "; write Text(...)" if isinstance(part, str) else ""
+                msg = f"content[{index}] must be one of {_PARTS}, not {kind}{advice}"
                 raise TypeError(msg)
         if not isinstance(part, ToolResult | Data) and part.provider_data is not None:
             check_json(part.provider_data, ("content", index, "provider_data"))
@@ -167,7 +176,7 @@ def prepare_event(event: Event) -> tuple[bytes, Event]:
         check_json(msgspec.to_builtins(event, str_keys=True), ("event",))
         raise StateValueError(("event",), str(exc)) from exc
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
-        raise _unstorable(event, str(exc)) from exc
+        raise _unstorable(event, _field_problem(str(exc))) from exc
     if decoded != event:
         # msgspec writes many types as JSON and reads JSON as one of them.
         for name in event.__struct_fields__:
@@ -178,6 +187,17 @@ def prepare_event(event: Event) -> tuple[bytes, Event]:
 
 def _unstorable(event: Event, why: str) -> ValueError:
     return ValueError(f"event {event.id!r:.80} cannot be stored: {why}")
+
+
+def _field_problem(problem: str) -> str:
+    """Word what msgspec says of a field with the field's name in front."""
+    found = _wrong_field.fullmatch(problem)
+    if found is None:
+        return problem
+    expected, shortest, got, path = found.groups()
+    if shortest and not got:
+        return f"{path} must not be empty"
+    return f"{path} must be of type {expected}, not {got}"
 
 
 def _normalised(event: Event) -> Event:
@@ -200,7 +220,7 @@ def _in_utc(event: Event) -> datetime:
     moment = event.timestamp
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise _unstorable(
-            event, f"timestamp must be aware, as datetime.now(UTC) is: {moment!r:.80}"
+            event, f"timestamp must be an aware datetime, as datetime.now(UTC) is: {moment!r:.80}"
         )
     try:
         return moment.astimezone(UTC)

@@ -26,7 +26,7 @@ errors keep their attributes when they are pickled, as they are on their way bet
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 from agentsession._wording import brief, described, dotted
 
@@ -256,20 +256,57 @@ class ClosedError(AgentSessionError, RuntimeError):
         super().__init__()
 
     def __str__(self) -> str:
-        return "the session service is closed; make a new one, and close it last"
+        return (
+            "the session service is closed; make a new one, and close it last, when nothing uses "
+            "it any more ('async with' closes it at the end of the block)"
+        )
+
+
+_LoopProblem: TypeAlias = Literal["another", "ended", "forked", "none"]
+
+_MAKE_IT: Final = (
+    "make one service for each loop, and close it there: in the coroutine that asyncio.run() runs, "
+    "in a test fixture that lives as long as the loop, or in the lifespan of an application"
+)
+_LOOP_PROBLEMS: Final[dict[_LoopProblem, str]] = {
+    "another": (
+        f"the session service belongs to another event loop; {_MAKE_IT}. "
+        "From another thread, hand calls to its loop by asyncio.run_coroutine_threadsafe()"
+    ),
+    "ended": (
+        f"the session service belongs to another event loop, which has ended; {_MAKE_IT} "
+        "(with FastAPI's TestClient: 'with TestClient(app) as client', or each request has a loop "
+        "of its own)"
+    ),
+    "forked": (
+        "the session service was used before this process was forked, and belongs to the process "
+        "that it was forked from; make one service in each process, after the fork, for example "
+        "in the lifespan of an application"
+    ),
+    "none": (
+        "agentsession runs on asyncio, and no event loop of asyncio runs here; start the program "
+        "with asyncio.run(main()) and not with trio.run(), or with anyio.run(main) on its default "
+        "backend"
+    ),
+}
 
 
 class EventLoopError(AgentSessionError, RuntimeError):
-    """The service was first used on another event loop, and belongs to it."""
+    """The service was called where its event loop does not run; nothing was written.
 
-    def __init__(self) -> None:
-        super().__init__()
+    A service belongs to the event loop that it is first used on.
+
+    Attributes:
+        problem: ``"another"`` loop runs; the service's own has ``"ended"``; this process was
+            ``"forked"`` since the service was first used; or ``"none"`` of asyncio runs.
+    """
+
+    def __init__(self, problem: _LoopProblem = "another") -> None:
+        super().__init__(problem)
+        self.problem: _LoopProblem = problem
 
     def __str__(self) -> str:
-        return (
-            "the session service belongs to another event loop; make one service for each loop, "
-            "for example inside the coroutine that asyncio.run() runs"
-        )
+        return _LOOP_PROBLEMS[self.problem]
 
 
 class BackendError(AgentSessionError):

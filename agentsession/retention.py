@@ -131,7 +131,7 @@ class Retention(Struct, frozen=True, kw_only=True):
 
 
 def positive(name: str, value: int) -> int:
-    """Check a number that counts something; more than :data:`LARGEST` means no less than that.
+    """Check a number that must be 1 or more; anything above :data:`LARGEST` is lowered to it.
 
     Raises:
         TypeError: It is no int.

@@ -8,17 +8,20 @@ backend, except that what takes long lets other tasks run in between (:mod:`agen
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
+from agentsession._misuse import AsyncContext
 from agentsession._pace import Pace
 from agentsession._service.arguments import (
     AppPosition,
     at_most,
     check_app,
     check_batch,
+    check_event,
     check_observers,
     check_session,
     check_state,
@@ -95,7 +98,7 @@ _MAX_PAGE: Final = 1000
 _ROOM: Final = nullcontext()
 
 
-class SessionService:
+class SessionService(AsyncContext):
     """Sessions of agents: for each conversation a log of events, and state in three scopes.
 
     Applications usually make an :class:`~agentsession.InMemorySessionService` or a
@@ -144,6 +147,7 @@ class SessionService:
         self._max_value_size = positive("max_value_size", max_value_size)
         self._read_limit = _read_limit(max_read_size, self._max_event_size)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
         self._closed = False
         if observers := check_observers(observers):
             observe(self, SessionService, observers)
@@ -174,9 +178,16 @@ class SessionService:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of connections and tasks; may be called again. Data on a server stays."""
+        """Let go of connections and tasks; may be called again. Data on a server stays.
+
+        Raises:
+            EventLoopError: It was used on another event loop, and has to be closed on that one.
+        """
+        if self._loop is not None:
+            self._check_loop()
         self._closed = True
         await self._backend.aclose()
+        self._loop = None  # Nothing is left that belongs to it.
 
     async def check(self) -> list[Concern]:
         """Look for what endangers the data; worth a call when a program starts.
@@ -643,11 +654,27 @@ class SessionService:
         """Refuse use after closing, and from another loop than the first one."""
         if self._closed:
             raise ClosedError
-        loop = asyncio.get_running_loop()
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        """Take the running loop as the service's own, or refuse it if there is one already."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is not None and self._loop is loop:
+            return
+        if loop is None or self._loop is not None:
+            raise self._loop_error()
+        self._loop, self._process = loop, os.getpid()
+
+    def _loop_error(self) -> EventLoopError:
+        """Tell why the service's own loop is not the one that runs."""
         if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise EventLoopError
+            return EventLoopError("none")
+        if self._process != os.getpid():
+            return EventLoopError("forked")
+        return EventLoopError("ended" if self._loop.is_closed() else "another")
 
     async def _rest(self, pace: Pace) -> None:
         """Let others run, and refuse to go on if they have closed the service."""
@@ -805,7 +832,5 @@ def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:
 
 def _is_partial(event: Event) -> bool:
     """Tell a chunk of a stream from a whole event, and refuse what is neither."""
-    if not isinstance(event, Event):
-        msg = f"expected an agentsession.Event, not {type(event).__qualname__}: {event!r:.80}"
-        raise TypeError(msg)
+    check_event(event)
     return event.partial is True

@@ -1,4 +1,4 @@
-"""Whose data it is, and a session as its readers see it."""
+"""Keys, which say whose data it is, and sessions as users get them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ __all__ = ["Session", "SessionKey", "SessionPage", "UnreadableSession", "UserKey
 
 
 def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
-    """Refuse what could not name anything: a wrong type, an empty id, half of a surrogate pair."""
+    """Refuse an id of a wrong type, an empty one, and one that is not valid Unicode."""
     if type(value) is str and value and value.isascii():
         return  # At a glance: a key is made for nearly every call.
     if type(value) is not str:
-        msg = f"{kind} must be a str, not {type(value).__name__}: {value!r}"
+        msg = (
+            f"{kind} must be a str, not {type(value).__name__}: {value!r:.80}{_advice(kind, value)}"
+        )
         raise TypeError(msg)
     if not value and not may_be_empty:
         msg = f"{kind} must not be empty"
@@ -33,6 +35,15 @@ def _check_id(kind: str, value: str, *, may_be_empty: bool = False) -> None:
     except UnicodeEncodeError as exc:
         msg = f"{kind} holds half of a surrogate pair at position {exc.start}, not valid Unicode"
         raise ValueError(msg) from exc
+
+
+def _advice(kind: str, value: object) -> str:
+    """Say what to do about an id that is no string, if that is likely."""
+    if type(value).__name__ in ("int", "UUID"):
+        return f"; convert it with str({kind})"
+    if value is None and kind == "session_id":
+        return "; leave it out to get a new session"
+    return ""
 
 
 class UserKey(Model, Struct, frozen=True):
@@ -91,9 +102,9 @@ class Session(Model, Struct, kw_only=True):
 
     A session that is handed to ``append_event`` is brought up to date by that call: its events, its
     own state, :attr:`revision`, :attr:`last_seq` and :attr:`updated_at` are then the store's. If
-    others have written to the session meanwhile, all of it is read anew, user and application state
-    included. If not, those two stay as they were when they were last read, with one's own changes
-    on top: what others do to them through other sessions does not show, since looking for it would
+    others have written to the session meanwhile, all of it is read again, user and application
+    state included. If not, these two stay as they were last read, with the changes of this append:
+    changes that others made to them through other sessions do not show, since reading them would
     cost every append a second round trip.
 
     It is tied to the session that it was read from. If that one is deleted, or expires, and is made

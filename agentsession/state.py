@@ -115,9 +115,28 @@ NO_CHANGES: Final = Changes()
 
 
 def is_temporary(name: object) -> bool:
-    """Tell whether a name lives in one ``Session`` object only; what is no name does not."""
+    """Tell whether a name begins with ``temp:``; false for anything that is no string."""
     return isinstance(name, str) and name.startswith(TEMP_PREFIX)
 
+
+# By the name of the type, or of one that it is derived from: importing them all would take time.
+_CONVERSIONS: Final = {
+    "BaseModel": "value.model_dump(mode='json')",
+    "Decimal": "str(value)",
+    "Enum": "value.value",
+    "Model": "value.to_dict()",
+    "PurePath": "str(value)",
+    "Struct": "msgspec.to_builtins(value)",
+    "UUID": "str(value)",
+    "date": "value.isoformat()",
+    "dict": "dict(value)",
+    "frozenset": "list(value)",
+    "ndarray": "value.tolist()",
+    "set": "list(value)",
+    "time": "value.isoformat()",
+    "timedelta": "value.total_seconds()",
+    "tuple": "list(value)",
+}
 
 _Refusal: TypeAlias = tuple[tuple[str | int, ...], str]
 """Where a value is that cannot be stored, and why."""
@@ -144,10 +163,24 @@ def _refusal(value: object, depth: int = 0) -> _Refusal | None:
         return _list_refusal(value, depth + 1)
     name = kind.__qualname__
     if isinstance(value, (str, int, float, dict, list, tuple, set, frozenset)):
-        return (), f"a {name} would not come back as one; convert it to a plain JSON type first"
+        return (), (
+            f"a {name} would not come back as one; convert it to a plain JSON type first"
+            f"{_conversion(kind)}"
+        )
     if isinstance(value, (bytes, bytearray, memoryview)):
         return (), f"{name} inside other values cannot be stored; only bytes as a whole state value"
-    return (), f"a {name} cannot be stored; state is what JSON can hold, or bytes"
+    return (), (
+        f"a {name} cannot be stored, only what JSON can hold, and bytes as a whole state value; "
+        f"convert it first{_conversion(kind)}"
+    )
+
+
+def _conversion(kind: type) -> str:
+    """Say how to convert a value, if its type is one that is often met."""
+    found = next(
+        (_CONVERSIONS[each.__name__] for each in kind.__mro__ if each.__name__ in _CONVERSIONS), ""
+    )
+    return found and f", for example with {found}"
 
 
 def _number_refusal(value: Any) -> _Refusal | None:
@@ -217,7 +250,7 @@ def check_values(values: Mapping[str, object]) -> None:
 
 
 def without_slack(data: bytes) -> bytes:
-    """Return bytes that msgspec encoded in no more memory than they need.
+    """Return encoded bytes without the spare memory that msgspec leaves behind them.
 
     It leaves up to half as much again behind them (0.20 to 0.22), which matters where large ones
     are kept or wait; a small one is not worth the copy.
@@ -291,7 +324,7 @@ def _check_name(name: str, full: str) -> None:
 
 
 def _check_prefix(name: str, full: str) -> None:
-    """Refuse another prefix behind the one that was taken off."""
+    """Refuse a name that has a second prefix after the first."""
     bare = name
     while bare.startswith(_PREFIXES):
         bare = bare.partition(":")[2]

@@ -70,15 +70,16 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
     Args:
         url: ``memory://`` for this process's memory, or a URL in a form that
             :meth:`RedisSessionService.from_url <agentsession.RedisSessionService.from_url>` takes.
-        **options: Options of the service. One that only another store has does nothing, so that the
-            same call serves ``memory://`` in a test and ``redis://`` in production.
+        **options: Options of the service. An option that only another kind of store has is ignored,
+            so that the same call works with ``memory://`` in a test and ``redis://`` in production.
 
     Raises:
         TypeError: An option has the wrong type, or no store has it.
         ValueError: No store has such a URL; an option is out of its range.
     """
     if not isinstance(url, str):
-        msg = f"the URL of a store must be a str, not {type(url).__qualname__}: {url!r:.80}"
+        advice = "; is the environment variable set that it comes from?" if url is None else ""
+        msg = f"the URL of a store must be a str, not {type(url).__qualname__}: {url!r:.80}{advice}"
         raise TypeError(msg)
     for name in options:
         if name not in ServiceOptions.__annotations__:
@@ -86,7 +87,10 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
     scheme = url.partition("://")[0].lower()
     make = _STORES.get(scheme)
     if make is None or "://" not in url:
-        msg = f"no store has a URL like this; it must begin with one of {', '.join(_FORMS)}"
+        msg = (
+            f"no store has a URL like this; it must begin with one of {', '.join(_FORMS)}, "
+            "as in redis://localhost:6379/0"
+        )
         raise ValueError(msg)
     return make(url, options)
 

@@ -1,3 +1,3 @@
-"""What the service is made of: what comes in, what goes out, and reads of a log."""
+"""Parts of the service: checks of arguments, results for users, and reads of a log."""
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from agentsession.observers import Observer
 from agentsession.retention import LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, UserKey
 
-# What one call may write. A server serves nobody else while it takes it in, seconds for 128 MiB;
-# and Redis closes a connection that sends a gigabyte at once, Redis 6 one that sends a million
-# words.
+# The most that one call may write. While a server takes a call in, it serves no other client:
+# for seconds with 128 MiB. Redis also closes a connection that sends a gigabyte at once, and
+# Redis 6 one that sends a million words.
 _MOST_BYTES: Final = 64 * MEBIBYTE
 _MOST_NAMES: Final = 100_000
 
@@ -35,8 +35,9 @@ def check_write(
     Args:
         written: The encoded events, or values of state.
         names: How many names of state are changed.
-        largest: How much each of *written* is at most; few of them need not be measured.
-        named: How many characters these names are, where they are not in what is written.
+        largest: The size limit of each of *written*; if there are so few of them that they cannot
+            exceed the limit together, they are not measured.
+        named: How many characters these names have, if they are not part of *written*.
     """
     if names > _MOST_NAMES:
         msg = f"one call changes up to {_MOST_NAMES:,} names of state, not {names:,}; use several"
@@ -55,7 +56,7 @@ def check_write(
 
 
 def natural(name: str, value: int) -> int:
-    """Check a number that may be 0; more than :data:`LARGEST` means no less than that."""
+    """Check a number that may be 0; anything above :data:`LARGEST` is lowered to it."""
     if type(value) is not int:
         msg = f"{name} must be an int, not {type(value).__qualname__}: {value!r:.80}"
         raise TypeError(msg)
@@ -101,15 +102,15 @@ def check_observers(observers: Sequence[Observer]) -> tuple[Observer, ...]:
 
 
 def check_app(app_name: str) -> None:
-    """Check an application's name, by the rule of all keys."""
+    """Check an application's name as keys check theirs."""
     UserKey(app_name, "-")
 
 
 def check_user(user_key: UserKey) -> None:
-    """Check a user's key; a session's is none."""
+    """Check a user's key; a :class:`SessionKey` is refused."""
     if not isinstance(user_key, UserKey):
         kind = type(user_key).__qualname__
-        advice = " (its property user is one)" if isinstance(user_key, SessionKey) else ""
+        advice = "; pass its property user" if isinstance(user_key, SessionKey) else ""
         msg = f"expected a UserKey(app_name, user_id), not {kind}: {user_key!r:.80}{advice}"
         raise TypeError(msg)
 
@@ -131,13 +132,41 @@ def _no_session_key(found: object) -> str:
         advice = "; an await is missing"
     elif isinstance(found, Session):
         advice = "; pass its key"
+    elif isinstance(found, UserKey):
+        advice = "; it names a user, who has many sessions"
+    elif found is None:
+        advice = (
+            "; get_session() returns None if there is no session, get_or_create_session() never"
+        )
     return (
         f"expected a SessionKey(app_name, user_id, session_id), not {kind}: {found!r:.80}{advice}"
     )
 
 
+def check_event(event: Event) -> None:
+    """Check that what is to be stored is an event; its fields are checked where it is encoded."""
+    if not isinstance(event, Event):
+        found = event.__name__ if isinstance(event, type) else type(event).__qualname__
+        kind = f"the class {found}" if isinstance(event, type) else found
+        msg = f"expected an agentsession.Event, not {kind}: {event!r:.80}{_no_event(event)}"
+        raise TypeError(msg)
+
+
+def _no_event(found: object) -> str:
+    """Say how to make an event of what was passed as one."""
+    if isinstance(found, str):
+        return "; write Event(author='user', content=...)"
+    if isinstance(found, type):
+        return "; make one: Event(author='user', content='Hello')"
+    if isinstance(found, Mapping):
+        return "; Event.from_dict() makes one of a dict that to_dict() has made"
+    if isinstance(found, list | tuple):
+        return "; append_events() takes several"
+    return "; an await is missing" if inspect.isawaitable(found) else ""
+
+
 def check_batch(events: Iterable[Event], most: int) -> list[Event]:
-    """Check that several events were given, and not too many; none of them is looked at."""
+    """Check that several events were given, and not too many; the events are checked later."""
     if isinstance(events, Event):
         msg = "append_events() takes several events, not one Event; append_event() takes one"
         raise TypeError(msg)
@@ -190,12 +219,12 @@ class AppPosition(Struct, frozen=True, array_like=True):
 
 
 def encode_cursor(place: Position | AppPosition | str) -> str:
-    """Make a string of a place in a list, safe in a URL."""
+    """Encode a place in a list as a string that is safe in a URL."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode()
 
 
 def decode_cursor(cursor: str, kind: type[_Place], page: str) -> _Place:
-    """Read what :func:`encode_cursor` made of a place of this kind.
+    """Decode a string that :func:`encode_cursor` made of a place of this kind.
 
     Raises:
         ValueError: It is none of these; *page* is the class that they come from.

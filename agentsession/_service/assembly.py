@@ -1,4 +1,4 @@
-"""What a backend returns, made into what users hold. Pure; no I/O."""
+"""Turns what a backend returns into what users get. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def apply_temporary(session: Session, state: Mapping[str, Any]) -> None:
 
 
 def as_stored(receipt: Receipt, index: int, entry: Entry, event: Event | None) -> Event:
-    """Return an event that was appended as it is stored, be it by an earlier call.
+    """Return an appended event as it is stored, by this call or by an earlier one.
 
     A repeat of what the log does not hold any more stays as it was given; another event stands for
     what is stored and unreadable.
@@ -123,7 +123,7 @@ def as_stored(receipt: Receipt, index: int, entry: Entry, event: Event | None) -
 
 
 def stands(receipt: Receipt, index: int, entry: Entry) -> bool:
-    """Tell whether an entry is stored as it was given, be it by an earlier call."""
+    """Tell whether an entry is stored as it was given, by this call or by an earlier one."""
     return receipt.repeats.get(index, entry.payload) == entry.payload
 
 
@@ -134,7 +134,7 @@ def apply_appended(
     stored: Sequence[Event],
     deltas: Sequence[Mapping[str, Any]],
 ) -> bool:
-    """Apply one's own append to a session that one holds; tell whether that is all it lacks.
+    """Apply an append to the caller's session; tell whether the session is up to date then.
 
     It is not if others have written since, which the revision and the positions show.
     """
@@ -162,7 +162,7 @@ def _is_retry(session: Session, receipt: Receipt, entries: Sequence[Entry]) -> b
 
 
 def apply_fresh(session: Session, fresh: Session) -> None:
-    """Bring a session that one holds to the state of one read later, with the events it lacks."""
+    """Bring the caller's session up to date with one that was read later."""
     if session.incarnation not in ("", fresh.incarnation):
         return  # Deleted and made anew while this was read: the next write will say so.
     if fresh.revision < session.revision:
@@ -175,7 +175,7 @@ def apply_fresh(session: Session, fresh: Session) -> None:
 
 
 def decode_changes(changes: Changes) -> dict[str, Any]:
-    """Make a delta of stored changes; values are decoded anew, so that nothing is shared."""
+    """Decode changes into a delta of new objects, so that nothing is shared."""
     scopes = ((APP_PREFIX, changes.app), (USER_PREFIX, changes.user), ("", changes.session))
     return {
         prefix + name: DELETE if data is None else decode_value(data)

@@ -230,7 +230,7 @@ class LogReader:
         return await decode_events(found.events, found.first_seq, self._pace)
 
     def _count(self, taken: Sequence[bytes]) -> None:
-        """Refuse when all that is returned becomes too much."""
+        """Refuse the read when it would return too much in all."""
         if self._read_limit is not None:
             self._taken += taken
             self._read_limit.check(self._key, self._taken)

@@ -33,23 +33,23 @@ class InMemorySessionService(SessionService):
     They are gone when the process ends. Everything else behaves as on Redis, to the byte.
 
     Args:
-        session_event_limit: The most events a session keeps, 1 or more; the oldest leave first.
-            ``None`` for no limit.
+        session_event_limit: How many events a session keeps, 1 or more; beyond that the oldest are
+            dropped. ``None`` for no limit.
         session_ttl: Seconds (or a timedelta) that a session lives after the last write to it;
             ``None`` or 0 for ever.
         app_state_ttl: The same for an application's state.
         user_state_ttl: The same for a user's state.
-        refresh_ttl_on_read: Whether reading moves expiry as well.
+        refresh_ttl_on_read: Whether reading extends the life of what is read, as writing does.
         cleanup_interval: Seconds (or a timedelta) between two sweeps that free expired data.
             ``None`` means 5 minutes when any time to live is set, and no sweeper otherwise. Expiry
             is exact with or without it.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
-        max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
+        max_read_size: How much one read may return, in bytes of encoded events in all; ``None`` for
             any amount.
         observers: Objects that are told of each operation and of what is swept; see
             :mod:`agentsession.observers`.
-        clock: The present in microseconds since the epoch; tests pass a manual one.
+        clock: Returns the time in microseconds since 1970; tests may pass one of their own.
 
     Raises:
         TypeError: An option has the wrong type.

@@ -307,15 +307,15 @@ class MemoryBackend(Backend):
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
             sweeper.cancel()
-            # Awaiting it would not tell its cancellation from that of the one who closes.
+            # To await the task itself would mix up its cancellation with that of the caller.
             await asyncio.wait([sweeper])
 
     async def sweep(self) -> None:
         """Free all that has expired, letting other tasks run in between."""
         pace = Pace()
         freed = 0
-        # The first one goes to the end of all, and so on: whatever others add or take away
-        # meanwhile, each that was there in the beginning has its turn.
+        # Each user that was swept goes to the end of the order. So all that were there at the
+        # beginning have their turn, whatever other tasks add or remove meanwhile.
         for _ in range(len(self._users)):
             if pace.due():
                 await pace.rest()

@@ -1,4 +1,4 @@
-"""What the memory backend keeps: plain records, without locks' rules and without I/O."""
+"""The records of the memory backend: plain data; when to lock them is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Values:
 
 
 class Mortal:
-    """Something that expires a while after it was last touched."""
+    """A record that expires some time after it was last touched."""
 
     __slots__ = ("expires_at",)
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+# Before all others, which would fail in words that say less.
+from agentsession.redis import _driver  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+# isort: split
 from agentsession._service.arguments import check_observers
 from agentsession.redis._addresses import read_url
 from agentsession.redis._backend import RedisBackend
@@ -51,12 +55,12 @@ _DEFAULT_TIMEOUT = 10.0
 class RedisSessionService(SessionService):
     """Sessions on Redis 6.2 or newer, or Valkey: for production, and any number of processes.
 
-    Give exactly one of *client*, *url* and *instance*; where both *url* and *instance* are given,
-    the URL wins. Nothing is connected before the first call. All calls share one connection to the
-    server, or to each node of a cluster, pipelined. A cancelled caller abandons its reply and
-    nothing else. A connection is replaced when it is lost, or owes a reply and nothing flows for a
-    quarter of *timeout*. When 10,000 calls or 64 MiB are under way, further callers wait, within
-    *timeout*, before what they write is encoded.
+    Give one of *client*, *url* and *instance*; if both *url* and *instance* are given, the URL is
+    used. Nothing is connected before the first call. All calls share one pipelined connection to
+    the server, or to each node of a cluster. A call that is cancelled does not disturb the others.
+    A connection is replaced when it is lost, and also when a reply is due and no byte has come or
+    gone for a quarter of *timeout*. While 10,000 calls, or 64 MiB of them, are in progress, further
+    calls wait, for up to *timeout*, before they encode what they write.
 
     Args:
         client: A ``redis.asyncio.Redis`` or ``redis.asyncio.RedisCluster`` of yours, which gives
@@ -64,28 +68,28 @@ class RedisSessionService(SessionService):
             is never closed here.
         url: The server or servers, in a form that :meth:`from_url` takes.
         instance: A name given to :func:`register_redis_instance`.
-        key_prefix: Stands in front of every key, as it is: ``"prod:"``. Deployments with different
-            prefixes share a database without meeting.
+        key_prefix: A text that every key begins with, such as ``"prod:"``. Deployments with
+            different prefixes can share a database.
         client_options: What redis-py takes for a connection besides *url*, which wins:
             ``{"ssl_ca_certs": ...}``. Not for a *client* or an *instance*, which have their own.
-        timeout: Seconds (or a timedelta) that each round trip of an operation may take, with all
-            retries, before it fails. No copy of a write has an effect later than that.
-        connections: How many connections to spread users over, 1 or more; a cluster has one to each
-            node, whatever this is.
-        ack_replicas: A write returns when so many replicas have it too (``WAIT``), 0 or more.
+        timeout: How long each round trip of an operation may take, retries included, in seconds (or
+            a timedelta), before it fails. A write never takes effect later than that.
+        connections: How many connections the users are spread over, 1 or more. A cluster ignores
+            it: there is one to each node.
+        ack_replicas: A write returns when this many replicas have it too (``WAIT``), 0 or more.
         ack_fsync: A write returns when it is on disk (``WAITAOF``, which needs Redis 7.2 or Valkey,
             and ``appendonly yes``), on the server and on the replicas of *ack_replicas*.
-        session_event_limit: The most events a session keeps, 1 or more; the oldest leave first.
-            ``None`` for no limit.
+        session_event_limit: How many events a session keeps, 1 or more; beyond that the oldest are
+            dropped. ``None`` for no limit.
         session_ttl: Seconds (or a timedelta) that a session lives after the last write to it;
             ``None`` or 0 for ever.
         app_state_ttl: The same for an application's state.
         user_state_ttl: The same for a user's state.
-        refresh_ttl_on_read: Whether reading moves expiry as well, ahead only: what has none gets
-            none.
+        refresh_ttl_on_read: Whether reading extends the life of what is read, as writing does. It
+            never shortens it, and what never expires stays so.
         max_event_size: The largest encoded event, in bytes.
         max_value_size: The largest encoded state value, in bytes.
-        max_read_size: The most events that one read returns, in encoded bytes in all; ``None`` for
+        max_read_size: How much one read may return, in bytes of encoded events in all; ``None`` for
             any amount.
         observers: Objects that are told of each operation and of what happens on connections; see
             :mod:`agentsession.observers`.

@@ -107,7 +107,8 @@ class RedisBackend(Backend):
         self._lives = life_words(retention)
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
         self._appending = Appending(self._calls, self._keyspace, retention)
-        # Most reads are of the same few windows, and to word one takes as long as to read an event.
+        # Most reads have one of a few windows, whose arguments take as long to build as to read an
+        # event.
         self._get_words = lru_cache(maxsize=64)(self._words_of_get)
 
     def __repr__(self) -> str:
@@ -134,8 +135,8 @@ class RedisBackend(Backend):
         return snapshot
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
-        # A session that is there is read, which writes nothing that a late copy could do again.
-        # What it may be made with is in memory meanwhile, and holds up nobody whose turn is next.
+        # An existing session is only read, so that a late copy of the call cannot write. The state
+        # for a new one stays in memory meanwhile and is counted with the read.
         size = size_of(changes.app, changes.user, changes.session)
         held = Rest(size, _give_up) if size else None
         snapshot, written = await self._get(key, window, held), False
@@ -143,7 +144,8 @@ class RedisBackend(Backend):
             with after_the_first(key, _MADE) if written else nullcontext():
                 made, snapshot = await self._make(key, changes, window, new_id(), take=True)
             if made and snapshot is None:
-                # It is made anew, and what others may have changed since is not changed again.
+                # It was made and deleted; it is made again, but the state of user and application,
+                # which others may have changed since, is not written twice.
                 written, changes = True, Changes(session=changes.session)
         return snapshot
 

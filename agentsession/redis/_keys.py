@@ -138,7 +138,7 @@ class Keyspace:
         return f"{self.prefix}userdata:{_user_tag(user)}"
 
     def user_calls(self, user: UserKey) -> str:
-        """Return the key of what is remembered of writes to a user's data."""
+        """Return the key of the ids of recent writes to a user's data."""
         return f"{self.prefix}usercalls:{_user_tag(user)}"
 
     def app(self, app_name: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs an agent on a session: loads it, keeps it, and hands on what the agent says.
+"""Runs agents on sessions: loads the session, stores what happens, and yields the events.
 
 One turn, in this order:
 
@@ -8,8 +8,8 @@ One turn, in this order:
    handed on;
 4. state that the agent changed and no event carried is stored.
 
-So whatever the caller has seen as a whole event is stored, and what is stored the caller sees, in
-the same order.
+So every whole event that the caller has seen is stored, and the caller sees every event that is
+stored, in the same order.
 
 An exception, the agent's or the store's, ends the turn with an event that describes it. State that
 an event carried which was refused is carried by the next one, here the error's; a change that

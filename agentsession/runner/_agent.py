@@ -22,7 +22,7 @@ _CLOSING_TIME = 5.0
 
 
 class AgentContext(Struct, frozen=True, kw_only=True):
-    """All that an agent gets; it may grow.
+    """What an agent gets; fields may be added in later versions.
 
     Attributes:
         session: The session so far, the user's message included; kept up to date while the agent
@@ -52,7 +52,7 @@ Agent: TypeAlias = Callable[[AgentContext], AsyncIterator[Event]] | AgentObject
 
 
 def runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
-    """Find what to call; an object's ``run`` comes first."""
+    """Return the callable of an agent: its method ``run`` if it has one, else the agent itself."""
     if isinstance(agent, type):
         msg = f"the agent is the class {agent.__name__}; pass an instance of it"
         raise TypeError(msg)
@@ -61,11 +61,13 @@ def runnable(agent: Agent) -> Callable[[AgentContext], AsyncIterator[Event]]:
     if callable(agent):
         return agent
     msg = f"an agent is callable or has a method run, and {agent!r:.80} is neither"
+    if isinstance(agent, AsyncIterator):
+        msg += "; pass the function itself, which the runner calls in each turn"
     raise TypeError(msg)
 
 
 def name_of(agent: object) -> str:
-    """Name an agent for the event of its error: as it, its function or its class is called."""
+    """Return a name for an agent: its own, or that of its function or class."""
     while isinstance(agent, partial):
         agent = agent.func
     owner = getattr(agent, "__self__", agent)

@@ -1,14 +1,16 @@
-"""The runner: one turn after the other of any number of sessions."""
+"""The runner: runs the turns of an agent on any number of sessions."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import msgspec
 
-from agentsession._wording import brief
+from agentsession._misuse import AsyncContext
+from agentsession._wording import brief, described
 from agentsession.errors import AgentSessionError, ReadTooLargeError, StateValueError
 from agentsession.events import Content, Event, EventError, new_id
 from agentsession.memory import InMemorySessionService
@@ -21,11 +23,12 @@ from agentsession.state import is_temporary, split
 __all__ = ["Run", "Runner"]
 
 _ABSENT: Final = object()
+_ITERATE: Final = "'async for event in runner.run(...)'"
 _UNDESCRIBED: Final = EventError(message="the agent failed, and its error could not be described")
 
 
-class Run(AsyncIterator[Event]):
-    """One turn on its way: iterate over it for the agent's events; use it once.
+class Run(AsyncIterator[Event], AsyncContext):
+    """One turn of an agent: iterate over it, once, to run the turn and get its events.
 
     Leaving the loop early ends the turn at once only if the run is closed: ``async with
     runner.run(...) as run``.
@@ -35,12 +38,30 @@ class Run(AsyncIterator[Event]):
         invocation_id: The turn.
     """
 
+    # Whether it is complete and nobody has iterated over it yet.
+    _idle = False
+
     def __init__(
         self, key: SessionKey, invocation_id: str, events: AsyncGenerator[Event, None]
     ) -> None:
         self.key = key
         self.invocation_id = invocation_id
         self._events = events
+        self._idle = True
+
+    def __del__(self) -> None:
+        if self._idle:
+            msg = f"{described(self.key)}: a turn never began; write {_ITERATE}"
+            warnings.warn(msg, RuntimeWarning, stacklevel=2, source=self)
+
+    if not TYPE_CHECKING:  # As in agentsession._misuse.
+
+        def __await__(self) -> NoReturn:
+            self._idle = False
+            msg = f"a run is neither awaited nor looped over with a plain 'for'; write {_ITERATE}"
+            raise TypeError(msg)
+
+        __iter__ = __await__
 
     @property
     def session_id(self) -> str:
@@ -51,6 +72,7 @@ class Run(AsyncIterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
+        self._idle = False
         return await anext(self._events)
 
     async def __aenter__(self) -> Self:
@@ -61,10 +83,11 @@ class Run(AsyncIterator[Event]):
 
     async def aclose(self) -> None:
         """End the turn where it is: the agent is closed, and what was appended stays."""
+        self._idle = False
         await self._events.aclose()
 
 
-class Runner:
+class Runner(AsyncContext):
     """Creates, loads and updates sessions, so that an agent's author never does.
 
     Any number of turns may run at once. Two turns of one session interleave their events, each in
@@ -76,9 +99,10 @@ class Runner:
             events, such as an async generator function, or an object with such a method ``run``.
         session_service: Where sessions are kept; it stays open. Without one they are in memory, and
             gone when the runner is closed.
-        describe_error: Makes of an exception what is stored of it and handed on; by default its
-            message and its class. If it fails itself, nothing of the exception is stored, the event
-            says so, and the exception is raised as ever, with a note of what failed.
+        describe_error: Turns an exception into the :class:`~agentsession.events.EventError` that is
+            stored and yielded; by default, with the exception's message and class. If this function
+            fails itself, the event says only that the agent failed, and the exception is raised
+            with a note of what went wrong.
 
     Raises:
         TypeError: *agent* cannot be run, *session_service* is no service, or *describe_error* is
@@ -103,6 +127,10 @@ class Runner:
         self._describe_error = describe_error or _message_and_class
         if session_service is not None and not isinstance(session_service, SessionService):
             msg = f"session_service must be a SessionService, not {session_service!r:.80}"
+            if isinstance(session_service, str):
+                msg += "; open_service(url) makes one"
+            elif isinstance(session_service, type):
+                msg += "; pass an instance of it"
             raise TypeError(msg)
         self._owns_service = session_service is None
         self._service = InMemorySessionService() if session_service is None else session_service
@@ -221,7 +249,7 @@ class Runner:
         except Exception:
             context.state.put_back(changes)
             raise
-        # A repeat stores nothing: not what the agent has changed since the first time.
+        # A repeated event stores nothing, so what the agent has changed since is kept for the next.
         lost = [
             name
             for name, value in event.state_delta.items()
@@ -253,7 +281,7 @@ class Runner:
         refusal: Exception | None = None
         self._drop_unstorable(context, exc)
         try:
-            # What is too large with the changes may not be so when they are stored before it.
+            # If the event is too large together with the changes, these are stored before it.
             for event in (described, described):
                 try:
                     return await self._keep(context, event)
@@ -267,7 +295,7 @@ class Runner:
             return None
 
     def _described(self, exc: Exception) -> EventError:
-        """Describe an exception as the application wishes; without its help not at all."""
+        """Describe an exception as the application wishes, or not at all if that fails."""
         try:
             error = self._describe_error(exc)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the agent's own comes out

@@ -1,4 +1,4 @@
-"""State as an agent sees it, and what it changes in it."""
+"""State as an agent sees it, with a record of the agent's changes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class TrackedState(MutableMapping[str, Any]):
         return state
 
     def _notice(self, *names: str) -> None:
-        """Count what was changed inside as changed, also if its name is gone from the session."""
+        """Record changes inside values, also of names that are gone from the session."""
         for name in names:
             value, before = self._held[name]
             if name not in self._changed and _encoded(value) != before:
@@ -106,7 +106,7 @@ class TrackedState(MutableMapping[str, Any]):
 
 
 def _encoded(value: Any) -> bytes | None:
-    """Encode a value to compare it; what cannot be is refused when it is stored."""
+    """Encode a value to compare it; ``None`` if it cannot be, which storing it will tell."""
     try:
         return msgspec.json.encode(value)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):

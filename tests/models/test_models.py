@@ -58,7 +58,8 @@ def test_an_id_is_a_str(make: Any, name: str, wrong: object) -> None:
     """Anything else is a TypeError with the field, the type and the value."""
     with pytest.raises(TypeError) as raised:
         make(wrong)
-    assert str(raised.value) == f"{name} must be a str, not {type(wrong).__name__}: {wrong!r}"
+    told = f"{name} must be a str, not {type(wrong).__name__}: {wrong!r}"
+    assert str(raised.value).startswith(told)
 
 
 @pytest.mark.parametrize("kind", [UserKey, SessionKey])

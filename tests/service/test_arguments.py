@@ -438,7 +438,41 @@ def test_a_service_stays_on_its_loop(call: Call) -> None:
     asyncio.run(use(lambda service: service.create_session(KEY)), debug=True)
     with pytest.raises(EventLoopError, match="make one service for each loop"):
         asyncio.run(use(call), debug=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"session_ttl": 60}], ids=["bare", "with a sweeper"])
+def test_a_service_is_closed_on_its_loop(options: dict[str, Any]) -> None:
+    """Elsewhere it is refused, and stays open, be its loop running or ended."""
+    service = InMemorySessionService(**options)
+
+    async def close_elsewhere() -> None:
+        await service.create_session(KEY)
+        with pytest.raises(EventLoopError, match="run_coroutine_threadsafe") as raised:
+            await asyncio.to_thread(asyncio.run, service.aclose())
+        assert raised.value.problem == "another"
+        assert await service.get_session(KEY) is not None
+
+    asyncio.run(close_elsewhere())
+    for _ in range(2):
+        with pytest.raises(EventLoopError, match="which has ended") as raised:
+            asyncio.run(service.aclose())
+        assert raised.value.problem == "ended"
+
+
+def test_a_service_that_is_closed_or_unused_is_closed_anywhere() -> None:
+    """There is nothing to do, which can be done on any loop."""
+    service = InMemorySessionService(session_ttl=60)
     asyncio.run(service.aclose())
+    service = InMemorySessionService(session_ttl=60)
+
+    async def use() -> None:
+        async with service:
+            await service.create_session(KEY)
+
+    asyncio.run(use())
+    asyncio.run(service.aclose())
+    with pytest.raises(ClosedError):
+        asyncio.run(service.get_session(KEY))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "models": (
         "_concurrently",
         "_wording",
+        "_misuse",
         "_pace",
         "_marks",
         "_model",

@@ -124,7 +124,9 @@ async def test_what_cannot_be_reached_fails_at_once(topology: servers.Sentinels)
         f"redis+sentinel://127.0.0.1:{nowhere}/mymaster": "no sentinel answers at 127.0.0.1",
         f"redis+sentinel://127.0.0.1:{topology.servers[0].port}/m": "is no sentinel",
         f"redis+sentinel://a:{ENCODED}@{hosts}/mymaster": "username-password",
-        f"{topology.url}?sentinel_username=a&sentinel_password={ENCODED}": "username-password",
+        f"{topology.url}?sentinel_username=a&sentinel_password={ENCODED}": (
+            r"\?sentinel_username=user&sentinel_password=password"
+        ),
     }
     for url, words in wrong.items():
         started = time.monotonic()

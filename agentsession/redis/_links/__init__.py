@@ -1,1 +1,1 @@
-"""Links: how scripts reach a server, whatever becomes of connections."""
+"""Links: how scripts reach a server, also when connections are lost."""

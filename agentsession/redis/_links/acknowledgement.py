@@ -23,11 +23,11 @@ _PATIENCE: Final = 100
 
 
 class Acknowledgement(Struct, frozen=True):
-    """What an acknowledged write has survived already; false if it is the server's memory alone.
+    """Where a write must be before its call returns; false if the server's memory is enough.
 
     Attributes:
-        replicas: How many replicas have it too.
-        fsync: Whether it is on disk, on the server and on these replicas.
+        replicas: On how many replicas.
+        fsync: Whether on disk, on the server and on these replicas.
     """
 
     replicas: int = 0
@@ -65,7 +65,7 @@ class Acknowledgement(Struct, frozen=True):
 
     @property
     def pause(self) -> float:
-        """How long a server may say nothing on account of that, in seconds."""
+        """How many seconds longer a server may stay silent because of this."""
         return _PATIENCE / 1000 if self else 0.0
 
     def shortfall(self, reply: Any) -> str:

@@ -1,4 +1,4 @@
-"""Back-pressure: how much may be under way, so that a hung server cannot fill the memory."""
+"""Back-pressure: limits the calls in progress, so that a hung server cannot fill the memory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _MOST_BYTES: Final = 64 << 20
 
 
 class Backlog:
-    """Counts what is under way by number and bytes; beyond a bound callers wait in line.
+    """Counts the calls in progress, and their bytes; beyond a limit callers wait in line.
 
-    Whoever finds it :attr:`free` enters before anything else can run. Whoever waited has a place
-    that nobody else takes; since it is not known how large a call will be, they are let in one by
-    one. One call may go over the bound of bytes, and one more that is encoded in steps: of these
-    one at a time is between its first step and its call.
+    A caller that finds it :attr:`free` enters at once, before another task can run. Those who wait
+    are let in one by one, in order, since it is not known in advance how large a call will be. So
+    one call may exceed the limit of bytes, and one more that is encoded in steps: only one such
+    call at a time is between its first step and being sent.
 
     Args:
         most: The most calls at once.
-        most_bytes: When so many bytes are under way, nobody else enters.
+        most_bytes: While this many bytes are in progress, no other call enters.
     """
 
     def __init__(self, most: int = _MOST_CALLS, most_bytes: int = _MOST_BYTES) -> None:
@@ -50,12 +50,12 @@ class Backlog:
         return self._count < self._most and self._bytes < self._most_bytes
 
     async def room(self, deadline: float, *, in_steps: bool = False) -> Room:
-        """Wait in line, until *deadline*; what is returned is to be left.
+        """Wait in line, until *deadline*; the caller has to leave what is returned.
 
         Args:
             deadline: The loop's time.
-            in_steps: Whether others run before the call is made. They are not held up by it, but
-                for those who encode in steps themselves.
+            in_steps: Whether the call is encoded in steps, between which other tasks run. It holds
+                up only those that are encoded in steps too.
 
         Raises:
             NotSentError: There was no room in time, or all was closed meanwhile.
@@ -105,7 +105,7 @@ class Backlog:
         self._places.let_next_in()
 
     def shrink(self, size: int) -> None:
-        """Count so many bytes of a call out, which stays."""
+        """Count bytes out of a call that stays counted itself."""
         self._bytes -= size
         self._places.let_next_in()
 
@@ -118,8 +118,7 @@ class Backlog:
 class _Line:
     """Those who wait, in the order in which they came; one at a time is let in.
 
-    A newcomer never overtakes, also not in the moment in which one has left and the next one, who
-    is let in by then, has not run yet.
+    A newcomer never overtakes, not even while the next in line is let in but has not run yet.
 
     Args:
         is_open: Tells whether the next one may be let in; whenever that may have changed,

@@ -1,4 +1,4 @@
-"""What was answered and is not acknowledged yet. Pure; no I/O.
+"""Writes that are answered but not yet as safe as asked. Pure; no I/O.
 
 A barrier is a command that says how far all that the connection wrote before it has got. There is
 one in flight at most: a server that waits for its replicas runs nothing else of the connection

@@ -32,5 +32,5 @@ class ServerClock:
         return 0 if self._ahead is None else int(moment * 1_000_000) + self._ahead
 
     def at_most(self, moment: float) -> int:
-        """Return what it may be then, if the reply took all its time to come."""
+        """Return the latest that the server's time can be then."""
         return self.at(moment) + self._behind

@@ -1,4 +1,4 @@
-"""A cluster: one shared connection to each node, and the map of slots that says to which.
+"""A cluster: one shared connection to each node, and the map of which node owns which slot.
 
 Everything about a call but its way is the business of
 :class:`~agentsession.redis._links.server.ServerLink`, one a node. What a node says belongs
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterLink"]
 
-# Between two reads of the map, while a node is not to be reached, in seconds.
+# Seconds between two reads of the map while a node cannot be reached.
 _PAUSE: Final = 0.1
-# A node that hangs must not hold up the question for long; others are asked then.
+# The share of the deadline that one node may take to answer with its map; then the next is asked.
 _PATIENCE: Final = 1 / 10
 
 
@@ -72,12 +72,12 @@ class ClusterLink(CountedLink):
         self._journal = journal
         self._slots = SlotMap()
         self._nodes: dict[Host, ServerLink] = {}
-        # What nobody is known to own the slot of.
+        # Commands whose slot has no known owner.
         self._homeless: list[Command] = []
         self._deadlines: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[None] | None = None
         self._read_at = 0.0
-        # A node that does not serve a slot which the map says is its own.
+        # A node that refused a slot which it owns by the map.
         self._doubted: Host | None = None
         self._over = False
 
@@ -126,7 +126,7 @@ class ClusterLink(CountedLink):
         return node
 
     def _redirect(self, asked: Host, command: Command, error: ServerError) -> None:
-        """Send on what belongs elsewhere; it was not run here."""
+        """Send a command to the node that it belongs to; it was not run at this one."""
         command.refusal = error
         if error.is_not_owned:
             self._doubted = asked
@@ -151,7 +151,7 @@ class ClusterLink(CountedLink):
         """Read the map, and again as long as a node is wanted that cannot be reached."""
         loop = asyncio.get_running_loop()
         try:
-            # What a node sends back at once is not asked for in a hurry.
+            # Nodes that disagree redirect at once; without a pause this would ask without end.
             await asyncio.sleep(self._read_at + _PAUSE / 2 - loop.time())
             while True:
                 failure = await self._read_once()
@@ -170,10 +170,10 @@ class ClusterLink(CountedLink):
             self._reading = None
 
     async def _read_once(self) -> BaseException | None:
-        """Ask one node after the other, those that answer first; return why none did."""
+        """Ask the nodes one after the other, the likeliest to answer first; return why none did."""
         failure: BaseException | None = None
         hosts = list({*self._slots.hosts, *self._known})
-        # Another one each time: one alone may know nothing, or what is no longer so.
+        # In another order each time: a single node may know nothing, or an outdated map.
         random.shuffle(hosts)
         for host in sorted(hosts, key=self._is_worse):
             loop = asyncio.get_running_loop()
@@ -207,16 +207,16 @@ class ClusterLink(CountedLink):
             self._journal.note(SlotsMoved(slots=len(owners), servers=servers))
 
     def _is_worse(self, host: Host) -> tuple[bool, bool]:
-        """Order nodes by what one may hope for: that it knows, and that it answers."""
+        """Order nodes by how likely they are to answer, and to know the map."""
         node = self._nodes.get(host)
         lost = node is not None and node.at_a_loss
         return lost or host == self._doubted, host not in self._slots.hosts
 
     async def _leave_who_is_gone(self) -> None:
-        """Close the connections to nodes that are in the cluster no more."""
+        """Close the connections to nodes that have left the cluster."""
         for host in [*self._nodes]:
             if host not in self._slots.hosts and self._nodes[host].idle:
-                # Nobody else closes it any more, if closing the cluster's link ends this task.
+                # Shielded: if closing the cluster's link cancels this task, nothing else closes it.
                 with anyio.CancelScope(shield=True):
                     await self._nodes.pop(host).let_go()
 

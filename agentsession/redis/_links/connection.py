@@ -20,9 +20,9 @@ __all__ = ["Connection"]
 # After so many replies their callers run, whose next calls are then sent: so that the server works
 # on these while the client works on the replies that are left.
 _REPLIES_AT_ONCE: Final = 32
-# The parser moves what it holds with each reply that it gives, so it is not given too much.
+# The parser moves its whole buffer with each reply, so the buffer is kept small.
 _PARSED_AT_ONCE: Final = 1 << 14
-# No more than this waits in the transport, beyond one piece; what is not sent yet is not packed.
+# The most bytes that wait in the transport, beyond one piece; the rest is not even packed yet.
 _MOST_UNSENT: Final = 1 << 18
 
 
@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ServerError, notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport
-        # What encrypted bytes leave by, if they are.
+        # With TLS, the transport below it, which sends the encrypted bytes.
         self._below: asyncio.Transport | None = None
         self._unparsed: deque[bytes] = deque()
         self._received = 0
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
         self.on_replies_read()
 
     def _next_reply(self) -> Any:
-        """Parse no further than to the next reply: all of a piece only if that goes on beyond."""
+        """Parse up to the next reply; a piece is parsed whole only if the reply is longer."""
         reply = self._reader.gets()
         least = _PARSED_AT_ONCE
         while reply is _NOT_YET and self._unparsed:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def progress(self) -> int:
-        """Counts the bytes that have come in or left, about: what flows is not hung."""
+        """About how many bytes have come in or left; while it grows, the connection is alive."""
         unsent = self._transport.get_write_buffer_size()
         if self._below is not None:
             unsent += self._below.get_write_buffer_size()

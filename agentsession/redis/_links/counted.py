@@ -1,4 +1,4 @@
-"""What all links do that count what is under way: a call waits for room, then for its reply."""
+"""Links that limit the calls in progress: a call waits for room, then for its reply."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from agentsession.redis._links.link import Link, NotSentError
+from agentsession.redis._links.link import Link, NoReplyError, NotSentError
 from agentsession.redis._links.request import Command, Request
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class CountedLink(Link):
 
     Args:
         timeout: Seconds that a call may take, retries included.
-        backlog: Counts what is under way, also for others that share it.
+        backlog: Counts the calls in progress; several links may share it.
     """
 
     def __init__(self, timeout: float, backlog: Backlog) -> None:
@@ -73,9 +73,12 @@ class CountedLink(Link):
             else:
                 future.cancel()
             if future.cancelled():
-                # It will not be sent again; what it holds is given up now, its turn when it comes.
+                # It will not be sent again: its memory is freed now, its place when its turn comes.
                 self._backlog.shrink(request.size)
                 request.forget()
+            raise
+        except (NotSentError, NoReplyError) as exc:
+            exc.timeout, exc.waited = self._timeout, loop.time() - deadline + self._timeout
             raise
 
     def submit(self, command: Command) -> None:
@@ -119,8 +122,8 @@ class CountedLink(Link):
 
     @abstractmethod
     async def drain(self) -> None:
-        """Take nothing more, and wait until nobody waits for anything; each has a deadline."""
+        """Refuse new calls and wait until those in progress have ended; each has a deadline."""
 
     @abstractmethod
     async def let_go(self) -> None:
-        """End at once what is still waiting, and all connections."""
+        """Fail the calls that still wait, and close all connections, at once."""

@@ -1,18 +1,21 @@
-"""Where a server is, and how to introduce oneself to it.
+"""Opens connections: the address of a server, TLS, and the commands that log in.
 
-redis-py reads the settings: URLs, credentials, TLS, and what a client that was handed in has. The
-socket is opened here, since it takes a protocol of one's own to see that bytes flow, to have large
-ones leave in pieces, and to spend no task on it. What of redis-py is used for that is public: the
-attributes of a connection object that is never connected.
+The settings are redis-py's: it reads URLs, credentials and TLS options, or a user's client has
+them. The socket is opened here and not by redis-py, because the links have to see whether bytes
+flow, send large commands in pieces, and need no task for each connection. Only public parts of
+redis-py are used: the attributes of a connection object that is never connected.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import hiredis
 from redis.asyncio.connection import (
     AbstractConnection,
     SSLConnection,
@@ -25,7 +28,6 @@ from agentsession.redis._links.connection import Connection
 from agentsession.redis._links.link import ServerError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
     from agentsession.redis._addresses import Host
@@ -37,14 +39,53 @@ __all__ = ["Endpoint", "Find", "PrimaryAbsentError"]
 Find: TypeAlias = "Callable[[], Awaitable[Host]]"
 """Looks up which server it is now."""
 
-# Between the server's seconds and microseconds.
+# Microseconds in a second: the server tells both.
 _MILLION: Final = 1_000_000
-# What a server may refuse to a connection without harm.
+# Commands that a server may refuse without harm.
 _OPTIONAL: Final = frozenset({"CLIENT", "TIME"})
+_WITH_TLS: Final = "then the URL begins with rediss://"
 
 
 class PrimaryAbsentError(ConnectionError):
-    """Whoever knows the address says that there is none just now, and will be."""
+    """The sentinels know no address at the moment, but will again after a failover."""
+
+
+class _Attempt:
+    """How far an attempt to connect has come, for the error if it fails.
+
+    Args:
+        where: The address, or who is asked for it.
+        tls: Whether the connection is to be encrypted.
+    """
+
+    def __init__(self, where: str, *, tls: bool) -> None:
+        self.where = where
+        self.step: Literal["reaching", "encrypting", "introducing"] = "reaching"
+        self._tls = tls
+
+    def problem(self, exc: Exception) -> str:
+        """Word what went wrong, with what it often means at this step."""
+        words = _worded(exc)
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return f"{words}; the option ssl_ca_certs names the file of the authorities to trust"
+        if self.step == "encrypting":
+            return f"{words}; it may not speak TLS, for which the URL asks with rediss://"
+        if self.step == "introducing" and isinstance(exc, hiredis.ProtocolError):
+            return f"{words}; what answers there is no Redis server, or speaks TLS ({_WITH_TLS})"
+        if self.step == "introducing" and not self._tls:
+            return f"{words}; it may speak TLS alone ({_WITH_TLS})"
+        return words
+
+
+def _worded(exc: Exception) -> str:
+    """Word an error of the operating system without what asyncio puts around it."""
+    if isinstance(exc, TimeoutError) and exc.errno is None:
+        return "it did not answer in time"
+    if isinstance(exc, socket.gaierror):
+        return f"the host name is not known ({exc.strerror})"
+    if isinstance(exc, OSError) and exc.errno and not isinstance(exc, ssl.SSLError):
+        return os.strerror(exc.errno)
+    return str(exc) or type(exc).__name__
 
 
 class Endpoint:
@@ -97,30 +138,32 @@ class Endpoint:
         return Endpoint(self._settings, find, described((host,)))
 
     async def open(self, patience: float, clock: ServerClock) -> Connection:
-        """Connect and introduce oneself.
+        """Connect and log in.
 
         Args:
             patience: Seconds that it may take; less if redis-py's settings say less.
-            clock: Is told the server's time, if the server tells it.
+            clock: Learns the server's time, if the server tells it.
 
         Raises:
             ConnectionError: The server cannot be reached.
             ServerError: It refuses the credentials or the database.
         """
         limit = self._settings.socket_connect_timeout
+        attempt = _Attempt(repr(self), tls=isinstance(self._settings, SSLConnection))
         try:
             async with asyncio.timeout(patience if limit is None else min(patience, limit)):
-                return await self._open(clock)
+                return await self._open(clock, attempt)
         except PrimaryAbsentError:
             raise
-        except OSError as exc:
-            msg = f"no connection to {self!r}: {str(exc) or type(exc).__name__}"
+        except (OSError, hiredis.ProtocolError) as exc:
+            msg = f"no connection to {attempt.where}: {attempt.problem(exc)}"
             raise ConnectionError(msg) from exc
 
-    async def _open(self, clock: ServerClock) -> Connection:
+    async def _open(self, clock: ServerClock, attempt: _Attempt) -> Connection:
         # First, since it may take a while, in which the server should not be kept waiting.
         credentials = await self._credentials()
-        connection = await self._connected()
+        connection = await self._connected(attempt)
+        attempt.step = "introducing"
         try:
             await self._introduce(connection, credentials, clock)
             if connection.closed:
@@ -132,7 +175,7 @@ class Endpoint:
             raise
         return connection
 
-    async def _connected(self) -> Connection:
+    async def _connected(self, attempt: _Attempt) -> Connection:
         loop = asyncio.get_running_loop()
         settings = self._settings
         if isinstance(settings, UnixDomainSocketConnection):
@@ -143,7 +186,7 @@ class Endpoint:
         # First, so that a wrong file opens nothing.
         context = self._tls()
         host, port = await self._find() if self._find else (settings.host, settings.port)
-        self.server = server = described(((host, port),))
+        attempt.where = self.server = server = described(((host, port),))
         transport, connection = await loop.create_connection(
             Connection, host, port, family=settings.socket_type
         )
@@ -151,7 +194,8 @@ class Endpoint:
         try:
             _keep_alive(transport, settings)
             if context is not None:
-                # By itself, since only so is it known how much of what was encrypted has left.
+                attempt.step = "encrypting"
+                # A step of its own: only so can one see how many of the encrypted bytes have left.
                 encrypted = await loop.start_tls(
                     transport, connection, context, server_hostname=host
                 )
@@ -184,7 +228,8 @@ class Endpoint:
         replies = await connection.ask(*commands)
         for words, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ServerError):
-                if words[0] not in _OPTIONAL:
+                # Without its password a server refuses the optional commands too.
+                if words[0] not in _OPTIONAL or reply.code == "NOAUTH":
                     raise reply
             elif words[0] == "TIME":
                 clock.learn(int(reply[0]) * _MILLION + int(reply[1]), asked, loop.time())

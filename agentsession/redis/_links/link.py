@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-# Another server would not answer so: the address is to be looked up anew.
+# A server that answers so is no primary any more: its address has to be looked up again.
 _ELSEWHERE: Final = frozenset({"MASTERDOWN", "READONLY", "UNBLOCKED"})
 _NOT_NOW: Final = _ELSEWHERE | {"BUSY", "CLUSTERDOWN", "LOADING", "NOREPLICAS", "TRYAGAIN"}
 
@@ -55,16 +55,16 @@ class ServerError(ResponseError):
 
     @property
     def is_not_now(self) -> bool:
-        """Whether nothing was run, and may be later.
+        """Whether the server ran nothing, but may run the call later.
 
-        The server is loading, was demoted, somebody's script is running, the replicas that it
-        insists on are lost, or slots are being rearranged.
+        It is loading, was demoted, is busy with another script, lacks the replicas that it needs,
+        or its slots are being moved.
         """
         return self.code in _NOT_NOW
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether another server is to be looked for, since this one was demoted."""
+        """Whether this server was demoted, so that another one has to be looked for."""
         return self.code in _ELSEWHERE
 
     @property
@@ -78,20 +78,32 @@ class ServerError(ResponseError):
         return self.code in {"ASK", "MOVED"}
 
 
-class NotSentError(Exception):
+class _WaitedError(Exception):
+    """A call that was given up.
+
+    Attributes:
+        waited: For how many seconds its caller has waited.
+        timeout: For how many the caller would have waited.
+    """
+
+    waited: float = 0.0
+    timeout: float | None = None
+
+
+class NotSentError(_WaitedError):
     """The call was not run: the server was not reached, or refused before it did anything."""
 
 
-class NoReplyError(Exception):
+class NoReplyError(_WaitedError):
     """The call was sent and no answer came in time: it ran, or it did not."""
 
 
 class NotAcknowledgedError(Exception):
-    """The call was run, and did not get as far as it must to be acknowledged."""
+    """The call was run, but did not reach the disk or the replicas as asked."""
 
 
 class Room(Protocol):
-    """What a caller has that :meth:`Link.room` has let in.
+    """Held by a caller that :meth:`Link.room` has let in.
 
     Attributes:
         deadline: The loop's time at which its calls end.
@@ -100,14 +112,14 @@ class Room(Protocol):
     deadline: float
 
     def leave(self) -> None:
-        """Let others in: the call is under way, or none will be made. Once is enough."""
+        """Let others in: the call was sent, or will not be made. May be called again."""
 
 
 class Rest:
-    """What is to follow a call once it was sent, also if its caller is cancelled by then.
+    """What has to be done after a call once it is sent, even if its caller is cancelled.
 
     Args:
-        size: How many bytes of it are in memory meanwhile, which count as if they were the call's.
+        size: How many bytes it keeps in memory meanwhile; they count as part of the call's.
         go_on: Called with the call's future, when its caller is cancelled.
 
     Attributes:
@@ -134,11 +146,11 @@ class Rest:
 class Link(ABC):
     """Runs scripts on a server, or on the right node of a cluster.
 
-    Calls may be made concurrently and are run in the order in which they were made, except that one
-    that a server could not run yet is sent again behind the others, and that a call may be sent
-    again when its reply was lost: only scripts that know their repeats belong here. No copy of a
-    call that writes does anything after its caller was answered, or its deadline has passed.
-    Cancelling a caller abandons the reply and nothing else; what was not sent yet is not sent.
+    Calls may be made concurrently, and are run in the order in which they were made. There are two
+    exceptions: a call that a server cannot run yet is sent again behind the others, and a call
+    whose reply was lost may be sent again, so that scripts have to recognise repeated calls. No
+    copy of a writing call has an effect after its caller was answered, or after its deadline.
+    Cancelling a caller only drops its reply; a call that was not sent yet is not sent any more.
     """
 
     @abstractmethod
@@ -156,15 +168,17 @@ class Link(ABC):
         Args:
             script: The script.
             keys: Its keys.
-            args: What follows the echo and the times, which are the link's: header and the rest.
-            room: Of a caller that :meth:`room` has let in; it is left once the call is under way.
-                Without, it may take the link's timeout from now on, waiting for room included.
-            rest: What is to follow it.
+            args: The arguments of the script: its header and the rest. The link itself puts the
+                echo and the times before them.
+            room: What :meth:`room` returned; it is left once the call is sent. Without it the call
+                has the link's timeout from now on, waiting for room included.
+            rest: What has to be done after it.
 
         Raises:
             NotSentError: It was not run.
             NoReplyError: Whether it ran is not known.
-            NotAcknowledgedError: It ran, on the server that answered alone.
+            NotAcknowledgedError: It ran, but not as safely as asked: not on the disk, or not on the
+                replicas.
             ServerError: The server's answer is an error.
         """
 
@@ -184,7 +198,7 @@ class Link(ABC):
     @property
     @abstractmethod
     def crowded(self) -> bool:
-        """Whether so much is under way that a caller has to wait for room."""
+        """Whether so many calls are in progress that a caller has to wait for room."""
 
     @abstractmethod
     async def room(self, *, in_steps: bool = False) -> Room:
@@ -199,4 +213,4 @@ class Link(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Wait a bounded time for replies under way, and let go of connections."""
+        """Wait for outstanding replies for a limited time, then close all connections."""

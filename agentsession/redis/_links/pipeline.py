@@ -1,10 +1,10 @@
 """What a pipelined connection decides, without any I/O.
 
-A server answers in order, so whose reply this is follows from the order of sending: nothing that a
-caller does can leave the connection dirty, or give it another's reply. A command is *waiting* until
-it is sent, then *in flight* until it is answered; what a server cannot run just now is *put off*.
-When the connection is lost, whatever is in flight waits again, at the head: only commands that know
-their repeats belong here.
+A server answers in order, so the order of sending tells which command a reply belongs to. Nothing
+that a caller does can leave the connection in a wrong state, or give it another caller's reply. A
+command is *waiting* until it is sent, then *in flight* until it is answered; what a server cannot
+run at the moment is *put off*. When the connection is lost, whatever is in flight waits again, at
+the head of the queue, so that only scripts that recognise repeated calls may be sent.
 
 Where the server's memory is not enough of an acknowledgement, *barriers* follow what was written
 (:mod:`agentsession.redis._links.barriers`), and what was answered is held until one of them is.
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-# So many redirections in a row are followed at once.
+# How many redirections in a row are followed without a pause.
 _REDIRECTIONS: Final = 6
 
 
 class Pipeline:
-    """The commands of one connection after the other, and what becomes of each.
+    """The commands of one link, over all its connections, and the state of each.
 
     Whoever moves the bytes calls :meth:`next_bytes` when they can leave, :meth:`received` with each
     reply, :meth:`lost` when the connection is, and looks at :attr:`broken`: if it is set, the
@@ -66,11 +66,11 @@ class Pipeline:
         self._outbox = Outbox(clock, self._barriers, self._in_flight, done)
         self._waiting = self._outbox.waiting
         self._put_off: list[tuple[float, Command]] = []
-        # What the server has refused to run on a connection that is given up for that.
+        # The command for whose refusal the connection is given up; it was not run.
         self._not_run: Command | None = None
-        # Why the node does not let the call be asked for that is to be answered next.
+        # The error that answered the ASKING before the command that is answered next.
         self._asking_refused: ServerError | None = None
-        # Replies since the connection was made: one that gave some is worth keeping.
+        # How many replies this connection has given; one that has given some is worth keeping.
         self.answered = 0
 
     def __repr__(self) -> str:
@@ -120,7 +120,7 @@ class Pipeline:
     # -- what is received
 
     def received(self, reply: Any, now: float) -> bool:
-        """Hand a reply to whom it belongs; tell whether the connection is as good as before."""
+        """Hand a reply to its command; tell whether the connection may still be used."""
         if not self._in_flight:
             self.broken = ConnectionError("the server answered what nobody asked")
             return False
@@ -169,19 +169,19 @@ class Pipeline:
             self._waiting.append(command)
         elif error.is_redirection and self._redirect is not None:
             if command.asking and self._asking_refused is not None:
-                # It would be redirected without an end.
+                # Otherwise it would be redirected for ever.
                 command.refuse(self._asking_refused)
                 self._end(command, None)
                 return
             command.redirections += 1
             if command.redirections % _REDIRECTIONS == 0:
-                self._postpone(command, error, now)  # Nodes disagree, and should come to terms.
+                self._postpone(command, error, now)  # Nodes disagree about the slot for a moment.
             else:
                 command.asking = False
                 command.renew()
                 self._redirect(command, error)
         elif command.maybe_run and command.writes:
-            # A copy before this one may yet be run, until its time is up.
+            # An earlier copy may still be run, until its deadline.
             command.refusal = error
             self._put_off.append((command.deadline, command))
         else:
@@ -189,7 +189,7 @@ class Pipeline:
             self._end(command, None)
 
     def _postpone(self, command: Command, error: ServerError, now: float) -> None:
-        """Note that nothing was run, and that it may be later."""
+        """Put off a command that the server could not run, but may run later."""
         command.refusal = error
         if isinstance(command, Barrier):
             self.broken = error
@@ -201,12 +201,12 @@ class Pipeline:
             self._put_off.append((command.due_again(now), command))
 
     def _mistaken(self, command: Command) -> None:
-        """Give the connection up: what came is no answer to this call."""
+        """Give the connection up: the reply does not belong to this command."""
         self._in_flight.appendleft(command)
         self.broken = ConnectionError("a reply answers another call; what stands in between?")
 
     def _answered(self, request: Request, reply: list[Any], now: float) -> None:
-        """Hand on a script's answer, unless it answers another call or asks for another copy."""
+        """Take a script's answer; it may belong to another call, or ask to be sent again."""
         if not reply or reply[0] != request.echo:
             self._mistaken(request)
             return
@@ -229,9 +229,9 @@ class Pipeline:
     # -- what is lost, late, or due again
 
     def lost(self, exc: BaseException) -> int:
-        """Take back what has no answer, to be sent again before all others; tell how much it is."""
+        """Queue the unanswered commands again, before all others; tell how many they are."""
         taken = [*self._barriers.lost(), *self._in_flight]
-        # The last one may not have left whole, and what is not whole is not run.
+        # The last command may have been sent only in part, and then it was not run.
         cut = self._in_flight[-1] if self._outbox.piece is not None and self._in_flight else None
         not_run, self._not_run = (self._not_run, cut), None
         self._in_flight.clear()
@@ -252,7 +252,7 @@ class Pipeline:
         return again
 
     def unreachable(self, exc: BaseException) -> None:
-        """Note why what waits cannot be sent."""
+        """Note why the waiting commands cannot be sent."""
         for command in self._waiting:
             command.refusal = exc
 

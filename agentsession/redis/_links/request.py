@@ -1,4 +1,4 @@
-"""A call on its way to a server, and what is known of it. Pure; no I/O.
+"""A call in progress, and what is known of it. Pure; no I/O.
 
 No copy of a call that writes may do anything once the call is over. Each carries the time until
 which it may be run, on the server's clock, which is learned from replies. The script refuses one
@@ -30,23 +30,23 @@ REFUSALS: Final = frozenset(
 )
 """What scripts say that have not done what they were asked to: nothing waits to be acknowledged."""
 
-# As in lib/once.lua, in microseconds: for so long a call that was run is known after its deadline.
+# As in lib/once.lua: for this many microseconds after its deadline a call is remembered.
 _MARGIN: Final = 60_000_000
 
 # A command that was put off waits this long in seconds, doubling up to the second figure, each time
 # less up to a half by chance.
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
-# What was put off is not sent again unless there is time for so many answers like the last one.
+# A command is sent again only if there is time for this many answers as slow as the last one.
 _ANSWERS: Final = 3
-# Words that are packed in one piece; each has its length before it.
+# How many words are packed in one piece; the length of each is sent before it.
 _WORDS_AT_ONCE: Final = 8_000
-# Arrays, bulk strings and what separates them, beside the words themselves.
+# About how many bytes a command takes in memory besides its words.
 _OVERHEAD: Final = 200
 
 
 class Future(Protocol):
-    """What is used of the future that a caller waits for."""
+    """The methods that are used of the future that a caller waits for."""
 
     def done(self) -> bool: ...
     def set_result(self, result: Any, /) -> None: ...
@@ -54,7 +54,7 @@ class Future(Protocol):
 
 
 class Command:
-    """A command of the connection's own, whose reply goes to whoever waits for it.
+    """A command and the future that takes its reply.
 
     Args:
         words: The command.
@@ -62,10 +62,10 @@ class Command:
         deadline: The loop's time at which it ends, with a reply or without.
 
     Attributes:
-        size: How many bytes it takes, about.
+        size: About how many bytes it takes.
         asking: Whether it goes to a node that is about to own its slot.
-        maybe_run: Whether it was sent on a connection that was lost, so that it ran or will run,
-            or not.
+        maybe_run: Whether it was sent on a connection that was then lost, so that nobody knows
+            whether it was run, or still will be.
         refusal: The last error that was met on its way.
         reply: An answer that waits for an acknowledgement.
         attempts: How often a server could not run it just now.
@@ -73,7 +73,7 @@ class Command:
         sent_at: The loop's time at which it was sent last.
     """
 
-    # Of most commands nothing of this is ever set.
+    # Class attributes, since most commands never set any of these.
     writes: bool = False
     asking: bool = False
     maybe_run: bool = False
@@ -127,16 +127,17 @@ class Command:
         return tuple(self.words)
 
     def due_again(self, now: float) -> float:
-        """Return when to send it again, which a server could not run just now."""
+        """Return when to send it again, after a server could not run it."""
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.attempts, 10))
         self.attempts += 1
         due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-        # An attempt that would hardly be answered in time would leave unknown what is known.
+        # Without this attempt it is known that nothing was run; one that is sent but not answered
+        # in time would leave that unknown.
         last_chance = self.deadline - _ANSWERS * (now - self.sent_at)
         return due if due < last_chance else self.deadline
 
     def refuse(self, refusal: Exception) -> None:
-        """End with the server's refusal; it says nothing of an attempt before this one."""
+        """End with the server's refusal, unless an earlier attempt may have been run."""
         if self.maybe_run and self.writes:
             self.refusal = refusal
             self.fail()
@@ -157,10 +158,10 @@ class Command:
             self.future.set_exception(error)
 
     def renew(self) -> None:
-        """Begin anew, at another server; nothing to do for what says no time."""
+        """Prepare to be sent to another server; a command without times has nothing to do."""
 
     def forget(self) -> None:
-        """Let go of the words, which are not sent again."""
+        """Free the words, which will not be sent again."""
         self.words = ()
         self.size = 0
 
@@ -221,9 +222,10 @@ class Request(Command):
             self.issued, self.expires = 0, None
 
     def has_to_go_again(self, reply: list[Any], clock: ServerClock) -> bool:
-        """Tell whether a script asks for a copy with other times; fail where one is no use.
+        """Tell whether the script asks for the call again with other times.
 
-        Without a copy before this one, each answer is as good as it looks.
+        If an earlier copy may have been run, some answers leave the outcome unknown; the call then
+        fails here. Without an earlier copy every answer is final.
         """
         match reply[1]:
             case b"late":
@@ -244,7 +246,7 @@ class Request(Command):
         return False
 
     def _issued_since(self, clock: ServerClock) -> int:
-        """Tell when the first copy was sent, if more is known by now of the same server's clock."""
+        """Return when the first copy was sent, by what is known of the server's clock now."""
         known = clock.at(self._issued_at)
         return max(self.issued, known) if known <= self._issued_by else self.issued
 
@@ -257,11 +259,11 @@ class Request(Command):
 
 
 class Barrier(Command):
-    """Asks how far the writes before it have got; nobody's own."""
+    """Asks how far the writes before it have got. The connection itself sends it, no caller."""
 
 
 class Asking(Command):
-    """Lets a node serve a slot that it is about to own; nobody's own."""
+    """Lets a node serve a slot that is moving to it. The connection itself sends it, no caller."""
 
 
 class _Nobody:

@@ -154,7 +154,7 @@ class SentinelEndpoint(Endpoint):
         await self._sentinel.aclose()
 
     async def _why_there_is_none(self) -> Exception:
-        """Tell a service that is failing over from a wrong name and from wrong addresses."""
+        """Tell a failover from a wrong name of the service and from wrong addresses."""
         answered = False
         for client in list(self._sentinel.sentinels):
             try:
@@ -172,7 +172,7 @@ class SentinelEndpoint(Endpoint):
         return RedisConnectionError(f"no sentinel answers at {self._where}")
 
     async def _watch(self) -> None:
-        """Tell whoever is connected when the primary is another one."""
+        """Watch the sentinels, and call ``on_move`` when the primary is another one."""
         known = None
         while True:
             # redis-py lets raw errors out (its issue 4287), and sentinels come and go.

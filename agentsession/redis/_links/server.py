@@ -41,10 +41,13 @@ __all__ = ["ServerLink"]
 
 # After so many seconds of packing others run, before the rest is packed.
 _STEP: Final = 0.003
+# The share of the deadline that connecting may take: less than all of it, so that a caller whose
+# call fails for it learns why.
+_CONNECTING: Final = 0.9
 # The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
 # with each connection that is given up, so that a reply may take its time in the end.
 _PATIENCE: Final = 1 / 4
-# How often it is looked for life in that time.
+# How often it is checked in that time whether bytes have flowed.
 _LOOKS: Final = 2
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.
@@ -193,14 +196,14 @@ class ServerLink(CountedLink):
     # -- connecting
 
     async def _connect(self) -> None:
-        """Come to a connection, while there is something to send."""
+        """Try to connect until it works or nothing is left to send."""
         try:
             while self._pipeline.has_something_to_send:
                 if self._failures:
                     longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self._failures, 10))
                     await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 try:
-                    connection = await self._endpoint.open(self._timeout, self._clock)
+                    connection = await self._endpoint.open(self._timeout * _CONNECTING, self._clock)
                 except Exception as exc:  # noqa: BLE001 - finding an address may raise anything
                     self._not_connected(exc)
                 else:
@@ -237,7 +240,7 @@ class ServerLink(CountedLink):
         self._leave(exc)
 
     def _leave(self, exc: Exception) -> None:
-        """Go on by another connection, if there is something to send."""
+        """Make another connection, if there is something to send."""
         connection, self._connection = self._connection, None
         self._seen = (None, 0)
         if self._watch is not None:
@@ -276,7 +279,7 @@ class ServerLink(CountedLink):
 
     @property
     def at_a_loss(self) -> bool:
-        """Whether there is something to send and no connection."""
+        """Whether there is something to send, but no connection."""
         return self._connection is None and self._pipeline.has_something_to_send
 
     def withdraw(self) -> list[Command]:
@@ -327,7 +330,7 @@ class ServerLink(CountedLink):
             self._seen_at = asyncio.get_running_loop().time()
         if self._silent_looks == _LOOKS:
             self._stalls += 1
-            self._give_up(TimeoutError("no reply from the server for a while"))
+            self._give_up(TimeoutError(f"no reply from {self._endpoint!r} for a while"))
             return
         self._seen = seen
         pause = self._timeout * _PATIENCE * 2**self._stalls / _LOOKS + self._acknowledgement.pause

@@ -19,7 +19,7 @@ __all__ = ["SeveralLinks"]
 
 
 class SeveralLinks(Link):
-    """Spreads calls over links by whose data they are about.
+    """Spreads calls over several links, by the user or application whose data they are about.
 
     A user's calls all take the same link, in their order. It helps where replies are large: on one
     connection a small reply waits behind a large one.

@@ -1,3 +1,3 @@
-"""What the backend is made of: its calls, what they say, and what their replies mean."""
+"""Parts of the Redis backend: how calls are worded, and what replies and errors mean."""
 
 from __future__ import annotations

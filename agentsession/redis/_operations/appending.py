@@ -1,4 +1,4 @@
-"""Words the call that is made most often: an append."""
+"""Builds the call that is made most often: an append."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Appending", "add_scopes", "scopes_of"]
 
 _APPEND: Final = load("append")
-# Where in the header the words stand that differ from call to call.
+# The places in the header of the words that differ from call to call.
 _OF_THE_CALL: Final = tuple(
     map(_APPEND.header.index, ("incarnation", "revision", "session_id", "scopes"))
 )

@@ -1,4 +1,4 @@
-"""One call of a script, with its failure in this library's words."""
+"""Runs scripts, and turns their failures into this library's errors."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls"]
 
-# Of whoever has waited for it, and makes its calls in this context.
+# The room of the block around the calls in this context.
 _room: ContextVar[Room | None] = ContextVar("agentsession_room", default=None)
 
-# To send more takes some milliseconds.
+# Packing more words than this takes some milliseconds.
 _WORDS_AT_ONCE: Final = 10_000
 
 _FAILURES: Final = (NotSentError, NoReplyError, NotAcknowledgedError, ServerError)
@@ -61,7 +61,7 @@ class Calls:
             script: The script.
             keys: Its keys.
             words: Its header, and what follows.
-            rest: What is to follow the call.
+            rest: What has to be done after the call.
 
         Raises:
             AgentSessionError: It failed; the error says what is known, and of whose data.
@@ -90,7 +90,7 @@ class Calls:
         return self._link.crowded
 
     def room(self, subject: Subject, *, in_steps: bool) -> AbstractAsyncContextManager[None]:
-        """Wait for room; the calls of this block end when the first may take no longer."""
+        """Wait for room; all calls in this block share the deadline of the first."""
         return _WithRoom(self._link, subject, in_steps=in_steps)
 
     async def aclose(self) -> None:
@@ -99,7 +99,7 @@ class Calls:
 
 
 class _WithRoom:
-    """A block that waits for room when it begins, and whose calls are made in it."""
+    """Waits for room on entering the block; the calls in the block use it."""
 
     __slots__ = ("_in_steps", "_link", "_room", "_subject", "_token")
 

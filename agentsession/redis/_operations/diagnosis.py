@@ -1,4 +1,4 @@
-"""What endangers the data: what check.lua finds, made into concerns."""
+"""Turns what check.lua finds into concerns."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _REFUSALS: Final = {
 
 
 async def diagnose(calls: Calls, keyspace: Keyspace, retention: Retention) -> list[Concern]:
-    """Ask a server, and say what is worrying about it."""
+    """Ask a server, and report what endangers the data on it."""
     sent = system_clock()
     try:
         reply = await calls.run("check()", _CHECK, keyspace.scratch(new_id()), [])
@@ -70,7 +70,7 @@ async def diagnose(calls: Calls, keyspace: Keyspace, retention: Retention) -> li
 def diagnosed(
     reply: Sequence[Any], retention: Retention, sent: int, received: int
 ) -> list[Concern]:
-    """Say what is worrying about a server.
+    """Report what endangers the data on a server.
 
     Args:
         reply: What the script returned.

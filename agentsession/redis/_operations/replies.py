@@ -1,4 +1,4 @@
-"""What scripts return, made into what a backend returns. Pure; no I/O."""
+"""Turns what scripts return into what a backend returns. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _COUNTS: Final = [(name, name.encode()) for name in ("created", "updated", "revi
 
 
 def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
-    """Refuse what a script says is not there, not ours, or contradicts itself."""
+    """Raise if a script says that the session is missing, not ours, or damaged."""
     match reply[1]:
         case b"missing":
             raise SessionNotFoundError(key)
@@ -67,7 +67,7 @@ def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
 
 
 def check_appended(key: SessionKey, expected: Expected, reply: Sequence[Any]) -> None:
-    """Refuse what could not be appended."""
+    """Raise if a script says that it has not appended."""
     if reply[1] != b"ok":
         if reply[1] == b"conflict":
             raise RevisionConflictError(key, expected.revision or 0, reply[3])
@@ -88,7 +88,7 @@ def read_updated(key: SessionKey, reply: Sequence[Any]) -> Receipt:
 
 
 def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -> None:
-    """Refuse what a script has not read, since it is more than one read may return."""
+    """Raise if a script has read nothing because there was too much."""
     if limit is not None and reply[1] == b"large":
         raise ReadTooLargeError(key, reply[-2], reply[-1], limit.size)
 

@@ -41,12 +41,12 @@ class Scopes:
         self._user_ttl = number(retention.user_state_ttl)
 
     async def update_app(self, app_name: str, changes: ScopeChanges, call_id: str) -> None:
-        """Change an application's state, unless a call of this id has lately."""
+        """Change an application's state, unless a call with this id has already done so."""
         keys = [self._keyspace.app(app_name), self._keyspace.app_calls(app_name)]
         await self._update(described_app(app_name), keys, changes, call_id, self._app_ttl)
 
     async def update_user(self, user: UserKey, changes: ScopeChanges, call_id: str) -> None:
-        """Change a user's state, unless a call of this id has lately."""
+        """Change a user's state, unless a call with this id has already done so."""
         keys = [
             *(self._keyspace.user(user), self._keyspace.user_calls(user)),
             *self._keyspace.users_beside(user.app_name),

@@ -1,4 +1,4 @@
-"""What a backend is asked for, worded as scripts take it. Pure; no I/O."""
+"""Builds the arguments of scripts. Pure; no I/O."""
 
 from __future__ import annotations
 

@@ -74,7 +74,10 @@ def check_client(client: object) -> None:
         msg = "a URL goes to RedisSessionService.from_url(url), or to url="
         raise TypeError(msg)
     kind = f"{type(client).__module__}.{type(client).__qualname__}"
-    msg = f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}"
+    msg = (
+        f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}; "
+        "or give the URL: RedisSessionService.from_url(url)"
+    )
     raise TypeError(msg)
 
 
@@ -165,7 +168,7 @@ def _pool(address: Address, options: Mapping[str, Any]) -> redis.asyncio.Connect
         lambda: redis.asyncio.ConnectionPool(**(_DEFAULTS | dict(options) | address.options)),
         options,
     )
-    # The pool looks at nothing; the first call would tell of an unreachable server.
+    # A pool checks no options; without this the first call would report a wrong one.
     _taken(lambda: pool.connection_class(**pool.connection_kwargs), options)
     return pool
 

@@ -1,0 +1,295 @@
+"""The mistakes of a newcomer that are programs: loops, threads, processes, frameworks, notebooks.
+
+Each row is a program as a newcomer would write it, run as a file; what it says is what stands in
+the terminal afterwards.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+import pytest
+
+BEGINNING = """
+import asyncio
+from agentsession import Event, InMemorySessionService, Runner, SessionKey, open_service
+
+KEY = SessionKey("shop", "ann", "s1")
+"""
+
+
+class Program(NamedTuple):
+    """A program with a mistake, without its beginning."""
+
+    what: str
+    source: str
+    says: str
+    command: tuple[str, ...] = ("program.py",)
+
+
+PROGRAMS = [
+    Program(
+        "trio",
+        """
+        import trio
+
+        async def main():
+            async with open_service("memory://") as service:
+                await service.create_session(KEY)
+
+        trio.run(main)
+        """,
+        "EventLoopError: agentsession runs on asyncio, and no event loop of asyncio runs here; "
+        "start the program with asyncio.run(main()) and not with trio.run()",
+    ),
+    Program(
+        "asyncio.run() for each call",
+        """
+        service = open_service("memory://")
+        asyncio.run(service.create_session(KEY))
+        asyncio.run(service.append_event(KEY, Event(author="user", content="Hello")))
+        """,
+        "EventLoopError: the session service belongs to another event loop, which has ended; make "
+        "one service for each loop, and close it there: in the coroutine that asyncio.run() runs",
+    ),
+    Program(
+        "closing in a loop of its own",
+        """
+        service = open_service("memory://", session_ttl=60)
+        asyncio.run(service.create_session(KEY))
+        asyncio.run(service.aclose())
+        """,
+        "EventLoopError: the session service belongs to another event loop, which has ended",
+    ),
+    Program(
+        "closing Redis in a loop of its own",
+        """
+        import servers
+        with servers.alone() as server:
+            service = open_service(f"redis://127.0.0.1:{server.port}")
+            asyncio.run(service.get_or_create_session(KEY))
+            asyncio.run(service.aclose())
+        """,
+        "EventLoopError: the session service belongs to another event loop, which has ended",
+    ),
+    Program(
+        "a call from another thread",
+        """
+        async def main():
+            async with open_service("memory://") as service:
+                await asyncio.to_thread(asyncio.run, service.create_session(KEY))
+
+        asyncio.run(main())
+        """,
+        "From another thread, hand calls to its loop by asyncio.run_coroutine_threadsafe()",
+    ),
+    Program(
+        "a fork after the first use",
+        """
+        import os
+        service = open_service("memory://")
+        asyncio.run(service.create_session(KEY))
+        if os.fork():
+            os.wait()
+        else:
+            asyncio.run(service.get_session(KEY))
+        """,
+        "EventLoopError: the session service was used before this process was forked, and belongs "
+        "to the process that it was forked from; make one service in each process, after the fork",
+    ),
+    Program(
+        "sessions in memory, and two workers, or uvicorn --reload",
+        """
+        import multiprocessing
+
+        service = open_service("memory://")
+
+        async def write():
+            await service.create_session(KEY)
+            for concern in await service.check():
+                print(concern.message)
+
+        async def read():
+            print("found", await service.get_session(KEY))
+
+        def work(task):
+            asyncio.run(task())
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("spawn")
+            for task in (write, read):
+                worker = context.Process(target=work, args=(task,))
+                worker.start()
+                worker.join()
+        """,
+        "sessions are in this process's memory: they are gone when it ends, and no other process "
+        "sees them; use RedisSessionService for data that matters\nfound None",
+    ),
+    Program(
+        "a call that is not awaited",
+        """
+        async def main():
+            async with open_service("memory://") as service:
+                await service.create_session(KEY)
+                service.append_event(KEY, Event(author="user", content="Hello"))
+
+        asyncio.run(main())
+        """,
+        "RuntimeWarning: coroutine 'SessionService.append_event' was never awaited",
+    ),
+    Program(
+        "a turn that is not iterated over",
+        """
+        async def answer(context):
+            yield Event(author="bot", content="Hello!")
+
+        async def main():
+            async with Runner("shop", answer) as runner:
+                runner.run("ann", "s1", "Hello")
+
+        asyncio.run(main())
+        """,
+        "RuntimeWarning: session 's1', app 'shop', user 'ann': a turn never began; write 'async "
+        "for event in runner.run(...)'",
+    ),
+    Program(
+        "one service for all tests, and a loop for each",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def service():
+            return open_service("memory://")
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("number", [1, 2])
+        async def test_a_session(service, number):
+            await service.get_or_create_session(KEY)
+        """,
+        "in a test fixture that lives as long as the loop",
+        ("-m", "pytest", "-q", "program.py"),
+    ),
+    Program(
+        "FastAPI's TestClient without with, and one service for all requests",
+        """
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+
+        app = FastAPI()
+        service = open_service("memory://")
+
+        @app.get("/")
+        async def session():
+            return (await service.get_or_create_session(KEY)).id
+
+        client = TestClient(app)
+        print(client.get("/").json())
+        print(client.get("/").json())
+        """,
+        "(with FastAPI's TestClient: 'with TestClient(app) as client', or each request has a loop "
+        "of its own)",
+    ),
+    Program(
+        "FastAPI's TestClient without with, and a service made by the lifespan",
+        """
+        from contextlib import asynccontextmanager
+        from fastapi import FastAPI, Request
+        from fastapi.testclient import TestClient
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with open_service("memory://") as app.state.sessions:
+                yield
+
+        app = FastAPI(lifespan=lifespan)
+
+        @app.get("/")
+        async def session(request: Request):
+            return (await request.app.state.sessions.get_or_create_session(KEY)).id
+
+        TestClient(app).get("/")
+        """,
+        "AttributeError: 'State' object has no attribute 'sessions'",
+    ),
+    Program(
+        "asyncio.run() in a notebook",
+        """
+        async def main():
+            asyncio.run(open_service("memory://").create_session(KEY))
+
+        asyncio.run(main())  # as a notebook runs a cell
+        """,
+        "RuntimeError: asyncio.run() cannot be called from a running event loop",
+    ),
+    Program(
+        "redis-py is missing",
+        """
+        import sys
+        sys.modules["redis"] = None  # an import fails, as where it is not installed
+
+        from agentsession import RedisSessionService
+        """,
+        "ImportError: RedisSessionService needs redis-py and hiredis (import of redis halted; None "
+        "in sys.modules); install it with: pip install 'redis[hiredis]>=8.1'",
+    ),
+    Program(
+        "redis-py is too old",
+        """
+        import redis
+        redis.__version__ = "7.4.0"
+
+        open_service("redis://localhost")
+        """,
+        "ImportError: RedisSessionService needs a newer redis-py than 7.4.0; install it with: pip",
+    ),
+]
+
+
+def said(folder: Path, source: str, *command: str, feed: str = "") -> str:
+    """Run a program in an empty folder, and return all that stands in the terminal then."""
+    (folder / "program.py").write_text(BEGINNING + dedent(source), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        input=feed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.what)
+def test_a_program_says_what_to_do(program: Program, tmp_path: Path) -> None:
+    """The words stand in the terminal, be it in a traceback, a warning or a report."""
+    assert program.says in said(tmp_path, program.source, *program.command)
+
+
+def test_a_notebook_awaits_at_the_top(tmp_path: Path) -> None:
+    """What a cell holds runs in a loop that goes on, so that one service serves all cells."""
+    cells = (
+        "from program import *\n"
+        "service = open_service('memory://')\n"
+        "session = await service.create_session(KEY)\n"
+        "await service.append_event(session, Event(author='user', content='Hello'))\n"
+        "print([event.text for event in (await service.get_session(KEY)).events])\n"
+    )
+    assert "['Hello']" in said(tmp_path, "", "-m", "asyncio", feed=cells)
+
+
+def test_the_version_that_is_asked_for_is_the_one_of_the_package() -> None:
+    """What an error tells to install is what the package's metadata ask for."""
+    from agentsession.redis._driver import OLDEST
+
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    version = ".".join(map(str, OLDEST))
+    assert f'"redis[hiredis]>={version}"' in project.read_text(encoding="utf-8")
