@@ -68,7 +68,7 @@ PROGRAMS = [
     Program(
         "closing Redis in a loop of its own",
         """
-        import servers
+        from harness import servers
         with servers.alone() as server:
             service = open_service(f"redis://127.0.0.1:{server.port}")
             asyncio.run(service.get_or_create_session(KEY))
