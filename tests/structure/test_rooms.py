@@ -13,7 +13,7 @@ from harness.sources import MODULES, ROOT, imported, ours, room, tree, within
 # it in this table: not from rows below it, and not from the other rooms of its own row.
 ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "agentsession.redis": (
-        ("_addresses", "_keys"),
+        ("_addresses", "_driver", "_keys"),
         ("_scripts",),
         ("_links",),
         ("_targets", "_operations"),
