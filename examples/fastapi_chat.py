@@ -11,7 +11,7 @@ second, the session. With STORE=redis://localhost:6379/0 before uvicorn it outli
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from agentsession import AgentContext, Event, Runner, Session, SessionKey, open_service
 from agentsession.events import ToolCall, ToolResult
 
-TOOLS = {"temperature": lambda city: 10 + len(city)}
+TOOLS: dict[str, Callable[..., int]] = {"temperature": lambda city: 10 + len(city)}
 
 
 async def model(events: list[Event]) -> AsyncIterator[str | ToolCall]:
@@ -50,7 +50,7 @@ async def agent(context: AgentContext) -> AsyncIterator[Event]:
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     async with service:
         yield
 

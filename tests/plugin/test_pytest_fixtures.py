@@ -112,6 +112,10 @@ def test_a_coroutine_gets_a_service_of_its_own(
 
     used = []
 
+    @pytest.fixture
+    def session_service_options():
+        return {{"session_ttl": 60}}  # so that there is a sweeper, which only its loop can stop
+
     @pytest.mark.{mark}
     @pytest.mark.parametrize("turn", [1, 2])
     async def test_nothing_is_stored(session_service, turn):
