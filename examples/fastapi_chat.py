@@ -21,7 +21,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from agentsession import AgentContext, Event, Runner, Session, SessionKey, open_service
 from agentsession.events import ToolCall, ToolResult
 
-TOOLS: dict[str, Callable[..., int]] = {"temperature": lambda city: 10 + len(city)}
+TOOLS: dict[str, Callable[[str], int]] = {"temperature": lambda city: 10 + len(city)}
 
 
 async def model(events: list[Event]) -> AsyncIterator[str | ToolCall]:
@@ -44,7 +44,7 @@ async def agent(context: AgentContext) -> AsyncIterator[Event]:
                 yield Event(author="assistant", content=piece, partial=True)
             else:
                 yield Event(author="assistant", content=[piece])
-                result = TOOLS[piece.name](**piece.arguments)
+                result = TOOLS[piece.name](piece.arguments["city"])
                 yield Event(author="tool", content=[ToolResult(piece.call_id, result, piece.name)])
     yield Event(author="assistant", content=words)
 

@@ -89,6 +89,7 @@ class Project:
             env=environment,
             capture_output=True,
             text=True,
+            timeout=300,  # what is closed on a wrong loop may hang
         )
         output = done.stdout + done.stderr
         *_, last = output.rstrip().splitlines()
