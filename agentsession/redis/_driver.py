@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 __all__ = ["OLDEST"]
@@ -20,7 +21,7 @@ except ImportError as exc:
 
 
 def _is_too_old(version: str) -> bool:
-    return tuple(int(part) for part in version.split(".")[: len(OLDEST)]) < OLDEST
+    return tuple(map(int, re.findall(r"\d+", version)[: len(OLDEST)])) < OLDEST
 
 
 if _is_too_old(redis.__version__):

