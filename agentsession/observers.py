@@ -3,7 +3,7 @@
 An *observer* is an object with the two methods of :class:`Observer`. Give observers to a service
 with ``observers=[...]``. Metrics, traces and audit logs are made with them::
 
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from contextlib import contextmanager
     from time import perf_counter
 
@@ -16,7 +16,7 @@ with ``observers=[...]``. Metrics, traces and audit logs are made with them::
             self.lost = 0
 
         @contextmanager
-        def on_operation(self, operation: Operation) -> Iterator[None]:
+        def on_operation(self, operation: Operation) -> Generator[None]:
             began = perf_counter()
             try:
                 yield  # The operation runs here; its error, if any, is raised here.

@@ -217,7 +217,7 @@ def test_a_refusal_that_redis_6_wraps_is_found() -> None:
         found = refusal("here", ServerError(text))
         assert found is not None
         assert (found.code, found.reason.partition(" ")[0]) == (code, code)
-    for text in (f"{where}-WRONGTYPE Operation", "ERR unknown command", "NOSCRIPT No matching"):
+    for text in (f"{where}-WRONGTYPE Operation", "ERR unknown command", "TRYAGAIN Multiple keys"):
         assert refusal("here", ServerError(text)) is None
 
 

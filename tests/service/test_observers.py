@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -51,7 +51,7 @@ class Recorder(Observer):
         self.notices: list[Notice] = []
 
     @contextmanager
-    def on_operation(self, operation: Operation) -> Iterator[None]:
+    def on_operation(self, operation: Operation) -> Generator[None]:
         error: BaseException | None = None
         try:
             yield
@@ -214,7 +214,7 @@ class Tracer(Observer):
         self.seen: list[str] = []
 
     @contextmanager
-    def on_operation(self, operation: Operation) -> Iterator[None]:
+    def on_operation(self, operation: Operation) -> Generator[None]:
         self.seen.append(span.get())
         token = span.set(f"{span.get()}>{self.name}:{operation.name}")
         try:
@@ -286,7 +286,7 @@ class Twice(Observer):
     """Goes on where it should end."""
 
     @contextmanager
-    def on_operation(self, operation: Operation) -> Iterator[None]:
+    def on_operation(self, operation: Operation) -> Generator[None]:
         yield
         yield
 

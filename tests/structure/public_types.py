@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, assert_never, assert_type
@@ -138,7 +138,7 @@ class Traced(Observer):
     """An observer that inherits, and writes an operation as a generator."""
 
     @contextmanager
-    def on_operation(self, operation: Operation, /) -> Iterator[None]:
+    def on_operation(self, operation: Operation, /) -> Generator[None]:
         """Look at what the details hold."""
         assert_type(operation.name, str)
         assert_type(operation.subject, SessionKey | UserKey | str | None)

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["failed_attempt", "new_journal", "reason", "refusal"]
 
 # Answers of a server that say nothing about the call: it answers others in the same way.
-_REFUSALS: Final = frozenset({"MISCONF", "NOAUTH", "NOPERM", "OOM", "WRONGPASS"})
+# TRYAGAIN is not among them: a slot is on its way, and its keys are all that is not served.
+_REFUSALS: Final = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM"}
+    | {"NOREPLICAS", "OOM", "READONLY", "WRONGPASS"}
+)
 # How Redis 6 words what a command in a script was answered.
 _wrapped = re.compile(r"ERR Error running script .*: -([A-Z]+ .*)")
 
@@ -46,11 +50,12 @@ def failed_attempt(server: str, exc: Exception) -> Notice:
 
 def refusal(server: str, error: ServerError) -> Refused | None:
     """Say that a server refuses to work; ``None`` if its answer is about the call."""
-    wrapped = _wrapped.fullmatch(str(error))
-    if wrapped is not None:
+    code = error.code
+    if code == "ERR" and (wrapped := _wrapped.fullmatch(str(error))):
         error = ServerError(wrapped[1])
-    if error.is_not_now or error.code in _REFUSALS:
-        return Refused(server=server, code=error.code, reason=reason(error))
+        code = error.code
+    if code in _REFUSALS:
+        return Refused(server=server, code=code, reason=reason(error))
     return None
 
 
