@@ -60,8 +60,8 @@ class Connection(asyncio.Protocol):
 
     # -- what the transport calls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+    # Of any type: uvloop's transports do not inherit from those of asyncio.
+    def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=_MOST_UNSENT)
 
