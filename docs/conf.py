@@ -7,6 +7,7 @@ import importlib
 import inspect
 import itertools
 import pkgutil
+import re
 from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING
 
@@ -59,12 +60,19 @@ def import_for_annotations() -> None:
 import_for_annotations()
 
 
-def readable_defaults(*arguments: object) -> tuple[str, str] | None:
-    """Write ``...`` where a default is made anew each time, which is not valid Python otherwise."""
+_checked = re.compile(r"~?\w+\.Annotated\[([\w.~]+), ~?msgspec\.Meta\([^()]*\)\]")
+
+
+def readable_signature(*arguments: object) -> tuple[str, str] | None:
+    """Show types without what msgspec checks of them, and ``...`` for what is made anew each time.
+
+    ``<factory>``, as msgspec has it, cannot be parsed as Python.
+    """
     *_, signature, returned = arguments
-    if not isinstance(signature, str) or "<factory>" not in signature:
+    if not isinstance(signature, str):
         return None
-    return signature.replace("<factory>", "..."), returned if isinstance(returned, str) else ""
+    plain = _checked.sub(r"\1", signature.replace("<factory>", "..."))
+    return plain, returned if isinstance(returned, str) else ""
 
 
 def public_modules() -> list[ModuleType]:
@@ -89,7 +97,7 @@ def know_every_path(_: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connect what this file adds to Sphinx."""
-    app.connect("autodoc-process-signature", readable_defaults)
+    app.connect("autodoc-process-signature", readable_signature)
     app.connect("env-updated", know_every_path)
 
 
