@@ -8,7 +8,7 @@ tables add. A last table is what ``MEMORY USAGE`` says of each key of one sessio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -17,6 +17,8 @@ from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.codec import encode_event
 from benchmarks.messages import words
 from benchmarks.server import Server, running_server
+
+__all__ = ["Kind", "measure"]
 
 _SESSIONS = 20_000
 _USERS = 2_000
@@ -78,7 +80,7 @@ async def _warm(url: str) -> None:
         await service.delete_user(_WARM.user)
 
 
-def _measure(server: Server, kind: Kind) -> float:
+def measure(server: Server, kind: Kind) -> float:
     """Return the bytes that a session of this kind takes."""
     server.clear(0)
     # Late copies of creations are known by their ids for a minute; that is not what stays.
@@ -97,7 +99,7 @@ def _forget_calls(server: Server) -> None:
             client.delete(*calls)
 
 
-def _table(rows: list[tuple[str, ...]]) -> None:
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
     first, *rest = rows
     print("|", " | ".join(first), "|")
     print("|---|" + "---:|" * (len(first) - 1))
@@ -113,7 +115,7 @@ def _session_table(server: Server) -> float:
         Kind("10 names of state, 100 bytes each", names=10),
         Kind("100 names of state, 100 bytes each", names=100, sessions=2_000),
     )
-    figures = [_measure(server, kind) for kind in kinds]
+    figures = [measure(server, kind) for kind in kinds]
     rows = [("a session with", "bytes")]
     rows += [(kind.name, f"{size:,.0f}") for kind, size in zip(kinds, figures, strict=True)]
     _table(rows)
@@ -128,7 +130,7 @@ def _event_table(server: Server, empty: float) -> None:
         for events in _EVENTS:
             sessions = max(10, 30_000_000 // (letters + 300) // events)
             kind = Kind("", sessions=min(sessions, 2_000), text=letters, events=events)
-            row.append(f"{(_measure(server, kind) - empty) / events:,.0f}")
+            row.append(f"{(measure(server, kind) - empty) / events:,.0f}")
         rows.append(tuple(row))
     _table(rows)
 
