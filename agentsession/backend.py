@@ -14,8 +14,8 @@ Rules for every operation:
   what the repeat finds done it does not do again, so that it undoes nothing written since.
 - Positions (``seq``) count from 1 without gaps, in the order in which appends took effect.
 - A session, application state and user state each expire when their time to live
-  (:class:`Retention`) has passed since the last write to them, as a whole and at once: from that
-  moment no operation finds them.
+  (:class:`~agentsession.retention.Retention`) has passed since the last write to them, as a whole
+  and at once: from that moment no operation finds them.
 - A session that is deleted, or expires, and is made anew under its id is another session: another
   *incarnation*. An operation that expects one incarnation does nothing to any other.
 - Points in time are microseconds since the epoch on the backend's own clock. They tell no two
@@ -198,7 +198,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 NO_REPEATS: Final[Mapping[int, bytes]] = MappingProxyType({})
-"""What nearly every write repeats: nothing."""
+"""An empty mapping, for the usual write that repeats nothing."""
 
 
 class Receipt(Struct, frozen=True):
@@ -392,9 +392,10 @@ class Backend(ABC):
     ) -> Receipt:
         """Add entries to the end of the log and apply their changes to state; all of it or nothing.
 
-        An entry whose id is in the log, or among the last :data:`REMEMBERED_IDS` trimmed from it,
-        was stored before, and so was one whose id came earlier in *entries*: whatever its content,
-        it adds nothing and changes nothing, and the receipt tells what is stored. If all were
+        An entry whose id is in the log, or among the last
+        :data:`~agentsession.backend.REMEMBERED_IDS` trimmed from it, was stored before, and so was
+        one whose id came earlier in *entries*: whatever its content, it adds nothing and changes
+        nothing, and the receipt tells what is stored. If all were
         stored before, nothing changes at all, whatever revision is expected. Otherwise the revision
         grows by one, every expiry of the session moves, and the oldest events beyond
         ``event_limit`` leave.

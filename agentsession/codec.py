@@ -2,7 +2,7 @@
 
 An event is one JSON object. It begins with its format version, ``"v":1``; fields at their defaults
 are left out; ``seq`` is not in it while it is stored, since the store gives it by position. What
-has no form in JSON in a ``state_delta`` is written as :mod:`agentsession._marks` says.
+has no form in JSON in a ``state_delta`` is written as ``agentsession._marks`` says.
 
 A reader knows its own version and the one before. The golden files in the tests hold an event of
 every version that was ever released. What a reader does not know, it replaces

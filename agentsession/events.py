@@ -189,13 +189,13 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     Types are checked when the event is appended, not here.
 
     Where a log holds an event that this version cannot read, of a newer format or damaged, readers
-    get one in its place whose ``error.type`` is :data:`UNREADABLE`: with its ``seq``, the reason as
-    ``error.message``, no content, and as far as the stored bytes tell them its ``id``, ``author``,
-    ``timestamp``, ``invocation_id`` and ``branch``. It cannot be appended.
+    get one in its place whose ``error.type`` is :data:`~agentsession.events.UNREADABLE`: with its
+    ``seq``, the reason as ``error.message``, no content, and as far as the stored bytes tell them
+    its ``id``, ``author``, ``timestamp``, ``invocation_id`` and ``branch``. It cannot be appended.
 
     Args:
         author: Who speaks: ``"user"``, or an agent's name. Not empty.
-        content: Words, or a list of :data:`Part`.
+        content: Words, or a list of :data:`parts <agentsession.events.Part>`.
         id: Unique within the session; generated. A repeat with the same id stores nothing, which
             makes a retry safe.
         timestamp: When it happened, aware; the present by default. It is data: the order of the
@@ -225,7 +225,7 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
 
     @property
     def text(self) -> str:
-        """The words: *content* itself, or its :class:`Text` parts joined; empty if it has none."""
+        """The words of *content*, its :class:`Text` parts joined; empty if it has none."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content if isinstance(part, Text))

@@ -2,7 +2,7 @@
 
 It checks and encodes what comes in, routes state to its scopes, and decodes and merges what goes
 out; all decisions about stored data are the backend's. Nothing here waits for anything but the
-backend, except that what takes long lets other tasks run in between (:mod:`agentsession._pace`).
+backend, except that what takes long lets other tasks run in between (``agentsession._pace``).
 """
 
 from __future__ import annotations

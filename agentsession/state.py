@@ -1,13 +1,13 @@
 """State: its scopes, what a value may be, and how it is stored. Pure; no I/O.
 
-======== ========= ==========================================================
-prefix   scope     shared by
-======== ========= ==========================================================
-``app:`` app       every session of every user of the application
+========= ======== ============================================================
+prefix    scope    shared by
+========= ======== ============================================================
+``app:``  app      every session of every user of the application
 ``user:`` user     every session of the user
-none     session   the session
-``temp:`` temp     nobody: it lives in one ``Session`` object, never stored
-======== ========= ==========================================================
+none      session  the session
+``temp:`` temp     nobody; it lives in one ``Session`` and is never stored
+========= ======== ============================================================
 
 A name has one prefix or none. Another one behind it is refused, since the prefix may be left out
 where one scope is written alone: ``user:x`` would be two names there, ``x`` and ``user:x``. What an
@@ -77,7 +77,7 @@ LONGEST_NAME: Final = 1 << 16
 """How many bytes a name of state takes at most, in UTF-8 and with its prefix."""
 
 LARGE: Final = 1 << 16
-"""In bytes: what is encoded to more than this is worth a thought for the memory that it takes."""
+"""A value that takes more bytes than this is handled with care for memory."""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -96,7 +96,7 @@ DELETE: Final[Literal[_Deletion.DELETE]] = _Deletion.DELETE
 """As a value in a state update or an event's ``state_delta``: delete this name."""
 
 ScopeChanges: TypeAlias = dict[str, bytes | None]
-"""Changes to one scope: name, without prefix, to encoded value; ``None`` deletes the name."""
+"""The names to change in one scope, without prefix, and the encoded values; ``None`` deletes."""
 
 
 class Changes(Struct, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ async def main(url: str | None, data: Path | None, most: int | None) -> int:
         most: Replay at most this many conversations; ``None`` for all.
 
     Returns:
-        The exit code: 0 if everything came back as it was, 1 if not, 2 if it could not be tried.
+        0 if everything came back as it was, 1 if not, 2 if it could not be tried, as an exit code.
     """
     console = Console()
     try:

@@ -67,7 +67,7 @@ class RedisSessionService(SessionService):
             its address, credentials, TLS, database and name. Its connections are not used, and it
             is never closed here.
         url: The server or servers, in a form that :meth:`from_url` takes.
-        instance: A name given to :func:`register_redis_instance`.
+        instance: A name given to :func:`~agentsession.redis.register_redis_instance`.
         key_prefix: A text that every key begins with, such as ``"prod:"``. Deployments with
             different prefixes can share a database.
         client_options: What redis-py takes for a connection besides *url*, which wins:

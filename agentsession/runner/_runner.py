@@ -182,8 +182,8 @@ class Runner(AsyncContext):
                 one read may return.
 
         Returns:
-            An async iterator of the agent's events: whole ones as they were stored, partial ones as
-            they came.
+            The turn, an async iterator of the agent's events. Whole events come as they were
+            stored, partial ones as the agent yielded them.
 
         Raises:
             TypeError: An id is no string. While iterating: the agent yields something that is no

@@ -33,7 +33,7 @@ from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 __all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
 
 Check: TypeAlias = Callable[[Subject], Awaitable[None]]
-"""One promise: it returns if a backend keeps it, and raises an :exc:`AssertionError` if not."""
+"""Returns if a backend keeps one promise, and raises :exc:`AssertionError` if it does not."""
 
 CHECKS: Final[tuple[Check, ...]] = tuple(
     function

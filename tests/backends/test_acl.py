@@ -1,4 +1,4 @@
-"""Rights: what a user on the server needs, no more and no less, and what the README says of it."""
+"""Rights: what a user on the server needs, no more and no less, and what is documented of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMANDS = (
 )
 CLUSTER_COMMANDS = "+asking +cluster|slots"
 PACKAGE = Path(agentsession.__file__).parent
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+DOCUMENTED = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
 KEY = SessionKey("app", "user", "session")
 
 
@@ -57,9 +57,9 @@ class RestrictedSubject(RedisSubject):
         return RedisBackend(retention, link, key_prefix=self.prefix)
 
 
-def test_the_readme_says_what_is_tested() -> None:
+def test_the_documentation_says_what_is_tested() -> None:
     """The line that users copy has the very rights that these tests use."""
-    line = re.search(r"^ACL SETUSER agents (.*)$", README, re.MULTILINE)
+    line = re.search(r"^ACL SETUSER agents (.*)$", DOCUMENTED, re.MULTILINE)
     assert line is not None
     assert line[1] == f"on >password ~prod:* {COMMANDS}"
     for command in (
@@ -70,7 +70,7 @@ def test_the_readme_says_what_is_tested() -> None:
         "+waitaof",
         "+info",
     ):
-        assert f"`{command}`" in README
+        assert f"`{command}`" in DOCUMENTED
 
 
 def test_the_rights_are_those_of_the_scripts() -> None:
