@@ -37,7 +37,7 @@ class Model:
     ``Annotated[Event, Body()]``, each with its JSON schema. Neither has to be installed. Where no
     type is declared, neither of them knows the model: not in a field of type ``Any``, and not in
     what an endpoint without a return annotation gives back. Declare the type there, or hand over
-    what :meth:`to_dict` returns.
+    what ``to_dict()`` returns.
     """
 
     __slots__ = ()
@@ -61,7 +61,7 @@ class Model:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Make one of what :meth:`to_dict` returned; what it does not know in it is left out.
+        """Make one of what ``to_dict()`` returned; what it does not know in it is left out.
 
         It shares no dict and no list with *data*. Instead of its JSON, a model inside may be the
         object itself, which is taken as it is.

@@ -21,7 +21,7 @@ from benchmarks.server import Server, running_server
 __all__ = ["Kind", "measure"]
 
 _SESSIONS = 20_000
-_USERS = 2_000
+_OF_A_USER = 10
 # What the server keeps besides sessions, its script cache above all, is there before we measure.
 _WARM = SessionKey("app", "warm", "warm")
 _EVENT_TEXTS = (50, 200, 1_000, 4_000, 16_000)
@@ -51,9 +51,9 @@ class Kind:
 
 
 def _keys(kind: Kind) -> Iterator[SessionKey]:
-    """Name the sessions as a service would: ids of 32 digits, several sessions a user."""
+    """Name the sessions as a service would: ids of 32 digits, ten sessions a user."""
     for number in range(kind.sessions):
-        yield SessionKey("app", f"user-{number % _USERS:06}", f"{number:032x}")
+        yield SessionKey("app", f"user-{number // _OF_A_USER:06}", f"{number:032x}")
 
 
 async def _store(url: str, kind: Kind) -> None:
