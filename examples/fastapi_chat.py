@@ -4,15 +4,15 @@
     curl -N localhost:8000/chats/c1/messages -H "X-User: ada" --json '"Weather in Lisbon"'
     curl localhost:8000/chats/c1 -H "X-User: ada"
 
-The first curl shows the tool call, its result, the answer in chunks, and the answer as stored; the
-second, the session. With STORE=redis://localhost:6379/0 before uvicorn it outlives the program.
+The first curl shows the call, its result, the answer in chunks and as stored; the second, the
+session. With STORE=redis://localhost:6379/0 before uvicorn it outlives the program.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Body, Depends, FastAPI, Header
@@ -20,6 +20,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from agentsession import AgentContext, Event, Runner, Session, SessionKey, open_service
 from agentsession.events import ToolCall, ToolResult
+from agentsession.runner import Run
 
 TOOLS: dict[str, Callable[[str], int]] = {"temperature": lambda city: 10 + len(city)}
 
@@ -55,23 +56,23 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-def current_user(x_user: Annotated[str, Header()]) -> str:
-    return x_user  # a real program asks its login who this is
-
-
 Words = Annotated[str, Body()]
-User = Annotated[str, Depends(current_user)]
+User = Annotated[str, Header(alias="X-User")]  # a real program asks its login who this is
 service = open_service(os.environ.get("STORE", "memory://"))
 runner = Runner("chat", agent, service)
 app = FastAPI(lifespan=lifespan)
 
 
+async def turn(chat: str, words: Words, user: User) -> AsyncIterator[Run]:
+    async with runner.run(user, chat, words) as run:
+        yield run  # closed when the response has ended, or its client has gone
+
+
 @app.post("/chats/{chat}/messages", response_class=EventSourceResponse)
-async def send(chat: str, words: Words, user: User) -> AsyncIterator[ServerSentEvent]:
-    async with aclosing(runner.run(user, chat, words)) as events:
-        async for event in events:
-            kind = "chunk" if event.partial else "stored"
-            yield ServerSentEvent(event=kind, data=event.to_dict())
+async def send(run: Annotated[Run, Depends(turn)]) -> AsyncIterator[ServerSentEvent]:
+    async for event in run:
+        kind = "chunk" if event.partial else "stored"
+        yield ServerSentEvent(event=kind, data=event.to_dict())
 
 
 @app.get("/chats/{chat}")

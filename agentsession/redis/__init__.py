@@ -12,7 +12,7 @@ from agentsession._service.arguments import check_observers
 from agentsession.redis._addresses import read_url
 from agentsession.redis._backend import RedisBackend
 from agentsession.redis._cluster import ClusterBackend
-from agentsession.redis._links.acknowledgement import Acknowledgement
+from agentsession.redis._core.acknowledgement import Acknowledgement
 from agentsession.redis._links.notices import new_journal
 from agentsession.redis._targets.instances import (
     SharedLink,

@@ -16,17 +16,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from agentsession.testing import (
-    _expiry,
-    _hostile,
-    _incarnations,
-    _limits,
-    _log,
-    _repeats,
-    _scopes,
-    _sessions,
-    _unreadable,
-    _users,
+from agentsession.testing._checks import (
+    expiry,
+    hostile,
+    incarnations,
+    limits,
+    log,
+    repeats,
+    scopes,
+    sessions,
+    unreadable,
+    users,
 )
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
@@ -38,16 +38,16 @@ Check: TypeAlias = Callable[[Subject], Awaitable[None]]
 CHECKS: Final[tuple[Check, ...]] = tuple(
     function
     for module in (
-        _log,
-        _repeats,
-        _scopes,
-        _sessions,
-        _users,
-        _incarnations,
-        _limits,
-        _hostile,
-        _unreadable,
-        _expiry,
+        log,
+        repeats,
+        scopes,
+        sessions,
+        users,
+        incarnations,
+        limits,
+        hostile,
+        unreadable,
+        expiry,
     )
     for name, function in vars(module).items()
     if name.startswith("check_")

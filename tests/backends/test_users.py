@@ -14,7 +14,7 @@ from redis.asyncio.cluster import RedisCluster
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import BackendError, CodecError
 from agentsession.redis._backend import RedisBackend
-from agentsession.redis._links.slots import SlotMap, slot_of
+from agentsession.redis._core.slots import SlotMap, slot_of
 from agentsession.redis._operations.users import Users
 from harness import servers
 

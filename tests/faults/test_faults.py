@@ -23,10 +23,10 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.redis._backend import RedisBackend
+from agentsession.redis._core.clock import ServerClock
+from agentsession.redis._core.errors import NotSentError
 from agentsession.redis._links.backlog import Backlog
-from agentsession.redis._links.clock import ServerClock
 from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
-from agentsession.redis._links.link import NotSentError
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._scripts import load
 from agentsession.redis._targets import making

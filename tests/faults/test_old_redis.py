@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentsession import Event, RedisSessionService, SessionKey
-from agentsession.redis._links.link import ServerError
+from agentsession.redis._core.errors import ServerError
 from harness import servers
 from harness.proxy import proxied
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import hiredis
 
-from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
-from agentsession.redis._links.clock import ServerClock
-from agentsession.redis._links.link import ServerError
-from agentsession.redis._links.pipeline import Pipeline
-from agentsession.redis._links.request import Command, Request
+from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.clock import ServerClock
+from agentsession.redis._core.errors import ServerError
+from agentsession.redis._core.pipeline import Pipeline
+from agentsession.redis._core.request import Command, Request
 from agentsession.redis._scripts import Script
 
 EPOCH = 1_700_000_000_000_000

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from agentsession.redis._core.errors import NotSentError
 from agentsession.redis._links.backlog import Backlog
-from agentsession.redis._links.link import NotSentError
 
 
 def soon(seconds: float = 30) -> float:

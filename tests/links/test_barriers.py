@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from agentsession.redis._links.acknowledgement import Acknowledgement
-from agentsession.redis._links.barriers import Barriers
-from agentsession.redis._links.link import NotAcknowledgedError
-from agentsession.redis._links.request import Request
+from agentsession.redis._core.acknowledgement import Acknowledgement
+from agentsession.redis._core.barriers import Barriers
+from agentsession.redis._core.errors import NotAcknowledgedError
+from agentsession.redis._core.request import Request
 from agentsession.redis._scripts import load
 
 

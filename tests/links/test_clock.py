@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession.redis._links.clock import ServerClock
+from agentsession.redis._core.clock import ServerClock
 
 MOMENTS = st.floats(0, 1e9)
 TOLD = st.integers(1, 1 << 52)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from agentsession import Event, RedisSessionService, SessionKey
-from agentsession.redis._links.request import Command
+from agentsession.redis._core.request import Command
 from harness.insides import link_of
 from harness.proxy import Proxy, proxied
 

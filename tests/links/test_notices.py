@@ -28,7 +28,7 @@ from agentsession.observers import (
     Unreachable,
 )
 from agentsession.redis import register_redis_instance, unregister_redis_instance
-from agentsession.redis._links.link import ServerError
+from agentsession.redis._core.errors import ServerError
 from agentsession.redis._links.notices import refusal
 from harness import servers
 from harness.proxy import Proxy, proxied

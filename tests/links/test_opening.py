@@ -13,8 +13,8 @@ from redis.credentials import CredentialProvider
 
 from agentsession import RedisSessionService, SessionKey
 from agentsession.errors import BackendUnavailableError
+from agentsession.redis._core.errors import ServerError
 from agentsession.redis._links.connection import Connection
-from agentsession.redis._links.link import ServerError
 from harness import servers
 
 pytestmark = pytest.mark.on_both_loops

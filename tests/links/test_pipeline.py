@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentsession.redis._links.link import NoReplyError, NotSentError, ServerError
-from agentsession.redis._links.request import LARGE
+from agentsession.redis._core.errors import NoReplyError, NotSentError, ServerError
+from agentsession.redis._core.request import LARGE
 from harness.conversation import READ, WRITE, Conversation, cancel, error_of, result_of, server_time
 
 # -- order

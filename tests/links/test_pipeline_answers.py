@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from msgspec import structs
 
-from agentsession.redis._links.acknowledgement import Acknowledgement
-from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, ServerError
-from agentsession.redis._links.request import LARGE, REFUSALS, Command, Request
-from agentsession.redis._links.slots import SlotMap, redirection
+from agentsession.redis._core.acknowledgement import Acknowledgement
+from agentsession.redis._core.errors import NoReplyError, NotAcknowledgedError, ServerError
+from agentsession.redis._core.request import LARGE, REFUSALS, Command, Request
+from agentsession.redis._core.slots import SlotMap, redirection
 from agentsession.redis._scripts import Script
 from harness.conversation import (
     EPOCH,

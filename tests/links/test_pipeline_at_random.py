@@ -18,9 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
-from agentsession.redis._links.link import ServerError
-from agentsession.redis._links.request import LARGE, Command
+from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.errors import ServerError
+from agentsession.redis._core.request import LARGE, Command
 from harness.conversation import (
     EPOCH,
     READ,

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentsession.redis._links.clock import ServerClock
-from agentsession.redis._links.link import (
+from agentsession.redis._core.clock import ServerClock
+from agentsession.redis._core.errors import (
     NoReplyError,
     NotAcknowledgedError,
     NotSentError,
     ServerError,
 )
-from agentsession.redis._links.request import LARGE, NOBODY, Command, Request
+from agentsession.redis._core.request import LARGE, NOBODY, Command, Request
 from harness.conversation import READ, WRITE, Outcome, error_of, result_of
 
 LONG = LARGE // 4

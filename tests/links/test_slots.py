@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from agentsession.redis._links.slots import SlotMap, redirection, slot_of
+from agentsession.redis._core.slots import SlotMap, redirection, slot_of
 
 ASKED = ("asked", 7000)
 

@@ -18,7 +18,7 @@ from agentsession.errors import (
 )
 from agentsession.redis._addresses import read_url
 from agentsession.redis._backend import RedisBackend
-from agentsession.redis._links.acknowledgement import Acknowledgement
+from agentsession.redis._core.acknowledgement import Acknowledgement
 from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check

@@ -12,10 +12,10 @@ from redis.asyncio.connection import Connection as TcpConnection
 
 from agentsession import RedisSessionService, SessionKey
 from agentsession._journal import Journal
+from agentsession.redis._core.errors import NotSentError, ServerError
+from agentsession.redis._core.request import Request
 from agentsession.redis._links.cluster import ClusterLink
 from agentsession.redis._links.endpoint import Endpoint
-from agentsession.redis._links.link import NotSentError, ServerError
-from agentsession.redis._links.request import Request
 from agentsession.redis._links.server import ServerLink
 from agentsession.redis._scripts import load
 from harness import servers

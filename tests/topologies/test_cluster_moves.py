@@ -14,7 +14,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from agentsession import Event, RedisSessionService, SessionKey
 from agentsession.errors import BackendError, BackendUnavailableError
-from agentsession.redis._links.slots import slot_of
+from agentsession.redis._core.slots import slot_of
 from harness import servers
 
 NUMBER = 20

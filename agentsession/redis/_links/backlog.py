@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from agentsession.redis._links.link import NotSentError
+from agentsession.redis._core.errors import NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

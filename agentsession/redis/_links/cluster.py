@@ -22,13 +22,13 @@ import anyio
 
 from agentsession.observers import SlotsMoved
 from agentsession.redis._addresses import described
-from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.errors import NotSentError, ServerError
+from agentsession.redis._core.request import Command, Request
+from agentsession.redis._core.slots import SlotMap, redirection, slot_of
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.counted import CountedLink
-from agentsession.redis._links.link import NotSentError, ServerError
-from agentsession.redis._links.request import Command, Request
 from agentsession.redis._links.server import ServerLink
-from agentsession.redis._links.slots import SlotMap, redirection, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

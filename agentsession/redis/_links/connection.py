@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
 
-from agentsession.redis._links.link import ServerError
+from agentsession.redis._core.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from agentsession.redis._links.link import Link, NoReplyError, NotSentError
-from agentsession.redis._links.request import Command, Request
+from agentsession.redis._core.errors import NoReplyError, NotSentError
+from agentsession.redis._core.request import Command, Request
+from agentsession.redis._links.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

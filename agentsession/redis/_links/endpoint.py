@@ -24,14 +24,14 @@ from redis.asyncio.connection import (
 from redis.asyncio.connection import Connection as TcpConnection
 
 from agentsession.redis._addresses import described
+from agentsession.redis._core.errors import ServerError
 from agentsession.redis._links.connection import Connection
-from agentsession.redis._links.link import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from agentsession.redis._addresses import Host
-    from agentsession.redis._links.clock import ServerClock
+    from agentsession.redis._core.clock import ServerClock
     from agentsession.redis._scripts import Argument
 
 __all__ = ["Endpoint", "Find", "PrimaryAbsentError"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 import hiredis
@@ -10,7 +9,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
 from agentsession._journal import Journal
 from agentsession.observers import Notice, Refused, Unreachable
-from agentsession.redis._links.link import ServerError
+from agentsession.redis._core.errors import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +24,6 @@ _REFUSALS: Final = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOPERM"}
     | {"NOREPLICAS", "OOM", "READONLY", "WRONGPASS"}
 )
-# How Redis 6 words what a command in a script was answered.
-_wrapped = re.compile(r"ERR Error running script .*: -([A-Z]+ .*)")
 
 # Whose words hold no secret: errors of these types, from these packages.
 _QUOTED: Final = (OSError, RedisError, hiredis.ProtocolError)
@@ -50,12 +47,8 @@ def failed_attempt(server: str, exc: Exception) -> Notice:
 
 def refusal(server: str, error: ServerError) -> Refused | None:
     """Say that a server refuses to work; ``None`` if its answer is about the call."""
-    code = error.code
-    if code == "ERR" and (wrapped := _wrapped.fullmatch(str(error))):
-        error = ServerError(wrapped[1])
-        code = error.code
-    if code in _REFUSALS:
-        return Refused(server=server, code=code, reason=reason(error))
+    if error.code in _REFUSALS:
+        return Refused(server=server, code=error.code, reason=error.answer.rstrip(". "))
     return None
 
 

@@ -24,8 +24,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from agentsession.observers import PrimaryChanged
 from agentsession.redis._addresses import described
+from agentsession.redis._core.errors import ServerError
 from agentsession.redis._links.endpoint import Endpoint, PrimaryAbsentError
-from agentsession.redis._links.link import ServerError
 from agentsession.redis._links.notices import new_journal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from agentsession._journal import Journal
     from agentsession.redis._addresses import Address, Host
-    from agentsession.redis._links.clock import ServerClock
+    from agentsession.redis._core.clock import ServerClock
     from agentsession.redis._links.connection import Connection
 
 __all__ = ["SentinelEndpoint"]

@@ -3,7 +3,7 @@
 A call is written by its caller where nothing is under way, and together with those of the same turn
 of the loop where something is; replies resolve the callers' futures as they are read. There is no
 task between a caller and the socket: one runs only while a connection is being made. What is to be
-sent, and what replies mean, :class:`~agentsession.redis._links.pipeline.Pipeline` decides.
+sent, and what replies mean, :class:`~agentsession.redis._core.pipeline.Pipeline` decides.
 
 A connection on which nothing flows while it owes a reply is given up after a share of the deadline,
 while there is time for another: a server that hangs, or is cut off by the network, breaks none by
@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import AuthenticationError, AuthorizationError
 
 from agentsession.observers import Connected, GivenUp, Lost, Retried
-from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.clock import ServerClock
+from agentsession.redis._core.errors import ServerError
+from agentsession.redis._core.pipeline import Pipeline
 from agentsession.redis._links.backlog import Backlog
-from agentsession.redis._links.clock import ServerClock
 from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.endpoint import PrimaryAbsentError
-from agentsession.redis._links.link import ServerError
 from agentsession.redis._links.notices import failed_attempt, new_journal, reason, refusal
-from agentsession.redis._links.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agentsession._journal import Journal
+    from agentsession.redis._core.request import Command
     from agentsession.redis._links.connection import Connection
     from agentsession.redis._links.endpoint import Endpoint
-    from agentsession.redis._links.request import Command
 
 __all__ = ["ServerLink"]
 

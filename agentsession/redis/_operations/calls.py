@@ -6,7 +6,7 @@ import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from agentsession.redis._links.link import (
+from agentsession.redis._core.errors import (
     NoReplyError,
     NotAcknowledgedError,
     NotSentError,

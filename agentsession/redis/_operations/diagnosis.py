@@ -9,7 +9,7 @@ from agentsession.clock import system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import BackendError
 from agentsession.events import new_id
-from agentsession.redis._links.link import ServerError
+from agentsession.redis._core.errors import ServerError
 from agentsession.redis._scripts import load
 
 if TYPE_CHECKING:

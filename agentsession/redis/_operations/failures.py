@@ -12,7 +12,7 @@ from agentsession.errors import (
     CodecError,
     OutcomeUnknownError,
 )
-from agentsession.redis._links.link import (
+from agentsession.redis._core.errors import (
     NoReplyError,
     NotAcknowledgedError,
     NotSentError,

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from agentsession._journal import Journal
 from agentsession.redis._addresses import read_url
-from agentsession.redis._links.link import Link, NotSentError
+from agentsession.redis._core.errors import NotSentError
+from agentsession.redis._links.link import Link
 from agentsession.redis._links.notices import new_journal
 from agentsession.redis._targets.making import LinkOptions, Target, check_client, link_to
 

@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from agentsession.redis._addresses import Address
-from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.cluster import ClusterLink
 from agentsession.redis._links.endpoint import Endpoint

@@ -10,7 +10,7 @@ from agentsession.clock import utc_now
 from agentsession.errors import RevisionConflictError, SessionNotFoundError, StateValueError
 from agentsession.events import Event
 from agentsession.state import DELETE
-from agentsession.testing._asserting import raises, said, say
+from agentsession.testing._checks.asserting import raises, said, say
 
 if TYPE_CHECKING:
     from agentsession.service import SessionService

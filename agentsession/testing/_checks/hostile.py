@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentsession.clock import utc_now
 from agentsession.errors import EventNotFoundError, RevisionConflictError
 from agentsession.sessions import SessionKey, UserKey
-from agentsession.testing._asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from agentsession.testing._subject import Subject

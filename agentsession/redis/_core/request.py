@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import hiredis
 
-from agentsession.redis._links.link import NoReplyError, NotAcknowledgedError, NotSentError
+from agentsession.redis._core.errors import NoReplyError, NotAcknowledgedError, NotSentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentsession.redis._links.clock import ServerClock
+    from agentsession.redis._core.clock import ServerClock
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["LARGE", "NOBODY", "REFUSALS", "Asking", "Barrier", "Command", "Request"]

@@ -9,7 +9,7 @@ from agentsession.backend import ALL_EVENTS, NO_EVENTS, Entry, Expected
 from agentsession.errors import RevisionConflictError, SessionNotFoundError
 from agentsession.events import new_id
 from agentsession.state import NO_CHANGES, Changes
-from agentsession.testing._asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

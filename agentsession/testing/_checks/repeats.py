@@ -9,7 +9,7 @@ from agentsession.backend import NO_EVENTS, Entry
 from agentsession.errors import RevisionConflictError
 from agentsession.events import new_id
 from agentsession.state import DELETE, Changes
-from agentsession.testing._asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from agentsession.testing._subject import Subject

@@ -7,7 +7,7 @@ run at the moment is *put off*. When the connection is lost, whatever is in flig
 the head of the queue, so that only scripts that recognise repeated calls may be sent.
 
 Where the server's memory is not enough of an acknowledgement, *barriers* follow what was written
-(:mod:`agentsession.redis._links.barriers`), and what was answered is held until one of them is.
+(:mod:`agentsession.redis._core.barriers`), and what was answered is held until one of them is.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from agentsession.redis._links.acknowledgement import SERVER_MEMORY, Acknowledgement
-from agentsession.redis._links.barriers import Barriers
-from agentsession.redis._links.link import ServerError
-from agentsession.redis._links.outbox import Outbox
-from agentsession.redis._links.request import REFUSALS, Asking, Barrier, Command, Request
+from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
+from agentsession.redis._core.barriers import Barriers
+from agentsession.redis._core.errors import ServerError
+from agentsession.redis._core.outbox import Outbox
+from agentsession.redis._core.request import REFUSALS, Asking, Barrier, Command, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agentsession.redis._links.clock import ServerClock
+    from agentsession.redis._core.clock import ServerClock
 
 __all__ = ["Pipeline"]
 

@@ -17,7 +17,7 @@ from agentsession.errors import (
 from agentsession.events import Event
 from agentsession.sessions import SessionKey, UserKey
 from agentsession.state import DELETE, Changes
-from agentsession.testing._asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from agentsession.testing._subject import Subject

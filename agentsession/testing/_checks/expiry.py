@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentsession.errors import RevisionConflictError, SessionNotFoundError
 from agentsession.sessions import SessionKey
-from agentsession.testing._asserting import raises, said, say
+from agentsession.testing._checks.asserting import raises, said, say
 
 if TYPE_CHECKING:
     from agentsession.testing._subject import Subject

@@ -9,13 +9,13 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from agentsession.redis._links.request import LARGE, NOBODY, Asking, Command, Request
+from agentsession.redis._core.request import LARGE, NOBODY, Asking, Command, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agentsession.redis._links.barriers import Barriers
-    from agentsession.redis._links.clock import ServerClock
+    from agentsession.redis._core.barriers import Barriers
+    from agentsession.redis._core.clock import ServerClock
 
 __all__ = ["Outbox"]
 

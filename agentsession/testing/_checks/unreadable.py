@@ -10,7 +10,7 @@ from agentsession.errors import CodecError
 from agentsession.events import UNREADABLE, Event, EventError
 from agentsession.sessions import SessionKey
 from agentsession.state import Changes
-from agentsession.testing._asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from agentsession.testing._subject import Subject

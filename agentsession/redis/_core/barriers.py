@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from agentsession.redis._links.link import NotAcknowledgedError
-from agentsession.redis._links.request import NOBODY, Barrier
+from agentsession.redis._core.errors import NotAcknowledgedError
+from agentsession.redis._core.request import NOBODY, Barrier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentsession.redis._links.acknowledgement import Acknowledgement
-    from agentsession.redis._links.request import Command, Request
+    from agentsession.redis._core.acknowledgement import Acknowledgement
+    from agentsession.redis._core.request import Command, Request
 
 __all__ = ["Barriers"]
 

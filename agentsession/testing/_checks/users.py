@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from agentsession.sessions import SessionKey, UserKey
-from agentsession.testing._asserting import raises, say
+from agentsession.testing._checks.asserting import raises, say
 
 if TYPE_CHECKING:
     from agentsession.service import SessionService

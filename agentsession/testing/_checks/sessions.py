@@ -14,7 +14,7 @@ from agentsession.errors import (
 )
 from agentsession.events import Data, Event, Text, ToolCall, ToolResult
 from agentsession.sessions import Session, SessionKey, UserKey
-from agentsession.testing._asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

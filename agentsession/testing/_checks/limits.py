@@ -15,7 +15,7 @@ from agentsession.errors import (
     StateValueTooLargeError,
 )
 from agentsession.sessions import SessionKey
-from agentsession.testing._asserting import raises, said, say
+from agentsession.testing._checks.asserting import raises, said, say
 
 if TYPE_CHECKING:
     from agentsession.events import Event

@@ -1,0 +1,1 @@
+"""The checks of the promises, each module those about one subject."""
