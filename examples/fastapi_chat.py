@@ -27,12 +27,11 @@ TOOLS: dict[str, Callable[[str], int]] = {"temperature": lambda city: 10 + len(c
 
 async def model(events: list[Event]) -> AsyncIterator[str | ToolCall]:
     """Stand in for a real model: call the tool, then answer in chunks."""
-    last = events[-1]
-    if last.tool_results:
-        for chunk in ("It is ", f"{last.tool_results[0].result} degrees ", "there."):
+    for found in events[-1].tool_results:
+        for chunk in ("It is ", f"{found.result} degrees ", "there."):
             yield chunk
-    else:
-        yield ToolCall(f"call-{last.seq}", "temperature", {"city": last.text.split()[-1]})
+        return
+    yield ToolCall(f"call-{events[-1].seq}", "temperature", {"city": events[-1].text.split()[-1]})
 
 
 async def agent(context: AgentContext) -> AsyncIterator[Event]:

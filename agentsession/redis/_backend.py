@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -59,7 +60,6 @@ from agentsession.redis._scripts.words import (
 from agentsession.state import Changes
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
@@ -138,7 +138,7 @@ class RedisBackend(Backend):
         # An existing session is only read, so that a late copy of the call cannot write. The state
         # for a new one stays in memory meanwhile and is counted with the read.
         size = size_of(changes.app, changes.user, changes.session)
-        held = Rest(size, _give_up) if size else None
+        held = Rest(size, asyncio.Future.cancel) if size else None
         snapshot, written = await self._get(key, window, held), False
         while snapshot is None:
             with after_the_first(key, _MADE) if written else nullcontext():
@@ -347,8 +347,3 @@ class RedisBackend(Backend):
 
     async def check(self) -> list[Concern]:
         return await diagnose(self._calls, self._keyspace, self.retention)
-
-
-def _give_up(read: asyncio.Future[list[Any]]) -> None:
-    """Let go of a read whose caller was cancelled."""
-    read.cancel()

@@ -23,7 +23,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__init__",),
     ),
     "agentsession.redis._core": (
-        ("acknowledgement", "clock", "errors", "slots"),
+        ("acknowledgement", "clock", "errors", "silence", "slots"),
         ("request",),
         ("barriers",),
         ("outbox",),

@@ -42,10 +42,10 @@ class Rest:
     __slots__ = ("go_on", "request", "size")
 
     size: int
-    go_on: Callable[[asyncio.Future[list[Any]]], None]
+    go_on: Callable[[asyncio.Future[list[Any]]], object]
     request: Request | None
 
-    def __init__(self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], None]) -> None:
+    def __init__(self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], object]) -> None:
         self.size = size
         self.go_on = go_on
         self.request = None

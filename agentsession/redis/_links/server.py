@@ -24,6 +24,7 @@ from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgem
 from agentsession.redis._core.clock import ServerClock
 from agentsession.redis._core.errors import ServerError
 from agentsession.redis._core.pipeline import Pipeline
+from agentsession.redis._core.silence import Silence
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.endpoint import PrimaryAbsentError
@@ -44,11 +45,6 @@ _STEP: Final = 0.003
 # The share of the deadline that connecting may take: less than all of it, so that a caller whose
 # call fails for it learns why.
 _CONNECTING: Final = 0.9
-# The share of the deadline for which a connection may owe a reply while nothing flows. It doubles
-# with each connection that is given up, so that a reply may take its time in the end.
-_PATIENCE: Final = 1 / 4
-# How often it is checked in that time whether bytes have flowed.
-_LOOKS: Final = 2
 # Reconnecting waits this long at first and doubles up to the second figure, each time less up to a
 # half by chance, so that the clients of a restarted server do not all come at once.
 _FIRST_DELAY: Final = 0.01
@@ -113,10 +109,7 @@ class ServerLink(CountedLink):
         self._flush_due = False
         self._deadlines: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
-        self._seen: tuple[Command | None, int] = (None, 0)
-        self._seen_at = 0.0
-        self._silent_looks = 0
-        self._stalls = 0
+        self._silence = Silence(timeout, acknowledgement.pause)
         self._failures = 0
         self._ever_connected = patient
         self._over = False
@@ -189,7 +182,8 @@ class ServerLink(CountedLink):
             self._give_up(self._pipeline.broken)
             return
         if self._pipeline.answered:
-            self._failures = self._stalls = 0
+            self._failures = 0
+            self._silence.ended()
         if self._pipeline.has_something_to_send:
             self._schedule_flush()
 
@@ -242,7 +236,7 @@ class ServerLink(CountedLink):
     def _leave(self, exc: Exception) -> None:
         """Make another connection, if there is something to send."""
         connection, self._connection = self._connection, None
-        self._seen = (None, 0)
+        self._silence.forget()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -307,34 +301,23 @@ class ServerLink(CountedLink):
             self._look_at_deadlines_at(moment)
 
     def _has_flowed(self) -> bool:
-        """Tell whether anything flowed lately, or it is too early to tell."""
-        return self._connection is not None and (
-            self._connection.progress != self._seen[1]
-            or asyncio.get_running_loop().time() < self._seen_at + self._timeout * _PATIENCE
-        )
+        now = asyncio.get_running_loop().time()
+        connection = self._connection
+        return connection is not None and self._silence.is_broken_by(connection.progress, now)
 
     def _look_for_life(self) -> None:
-        """Give the connection up if nothing has flowed, and it owes a reply still; or go on.
-
-        It has to be so more than once: after a long step of somebody else's, a timer runs before
-        what has come is read.
-        """
+        """Give the connection up if it owes a reply and nothing has flowed; or look again."""
         self._watch = None
         connection, head = self._connection, self._pipeline.head
         if connection is None or head is None:
-            self._seen = (None, 0)
+            self._silence.forget()
             return
-        seen = (head, connection.progress)
-        self._silent_looks = self._silent_looks + 1 if seen == self._seen else 0
-        if not self._silent_looks:
-            self._seen_at = asyncio.get_running_loop().time()
-        if self._silent_looks == _LOOKS:
-            self._stalls += 1
+        loop = asyncio.get_running_loop()
+        pause = self._silence.look(head, connection.progress, loop.time())
+        if pause is None:
             self._give_up(TimeoutError(f"no reply from {self._endpoint!r} for a while"))
-            return
-        self._seen = seen
-        pause = self._timeout * _PATIENCE * 2**self._stalls / _LOOKS + self._acknowledgement.pause
-        self._watch = asyncio.get_running_loop().call_later(pause, self._look_for_life)
+        else:
+            self._watch = loop.call_later(pause, self._look_for_life)
 
     # -- the end
 
