@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import traceback
+from asyncio import CancelledError
 from contextlib import suppress
 from contextvars import Context
 from time import monotonic
@@ -109,14 +111,14 @@ class Journal:
         for observer in self._observers():
             try:
                 observer.on_notice(notice)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the connection has to go on
+            except (Exception, CancelledError) as exc:  # noqa: BLE001 - the connection has to go on
                 self.dropped(observer, exc)
 
     def _observers(self) -> Collection[Observer]:
         each_once = {id(each): each for group in self._audiences.values() for each in group}
         return each_once.values()
 
-    def dropped(self, observer: Observer, exc: Exception) -> None:
+    def dropped(self, observer: Observer, exc: BaseException) -> None:
         """Log what an observer raised, unless one of its class raised just now."""
         kind = type(observer)
         text = f"an observer, {kind.__module__}.{kind.__qualname__}, raised; all else went on"
@@ -128,7 +130,7 @@ class Journal:
         level: int,
         thing: Hashable,
         text: str,
-        exc: Exception | None = None,
+        exc: BaseException | None = None,
     ) -> None:
         if not logger.isEnabledFor(level):
             return
@@ -137,4 +139,11 @@ class Journal:
             # A filter or a handler of the program that raises breaks its other lines, too; a
             # connection is not to be one of the things that it breaks.
             with suppress(Exception):
-                logger.log(level, "%s%s", text, more, exc_info=exc)
+                logger.log(level, "%s%s%s", text, more, _trace(exc))
+
+
+def _trace(exc: BaseException | None) -> str:
+    """Word a traceback, but not those of what the exception came of: an operation names its ids."""
+    if exc is None:
+        return ""
+    return "\n" + "".join(traceback.format_exception(exc, chain=False)).rstrip()

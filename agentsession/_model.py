@@ -14,6 +14,8 @@ from agentsession._marks import marked
 from agentsession.state import check_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
@@ -199,11 +201,10 @@ def _is_list_of_models(value: object) -> bool:
 def _copied(value: Any) -> Any:
     """Copy the dicts and lists that plain values are made of."""
     if type(value) is dict:
-        members: dict[Any, Any] = value
+        members = cast("Mapping[Any, Any]", value)
         return {name: _copied(item) for name, item in members.items()}
     if type(value) is list:
-        items: list[Any] = value
-        return [_copied(item) for item in items]
+        return [_copied(item) for item in cast("Iterable[Any]", value)]
     return value
 
 

@@ -361,10 +361,10 @@ class SessionService(AsyncContext):
         each user once who is there all the while. The cost grows with the page, not with the number
         of users.
 
-        On Redis the first page that is asked for looks through the names of the server's keys, a
-        thousand in a round trip, for users whom a version without this list has stored; so does the
-        first one after the list has expired, or was evicted. Ask for it when every process that
-        writes has this version.
+        On Redis a page that is asked for looks through the names of the server's keys, a thousand
+        in a round trip, if that was not done within the last hour, or if the list has expired or
+        was evicted. So it also finds users whom a version without this list has stored, and what a
+        failover may have cost.
 
         Args:
             app_name: The application.
@@ -372,6 +372,8 @@ class SessionService(AsyncContext):
             cursor: ``next_cursor`` of the page before.
 
         Raises:
+            BackendUnavailableError: Data moves between the nodes of a cluster, so that the list
+                cannot be known to be complete; ask again later.
             TypeError: An argument has the wrong type.
             ValueError: *limit* is out of its range, or *cursor* is none of ours.
         """

@@ -55,8 +55,8 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         yield
 
 
-Words = Annotated[str, Body()]
-User = Annotated[str, Header(alias="X-User")]  # a real program asks its login who this is
+Words = Annotated[str, Body(min_length=1)]
+User = Annotated[str, Header(alias="X-User", min_length=1)]  # a real program asks its login
 service = open_service(os.environ.get("STORE", "memory://"))
 runner = Runner("chat", agent, service)
 app = FastAPI(lifespan=lifespan)

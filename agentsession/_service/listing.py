@@ -8,11 +8,12 @@ from agentsession._concurrently import concurrently
 from agentsession._pace import Pace
 from agentsession._service.arguments import AppPosition
 from agentsession._service.assembly import assemble
+from agentsession.backend import SessionSlice
 from agentsession.errors import CodecError
 from agentsession.sessions import Session, SessionKey, UnreadableSession, UserKey
 
 if TYPE_CHECKING:
-    from agentsession.backend import Backend, Position, SessionSlice
+    from agentsession.backend import Backend, Position
 
 __all__ = ["Found", "sessions_of_app", "sessions_of_user"]
 
@@ -37,11 +38,17 @@ class Found:
     def __len__(self) -> int:
         return len(self.sessions) + len(self.unreadable)
 
-    async def add(self, user: UserKey, found: SessionSlice) -> None:
+    async def add(self, user: UserKey, found: SessionSlice, *, among_others: bool = False) -> None:
         """Take what a backend has found of a user.
 
+        Args:
+            user: The user.
+            found: What was found.
+            among_others: Whether other users are on the page, whom nothing of this one may hide.
+
         Raises:
-            CodecError: State of the user or of the application cannot be read.
+            CodecError: State of the application cannot be read, or of the user, who is the only
+                one.
         """
         self.unreadable += found.unreadable
         for snapshot in found.sessions:
@@ -51,7 +58,7 @@ class Found:
             try:
                 self.sessions.append(await assemble(key, snapshot, self._pace))
             except CodecError as exc:
-                if exc.subject != key:
+                if exc.subject != key and not (among_others and exc.subject == user):
                     raise  # It is in what all of them share.
                 self.unreadable.append(UnreadableSession(key=key, reason=exc.reason))
 
@@ -84,8 +91,7 @@ async def sessions_of_app(
             return found, None
         keys = [UserKey(app_name, each.user_id) for each in wanted]
         runs = await concurrently(
-            backend.list_sessions(key, room, each.place)
-            for key, each in zip(keys, wanted, strict=True)
+            _list(backend, key, room, each.place) for key, each in zip(keys, wanted, strict=True)
         )
         for key, each, run in zip(keys, wanted, runs, strict=True):
             at = await _add(backend, found, key, each, run, limit)
@@ -107,6 +113,19 @@ async def _add(
     """Add a user's sessions to a page, as many as there is room for; return where it ends."""
     room = limit - len(found)
     if len(run.sessions) + len(run.unreadable) > room:
-        run = await backend.list_sessions(user, room, start.place)
-    await found.add(user, run)
+        run = await _list(backend, user, room, start.place)
+    await found.add(user, run, among_others=True)
     return AppPosition(user.user_id, run.next)
+
+
+async def _list(
+    backend: Backend, user: UserKey, limit: int, before: Position | None
+) -> SessionSlice:
+    """Read sessions of a user; if none can be, one that has no id stands for them."""
+    try:
+        return await backend.list_sessions(user, limit, before)
+    except CodecError as exc:
+        if exc.subject != user:
+            raise
+        all_of_them = SessionKey(user.app_name, user.user_id)
+        return SessionSlice((), None, [UnreadableSession(key=all_of_them, reason=exc.reason)])

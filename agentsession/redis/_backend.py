@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import nullcontext, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -138,7 +137,7 @@ class RedisBackend(Backend):
         # An existing session is only read, so that a late copy of the call cannot write. The state
         # for a new one stays in memory meanwhile and is counted with the read.
         size = size_of(changes.app, changes.user, changes.session)
-        held = Rest(size, asyncio.Future.cancel) if size else None
+        held = Rest(size) if size else None
         snapshot, written = await self._get(key, window, held), False
         while snapshot is None:
             with after_the_first(key, _MADE) if written else nullcontext():
@@ -335,7 +334,9 @@ class RedisBackend(Backend):
         await self._scopes.update_app(app_name, changes, new_id())
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
-        await self._scopes.update_user(user, changes, new_id())
+        if not await self._scopes.update_user(user, changes, new_id()):
+            with suppress(AgentSessionError):  # The state is written; others will look as well.
+                await self._users.drop(user)
 
     async def get_app_state(self, app_name: str) -> dict[str, bytes]:
         return await self._scopes.get_app(app_name, refresh=self.retention.refresh_on_read)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, nullcontext
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,7 +28,7 @@ import msgspec
 
 from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
-from agentsession.errors import OutcomeUnknownError
+from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.events import new_id
 from agentsession.redis._backend import RedisBackend
 from agentsession.redis._links.link import Rest
@@ -57,6 +58,9 @@ _T = TypeVar("_T")
 
 # The margin of lib/once.lua, in microseconds: so long it is known whether a step was taken.
 _REMEMBERED: Final = 60_000_000
+# In seconds: what is made later than that after its user was listed may come when the list is not
+# protected any more, which it is for a minute more than the call may take.
+_STANDSTILL: Final = 30.0
 _WRITTEN: Final = "the session was written, the rest failed ({}); repeat it within a minute"
 _WRITTEN_OR_NOT: Final = (
     "no sure answer from the server ({}): it was written, perhaps without its app: names, or not "
@@ -70,6 +74,7 @@ _MADE_OR_NOT: Final = (
     "no sure answer from the server ({}): it was made, perhaps without its app: names, or not at "
     "all; load it, and set these names anew, or make it"
 )
+_NOT_LISTED: Final = "the application's list of users is out of reach, so nothing was made: {}"
 
 
 class ClusterBackend(RedisBackend):
@@ -107,7 +112,12 @@ class ClusterBackend(RedisBackend):
         take: bool,
         rest: Rest | None = None,
     ) -> list[Any]:
-        await self._enlist(key.user, session=True, state=bool(changes.user))
+        size = size_of(changes.app, changes.user, changes.session)
+        loop = asyncio.get_running_loop()
+        began = -inf
+        while loop.time() - began > _STANDSTILL:  # Of this process, since the user was listed.
+            began = loop.time()
+            await self._enlist(key.user, size, session=True, state=bool(changes.user))
         if not changes.app:
             return await super()._call_make(key, changes, window, token, take=take)
 
@@ -129,9 +139,19 @@ class ClusterBackend(RedisBackend):
         # Beside the call, which must not be cancelled here, between its steps.
         self._begin(super()._tidy_up(user, sessions, users))
 
-    async def _enlist(self, user: UserKey, *, session: bool, state: bool) -> None:
-        """Put a user on the list of the application's before anything is made."""
-        some = await self._users.enlist(user, session=session, state=state)
+    async def _enlist(self, user: UserKey, size: int, *, session: bool, state: bool) -> None:
+        """Put a user on the list of the application's before anything is made.
+
+        Raises:
+            BackendUnavailableError: That failed, or it is not known whether it did: in any case
+                nothing else was done.
+        """
+        # What is to be made is in memory meanwhile.
+        rest = Rest(size) if size else None
+        try:
+            some = await self._users.enlist(user, session=session, state=state, rest=rest)
+        except (BackendUnavailableError, OutcomeUnknownError) as exc:
+            raise BackendUnavailableError(user, _NOT_LISTED.format(exc.reason)) from exc.__cause__
         if some:
             await self._tidy_up(user, [], some)
 
@@ -205,7 +225,7 @@ class ClusterBackend(RedisBackend):
 
     async def update_user_state(self, user: UserKey, changes: ScopeChanges) -> None:
         if set(changes.values()) - {None}:
-            await self._enlist(user, session=False, state=True)
+            await self._enlist(user, size_of(changes), session=False, state=True)
         await super().update_user_state(user, changes)
 
     async def _second_step(self, key: SessionKey, changes: ScopeChanges, step: str) -> None:

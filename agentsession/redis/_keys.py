@@ -171,8 +171,8 @@ class Keyspace:
         return f"{self.prefix}near:{{{tag}}}"
 
     def users_beside(self, app_name: str) -> list[str]:
-        """Return the key of the list of users, if the script of a user's data may touch it."""
-        return [] if self._clustered else [self.users(app_name)]
+        """Return the keys of the list of users, if the script of a user's data may touch it."""
+        return [] if self._clustered else [self.users(app_name), self.app_calls(app_name)]
 
     def app_beside(self, app_name: str) -> list[str]:
         """Return the key of an application's state, if the script of a session may touch it."""

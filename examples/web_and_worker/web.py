@@ -52,7 +52,7 @@ async def put(chat: str, message: str, words: Annotated[str, Body()], user: User
     """Store a message, and hand it over. In this order: what a worker gets is in the log."""
     key = SessionKey(APP, user, chat)
     await service.get_or_create_session(key, num_recent_events=0)
-    event = Event(author="user", id=message, invocation_id=message, content=words)
+    event = Event(author="user", id=f"message-{message}", invocation_id=message, content=words)
     stored = await service.append_event(key, event)
     await queue.rpush(JOBS, json.dumps([user, chat, stored.to_dict()]))
     return stored

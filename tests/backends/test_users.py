@@ -92,14 +92,105 @@ async def test_who_was_there_before_the_list_is_found(
 async def test_keys_are_looked_through_once(
     service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
 ) -> None:
-    """A list that is complete is kept with what is written, so nothing has to be looked for."""
+    """Within an hour: a list that is complete is kept with what is written."""
     assert await ids(service) == []
+    assert 0 < await client.pttl(f"{prefix}appcalls:{{app}}") <= HOUR
+    await client.zadd(f"{prefix}sessions:{{app:b}}", {"s": 1})  # behind the library's back
+    assert await ids(service) == []
+    await service.create_session(SessionKey("app", "a", "s"))
+    assert await ids(service) == ["a", "b"]
+    await client.zadd(f"{prefix}sessions:{{app:c}}", {"s": 1})
+    assert await ids(service) == ["a", "b"]
+    for word in ("=complete", "=empty"):
+        await client.zadd(f"{prefix}appcalls:{{app}}", {word: 1}, xx=True)  # as in an hour
+    assert await ids(service) == ["a", "b", "c"]
+
+
+async def test_a_list_that_was_made_by_looking_lives_for_an_hour(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """Whoever only looks makes nothing that never expires."""
+    await client.zadd(f"{prefix}sessions:{{app:a}}", {"s": 1})
+    assert await ids(service) == ["a"]
     assert 0 < await client.pttl(f"{prefix}users:{{app}}") <= HOUR
     await service.create_session(SessionKey("app", "a", "s"))
     assert await client.pttl(f"{prefix}users:{{app}}") == -1
+
+
+@pytest.mark.parametrize("lost", ["list", "index"])
+async def test_what_is_evicted_is_found_again(
+    service: RedisSessionService,
+    client: redis.asyncio.Redis | RedisCluster,
+    prefix: str,
+    lost: str,
+) -> None:
+    """A list that is gone at once; a user whose index was gone when somebody looked in an hour."""
+    key = SessionKey("app", "a", "s")
+    await service.create_session(key)
+    await service.create_session(SessionKey("app", "b", "s"))
+    await client.unlink(f"{prefix}appcalls:{{app}}")
+    assert await ids(service) == ["a", "b"]
+    if lost == "list":
+        await client.unlink(f"{prefix}users:{{app}}")
+    else:
+        await client.unlink(f"{prefix}sessions:{{app:a}}")
+        assert await ids(service) == ["b"]
+        await service.append_event(key, Event(author="a"))
+        await client.zadd(f"{prefix}appcalls:{{app}}", {"=complete": 1}, xx=True)
+    assert await ids(service) == ["a", "b"]
+
+
+async def test_who_looks_at_the_same_time_looks_once(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """The others wait for the one who does."""
+    await client.zadd(f"{prefix}sessions:{{app:a}}", {"s": 1})
+    looks: list[str] = []
+    users = users_of(service)
+    look = users._look_everywhere
+
+    async def counted(app_name: str) -> None:
+        looks.append(app_name)
+        await look(app_name)
+
+    users._look_everywhere = counted  # type: ignore[method-assign]  # to count
+    async with asyncio.TaskGroup() as group:
+        lists = [group.create_task(ids(service)) for _ in range(10)]
+    assert [each.result() for each in lists] == [["a"]] * 10
+    assert looks == ["app"]
+    assert users._looking == {}
+
+
+async def test_what_nobody_has_any_more_leaves_the_list(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """With the last session, or the last name of state; on a cluster after a minute."""
+    await service.create_session(SessionKey("app", "a", "s"))
+    await service.update_user_state(UserKey("app", "b"), {"n": 1})
+    await client.unlink(f"{prefix}appcalls:{{app}}")
+    await service.delete_session(SessionKey("app", "a", "s"))
+    assert await listed(client, prefix) == [b"b"]
+    await service.delete_user_state(UserKey("app", "b"), "n")
+    assert await listed(client, prefix) == []
+
+
+async def test_nobodys_record_hides_another(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """One whose keys are somebody else's is listed, and named among what cannot be read."""
+    for name in ("a", "b", "c", "d"):
+        await service.create_session(SessionKey("app", name, "s"), {"user:n": 1})
     await client.unlink(f"{prefix}sessions:{{app:b}}")
-    await client.zadd(f"{prefix}sessions:{{app:b}}", {"s": 1})  # behind the library's back
-    assert await ids(service) == ["a"]
+    await client.set(f"{prefix}sessions:{{app:b}}", "theirs")
+    await client.hset(f"{prefix}userdata:{{app:c}}", "n", b"\xff")
+    assert await ids(service) == ["a", "b", "c", "d"]
+    page = await service.list_sessions("app")
+    assert [session.user_id for session in page.sessions] == ["a", "d"]
+    assert [(each.key.user_id, each.key.session_id) for each in page.unreadable] == [
+        *(("b", ""), ("c", "s"))
+    ]
+    with pytest.raises(CodecError):
+        await service.list_sessions(UserKey("app", "c"))
 
 
 async def test_an_append_leaves_the_list_alone(
@@ -143,7 +234,8 @@ async def test_those_who_have_expired_leave_the_list(
     async with RedisSessionService(client, key_prefix=prefix, session_ttl=1000) as service:
         for n in range(63):
             await service.create_session(SessionKey("app", f"old{n}", "s"))
-            await client.unlink(f"{prefix}session:{{app:old{n}}}:s")
+            for key in (f"session:{{app:old{n}}}:s", f"sessions:{{app:old{n}}}"):
+                await client.unlink(prefix + key)
         # They are protected for a minute after their creation, where it takes two steps.
         await client.unlink(f"{prefix}appcalls:{{app}}")
         assert len(await listed(client, prefix)) == 63
@@ -170,16 +262,18 @@ async def test_who_is_about_to_come_is_not_taken_off(cluster: servers.Cluster, p
     async with (
         RedisCluster(servers.LOOPBACK, cluster.nodes[0].port) as client,
         RedisSessionService(client, key_prefix=prefix) as service,
+        RedisSessionService(client, key_prefix=prefix, timeout=1) as hasty,
     ):
         user = UserKey("app", "a")
         users = users_of(service)
-        await users.enlist(user, session=True, state=False)
+        await users.enlist(user, session=True, state=False, rest=None)
+        until = await client.zscore(f"{prefix}appcalls:{{app}}", "+a") or 0
+        await users_of(hasty).enlist(user, session=True, state=False, rest=None)
+        assert (await client.zscore(f"{prefix}appcalls:{{app}}", "+a") or 0) >= until > 0
         await users.drop(user)
-        await service.delete_user(user)
         assert await ids(service) == []
         assert await listed(client, prefix) == [b"a"]
-        await client.unlink(f"{prefix}appcalls:{{app}}")
-        await users.drop(user)
+        await service.delete_user(user)
         assert await listed(client, prefix) == []
 
 
@@ -248,21 +342,23 @@ def test_each_node_has_a_tag() -> None:
 
 
 async def test_a_list_is_not_complete_while_slots_move(
-    cluster: servers.Cluster, prefix: str
+    cluster: servers.Cluster, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks next looks again, since a key may have gone by."""
+    """Everybody is looked for again, since a key may have gone by; after some times it is told."""
     async with (
         RedisCluster(servers.LOOPBACK, cluster.nodes[0].port) as client,
         RedisSessionService(client, key_prefix=prefix) as service,
     ):
         await service.create_session(SessionKey("app", "a", "s"))
         users = users_of(service)
+        looks: list[str] = []
+        moves = [1]
         find = users._find
-        moved: list[bool] = []
 
         async def find_while_a_slot_moves(app_name: str, tag: str) -> set[str]:
-            if not moved:
-                moved.append(True)
+            looks.append(tag)
+            if moves[0]:
+                moves[0] -= 1
                 move = servers.Move(cluster, "{elsewhere}")
                 move.begin()
                 move.move_all_keys()
@@ -270,8 +366,10 @@ async def test_a_list_is_not_complete_while_slots_move(
                 await service.get_app_state("elsewhere")
             return await find(app_name, tag)
 
-        users._find = find_while_a_slot_moves  # type: ignore[method-assign]  # to move it just then
+        monkeypatch.setattr(users, "_find", find_while_a_slot_moves)
         assert await ids(service) == ["a"]
-        assert await client.zscore(f"{prefix}users:{{app}}", "") is None
-        assert await ids(service) == ["a"]
-        assert await client.zscore(f"{prefix}users:{{app}}", "") == 0
+        assert len(looks) == 2 * len(cluster.nodes)
+        await client.unlink(f"{prefix}appcalls:{{app}}")
+        moves[0] = 100
+        with pytest.raises(BackendError, match="does not become complete"):
+            await service.list_users("app")

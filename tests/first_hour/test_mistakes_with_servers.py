@@ -116,7 +116,7 @@ URLS = [
         "a wrong port",
         f"redis://:{SECRET}@{{closed}}/0",
         BackendUnavailableError,
-        "no connection to {closed}: Connection refused; given up after 0.",
+        "no connection to {closed}: Connection refused)",
     ),
     WrongUrl(
         "a wrong host name",

@@ -5,3 +5,10 @@
 compares all that was recorded with what the service promises. ``trial`` puts these together, and
 ``python -m reliability`` runs many of them.
 """
+
+from __future__ import annotations
+
+import logging
+
+# What befalls connections here is intended, and would fill the terminal.
+logging.getLogger("agentsession").addHandler(logging.NullHandler())

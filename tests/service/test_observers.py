@@ -325,7 +325,7 @@ async def test_an_observer_that_raises_is_logged_and_breaks_nothing(
     [record] = caplog.records
     assert (record.name, record.levelno) == ("agentsession.observers", logging.ERROR)
     assert type(wrong).__qualname__ in record.message
-    assert record.exc_info
+    assert "Traceback" in record.getMessage()
 
 
 class Stop(BaseException):
@@ -487,3 +487,27 @@ async def test_the_example_of_the_documentation_runs() -> None:
         meter.on_notice(observers.Lost(server="here", reason="it is a test"))
     assert set(meter.seconds) == {"create_session", "aclose"}
     assert meter.lost == 1
+
+
+async def test_what_an_observer_raises_tells_nothing_of_the_operation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The operation's own error, which it was raised for, names ids; they stay out of the log."""
+
+    class Clumsy(Observer):
+        def on_operation(self, operation: Operation) -> AbstractContextManager[object]:
+            return self
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, kind: object, error: BaseException | None, *rest: object) -> None:
+            if error is not None:
+                msg = "clumsy"
+                raise ValueError(msg) from error
+
+    async with InMemorySessionService(observers=[Clumsy()]) as service:
+        with pytest.raises(SessionNotFoundError):
+            await service.append_event(SessionKey("app", "a-secret-name", "s"), say("hi"))
+    assert "ValueError: clumsy" in caplog.text
+    assert "a-secret-name" not in caplog.text

@@ -26,6 +26,7 @@ from agentsession.redis._targets.making import LinkOptions, link_to
 from agentsession.retention import Retention
 from agentsession.testing import CHECKS, Check
 from harness import servers
+from harness.insides import link_of
 from harness.subjects import RedisSubject
 from harness.writing import writing
 
@@ -146,7 +147,10 @@ async def test_a_cancelled_write_takes_both_steps_or_none(
     cluster: servers.Cluster, write: str, sent: bool
 ) -> None:
     """What was not sent is not sent; what was goes on to its end, though nobody waits for it."""
-    key = SessionKey(f"{write} {sent}", "user", "s")
+    app = f"{write} {sent}"
+    of_app = cluster.owner(f"{{{app}}}")
+    user = next(f"u{n}" for n in range(99) if cluster.owner(f"{{{app}:u{n}}}") is not of_app)
+    key = SessionKey(app, user, "s")
     async with RedisSessionService.from_url(cluster.url) as other:
         await other.create_session(key)
         service = RedisSessionService.from_url(cluster.url)
@@ -156,7 +160,9 @@ async def test_a_cancelled_write_takes_both_steps_or_none(
             node.freeze()
         call = asyncio.ensure_future(WRITES[write](service, key))
         async with asyncio.timeout(10):
-            while sent and "in_flight=1" not in repr(service):
+            while sent and "in_flight=1" not in repr(
+                link_of(service)._nodes[servers.LOOPBACK, node.port]
+            ):
                 await asyncio.sleep(0)
         await asyncio.sleep(0)
         call.cancel()

@@ -14,7 +14,11 @@ import redis.asyncio
 from msgspec import Struct
 
 from agentsession import Event, RedisSessionService, SessionKey
-from agentsession.errors import OutcomeUnknownError, ReadTooLargeError
+from agentsession.errors import (
+    BackendUnavailableError,
+    OutcomeUnknownError,
+    ReadTooLargeError,
+)
 from harness import servers
 from harness.proxy import Proxy, proxied_nodes
 
@@ -178,8 +182,18 @@ async def test_a_session_that_cannot_be_read_whole_takes_its_second_step(
     ("method", "step"),
     [("create_session", 1), ("create_session", 2), ("get_or_create_session", 2)],
 )
-async def test_a_creation_in_part_says_what_to_do(place: Place, method: str, step: int) -> None:
+async def test_a_creation_in_part_says_what_to_do(
+    cluster: servers.Cluster, place: Place, method: str, step: int
+) -> None:
     """It cannot be repeated: the session may be there, and who opens it sets the names anew."""
+    tag = f"{{{place.key.app_name}:{place.key.user_id}}}"
+    node = cluster.owner(tag)
+
+    def freezes_what_follows() -> bool:
+        if int(node.ask("EXISTS", f"session:{tag}:s")):
+            place.of_app.freeze()
+        return False
+
     async with RedisSessionService.from_url(place.url, timeout=1) as service:
         await service.create_session(SessionKey(place.key.app_name, place.key.user_id, "warm"))
         await service.get_app_state(place.key.app_name)
@@ -187,10 +201,32 @@ async def test_a_creation_in_part_says_what_to_do(place: Place, method: str, ste
         if step == 1:
             place.of_user.lose_replies = 1_000
         else:
-            place.of_app.freeze()
+            place.of_user.loses = freezes_what_follows  # type: ignore[method-assign]  # just then
         with pytest.raises(OutcomeUnknownError, match=r"session 's', .*names anew"):
             await getattr(service, method)(place.key, EVERY)
+        place.of_user.loses = lambda: False  # type: ignore[method-assign]  # as above
         place.of_app.thaw()
         place.of_user.lose_replies = 0
         session = await service.get_or_create_session(place.key)
         assert session.state == {"n": 1, "user:n": 1}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["not sent", "reply lost"])
+async def test_nothing_is_made_if_the_list_of_users_is_out_of_reach(
+    place: Place, lost: bool
+) -> None:
+    """The error says so, and not that the outcome is unknown: a user on the list is no session."""
+    async with RedisSessionService.from_url(place.url, timeout=1) as service:
+        await service.create_session(SessionKey(place.key.app_name, place.key.user_id, "warm"))
+        if lost:
+            place.of_app.lose_replies = 1_000
+        else:
+            place.of_app.freeze()
+        with pytest.raises(BackendUnavailableError, match="nothing was made"):
+            await service.create_session(place.key, EVERY)
+        with pytest.raises(BackendUnavailableError, match="nothing was made"):
+            await service.update_user_state(place.key.user, {"n": 1})
+        place.of_app.thaw()
+        place.of_app.lose_replies = 0
+        assert await service.get_session(place.key) is None
+        assert await service.get_user_state(place.key.user) == {}

@@ -157,7 +157,7 @@ async def test_sentinels_and_servers_are_both_encrypted(
         tls_before(topology.sentinels[0].port, port, authority),
     ):
         url = f"rediss+sentinel://{servers.LOOPBACK}:{port}/mymaster?ssl_ca_certs={trusted}"
-        async with RedisSessionService.from_url(url, timeout=1) as service:
+        async with RedisSessionService.from_url(url, timeout=3) as service:
             # The sentinel has answered; the server, which speaks no TLS, would have without it.
             with pytest.raises(BackendUnavailableError, match="that the sentinels name"):
                 await service.get_session(KEY)

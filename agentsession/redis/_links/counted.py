@@ -60,6 +60,7 @@ class CountedLink(Link):
                     room.leave()
         future: asyncio.Future[list[Any]] = loop.create_future()
         request = Request(script, keys, args, future, deadline)
+        go_on = None if rest is None else rest.go_on
         if rest is not None:
             request.size += rest.size
             rest.request = request
@@ -67,10 +68,10 @@ class CountedLink(Link):
         if room is not None:
             room.leave()
         try:
-            return await (future if rest is None else asyncio.shield(future))
+            return await (future if go_on is None else asyncio.shield(future))
         except asyncio.CancelledError:
-            if rest is not None and request.was_sent:
-                rest.go_on(future)
+            if go_on is not None and request.was_sent:
+                go_on(future)
             else:
                 future.cancel()
             if future.cancelled():

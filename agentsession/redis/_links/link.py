@@ -33,7 +33,8 @@ class Rest:
 
     Args:
         size: How many bytes it keeps in memory meanwhile; they count as part of the call's.
-        go_on: Called with the call's future, when its caller is cancelled.
+        go_on: Called with the call's future, when its caller is cancelled; without it, nothing
+            follows then.
 
     Attributes:
         request: The call, once it is made.
@@ -42,10 +43,12 @@ class Rest:
     __slots__ = ("go_on", "request", "size")
 
     size: int
-    go_on: Callable[[asyncio.Future[list[Any]]], object]
+    go_on: Callable[[asyncio.Future[list[Any]]], None] | None
     request: Request | None
 
-    def __init__(self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], object]) -> None:
+    def __init__(
+        self, size: int, go_on: Callable[[asyncio.Future[list[Any]]], None] | None = None
+    ) -> None:
         self.size = size
         self.go_on = go_on
         self.request = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import hiredis
@@ -55,7 +56,7 @@ def refusal(server: str, error: ServerError) -> Refused | None:
 def reason(exc: BaseException) -> str:
     """Word an error, but not one that may hold a secret: a credential provider raises anything."""
     each: BaseException | None = exc
-    while each is not None:
+    while each is not None and not isinstance(each, asyncio.CancelledError):
         package = type(each).__module__.partition(".")[0]
         if not isinstance(each, _QUOTED) or package not in _PACKAGES:
             return type(each).__qualname__

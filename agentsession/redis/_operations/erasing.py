@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
+from agentsession.errors import AgentSessionError
 from agentsession.events import new_id
 from agentsession.redis._operations.failures import after_the_first
 from agentsession.redis._scripts import load
@@ -50,7 +51,10 @@ class Erasing:
         names = self._keyspace.session(key)
         words = _DELETE.words(id=new_id(), incarnation=incarnation)
         keys = [names.index, names.calls, *names.own]
-        await self._calls.run(key, _DELETE, keys, [*words, key.session_id])
+        reply = await self._calls.run(key, _DELETE, keys, [*words, key.session_id])
+        if not reply[3]:
+            with suppress(AgentSessionError):  # The session is deleted; others will look as well.
+                await self._users.drop(key.user)
 
     async def user(self, user: UserKey) -> None:
         """Delete all sessions of a user, and the user's state.
@@ -65,7 +69,7 @@ class Erasing:
                 await self._sessions(user, positions)
             await self._delete(user, [self._keyspace.user(user)], [])
         with after_the_first(user, _IN_PART):
-            await self._users.drop(user)
+            await self._users.drop(user, erased=True)
 
     async def _sessions(self, user: UserKey, positions: Sequence[Position]) -> None:
         ids = [place.session_id for place in positions]

@@ -149,9 +149,13 @@ def _unanswered(
     return OutcomeUnknownError(subject, reason)
 
 
+# In seconds: who was answered at once has not waited.
+_AT_ONCE: Final = 0.05
+
+
 def _patience(exc: NotSentError | NoReplyError) -> str:
     """Say how long the caller has waited, and what sets how long it may."""
-    if exc.timeout is None:
+    if exc.timeout is None or exc.waited < _AT_ONCE:
         return ""
     return f"; given up after {exc.waited:.1f} seconds, with the option timeout={exc.timeout:g}"
 

@@ -45,13 +45,18 @@ class Scopes:
         keys = [self._keyspace.app(app_name), self._keyspace.app_calls(app_name)]
         await self._update(described_app(app_name), keys, changes, call_id, self._app_ttl)
 
-    async def update_user(self, user: UserKey, changes: ScopeChanges, call_id: str) -> None:
-        """Change a user's state, unless a call with this id has already done so."""
+    async def update_user(self, user: UserKey, changes: ScopeChanges, call_id: str) -> bool:
+        """Change a user's state, unless a call with this id has already done so.
+
+        Returns:
+            Whether there is any left.
+        """
         keys = [
             *(self._keyspace.user(user), self._keyspace.user_calls(user)),
             *self._keyspace.users_beside(user.app_name),
         ]
-        await self._update(user, keys, changes, call_id, self._user_ttl, user.user_id)
+        ttl, user_id = self._user_ttl, user.user_id
+        return await self._update(user, keys, changes, call_id, ttl, user_id)
 
     async def _update(
         self,
@@ -61,9 +66,10 @@ class Scopes:
         call_id: str,
         ttl: str,
         user_id: str = "",
-    ) -> None:
+    ) -> bool:
         words = _UPDATE.words(id=call_id, user_id=user_id, ttl=ttl)
-        await self._calls.run(subject, _UPDATE, keys, words + scope_words("s", "", changes))
+        reply = await self._calls.run(subject, _UPDATE, keys, words + scope_words("s", "", changes))
+        return bool(reply[3])
 
     async def get_app(self, app_name: str, *, refresh: bool) -> dict[str, bytes]:
         """Read an application's state; *refresh* moves its expiry."""

@@ -2,21 +2,24 @@
 
 On a cluster the list is in a slot of its own. There a user is put on it before anything of theirs
 is made, so that whoever has anything is on it, whatever fails in between. Whoever is on it and has
-nothing is not shown, and is taken out when that is noticed.
+nothing is not shown, and is taken off when that is noticed.
 
-What was stored before there was a list is found by its keys, when the list is first asked for, and
-when it has expired or was evicted. That is the one place that looks through a server's keys, a
-thousand at a time.
+What was stored before there was a list is found by its keys, when the list is first asked for.
+That a list is complete is taken for granted for an hour at most, and only as long as the list is
+there: then everybody is looked for again, since a failover or an eviction may have cost some of it.
+That is the one place that looks through a server's keys, a thousand at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession._concurrently import concurrently
 from agentsession._wording import described_app
 from agentsession.backend import UserSlice
+from agentsession.errors import BackendUnavailableError
 from agentsession.events import new_id
 from agentsession.redis._operations.replies import read_text
 from agentsession.redis._scripts import load
@@ -24,9 +27,10 @@ from agentsession.redis._scripts.words import number
 from agentsession.sessions import UserKey
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from agentsession.redis._keys import Keyspace
+    from agentsession.redis._links.link import Rest
     from agentsession.redis._operations.calls import Calls
     from agentsession.retention import Retention
 
@@ -34,13 +38,19 @@ __all__ = ["Users"]
 
 _DROP: Final = load("drop_users")
 _ENLIST: Final = load("enlist")
+_FOUND: Final = load("found_users")
 _LIST: Final = load("list_users")
 _LOOK: Final = load("look_for_users")
 _SCAN: Final = load("scan")
 
 # Of those on the list some have nothing any more, so that more are read than are wanted.
-_AT_LEAST: Final = 64
+_AT_LEAST: Final = 500
 _AT_ONCE: Final = 500
+# So often everybody is looked for, before a list that does not become complete is an error.
+_TRIES: Final = 3
+_INCOMPLETE: Final = (
+    "the list of users does not become complete, since data moves between servers; ask again later"
+)
 
 
 class Users:
@@ -61,67 +71,93 @@ class Users:
         self._clustered = clustered
         self._session_ttl = number(retention.session_ttl)
         self._user_ttl = number(retention.user_state_ttl)
+        # Of each application whose users are being looked for.
+        self._looking: dict[str, asyncio.Lock] = {}
 
     async def page(self, app_name: str, limit: int, after: str) -> UserSlice:
         """Read up to *limit* users who have anything, from after this one on."""
-        _, complete, _ = await self._read(app_name, after, 1)
-        if not complete:
-            await self._find_all(app_name)
         found: list[str] = []
+        at, tries = after, 0
         while len(found) <= limit:
             wanted = max(limit + 1 - len(found), _AT_LEAST)
-            now, _, ids = await self._read(app_name, after, wanted)
+            now, complete, ids = await self._read(app_name, at, wanted)
+            if not complete:
+                tries += 1
+                if tries > _TRIES:
+                    raise BackendUnavailableError(described_app(app_name), _INCOMPLETE)
+                await self._find_all(app_name)
+                found, at = [], after
+                continue
             found += await self._with_anything(app_name, ids, now)
             if len(ids) < wanted:
                 break
-            after = ids[-1]
+            at = ids[-1]
         return UserSlice(found[:limit], found[limit - 1] if len(found) > limit else None)
 
     async def _read(self, app_name: str, after: str, limit: int) -> tuple[int, bool, list[str]]:
         """Read a run of the list; with the server's time, and whether the list is complete."""
         subject = described_app(app_name)
         words = _LIST.words(after=after, limit=number(limit))
-        reply = await self._calls.run(subject, _LIST, [self._keyspace.users(app_name)], words)
+        reply = await self._calls.run(subject, _LIST, self._keys(app_name), words)
         _, _, now, complete, ids = reply
         return now, bool(complete), [read_text(subject, each) for each in ids]
 
+    def _keys(self, app_name: str) -> list[str]:
+        return [self._keyspace.users(app_name), self._keyspace.app_calls(app_name)]
+
     # -- who comes
 
-    async def enlist(self, user: UserKey, *, session: bool, state: bool) -> list[bytes]:
+    async def enlist(
+        self, user: UserKey, *, session: bool, state: bool, rest: Rest | None
+    ) -> list[bytes]:
         """Put a user on the list who is about to have a session, state, or both.
+
+        Args:
+            user: The user.
+            session: Whether it is a session.
+            state: Whether it is state.
+            rest: What is to follow the call.
 
         Returns:
             Some users, now and then, of whom it should be seen whether they have anything.
         """
         ttls = [self._session_ttl] * session + [self._user_ttl] * state
-        return await self._enlist(user.app_name, [user.user_id], ttls[0], ttls[-1], found="")
-
-    async def _enlist(
-        self, app_name: str, ids: Sequence[str], session_ttl: str, user_ttl: str, *, found: str
-    ) -> list[bytes]:
-        words = _ENLIST.words(id=new_id(), session_ttl=session_ttl, user_ttl=user_ttl, found=found)
-        keys = [self._keyspace.users(app_name), self._keyspace.app_calls(app_name)]
-        reply = await self._calls.run(described_app(app_name), _ENLIST, keys, [*words, *ids])
+        words = _ENLIST.words(id=new_id(), session_ttl=ttls[0], user_ttl=ttls[-1])
+        keys = self._keys(user.app_name)
+        reply = await self._calls.run(user, _ENLIST, keys, [*words, user.user_id], rest)
         some: list[bytes] = reply[3]
         return some
+
+    # -- who was there before
 
     async def _find_all(self, app_name: str) -> None:
         """Find everybody by their keys, and put them on the list.
 
-        The list is complete then, unless data may have moved between servers meanwhile: in that
-        case the next one who asks looks again.
+        The list is complete then, unless data may have moved between servers meanwhile.
         """
+        looking = self._looking.setdefault(app_name, asyncio.Lock())
+        try:
+            async with looking:
+                _, complete, _ = await self._read(app_name, "", 1)
+                if not complete:  # Nobody else has looked while this one waited.
+                    await self._look_everywhere(app_name)
+        finally:
+            if not looking.locked():
+                self._looking.pop(app_name, None)
+
+    async def _look_everywhere(self, app_name: str) -> None:
         before = self._calls.layout
         ids: set[str] = set()
         for tag in self._calls.tags:
             ids |= await self._find(app_name, tag)
         certain = self._calls.layout == before
-        listed = sorted(ids)
-        for start in range(0, len(listed) or 1, _AT_ONCE):
-            run = listed[start : start + _AT_ONCE]
-            last = certain and start + _AT_ONCE >= len(listed)
-            found = "all" if last else "some"
-            await self._enlist(app_name, run, self._session_ttl, self._user_ttl, found=found)
+        found = list(ids)
+        for start in range(0, len(found) or 1, _AT_ONCE):
+            last = certain and start + _AT_ONCE >= len(found)
+            words = _FOUND.words(id=new_id(), count=number(len(found)) if last else "")
+            run = found[start : start + _AT_ONCE]
+            keys = self._keys(app_name)
+            await self._calls.run(described_app(app_name), _FOUND, keys, [*words, *run])
 
     async def _find(self, app_name: str, tag: str) -> set[str]:
         """Find users on the server that a key with this hash tag leads to."""
@@ -147,44 +183,60 @@ class Users:
         """Take those of these users off the list who have nothing any more."""
         subject = described_app(app_name)
         now, _, _ = await self._read(app_name, "", 1)
-        named = [read_text(subject, each) for each in ids if each]
-        await self._with_anything(app_name, named, now)
+        await self._with_anything(app_name, [read_text(subject, each) for each in ids], now)
 
-    async def drop(self, user: UserKey) -> None:
-        """Take a user off the list whose data were deleted, if nothing was made since."""
+    async def drop(self, user: UserKey, *, erased: bool = False) -> None:
+        """Take a user off the list who has nothing any more.
+
+        Args:
+            user: The user.
+            erased: Whether it is to be done though something of theirs may be on its way: then that
+                is on the list within an hour again.
+        """
         now, _, _ = await self._read(user.app_name, "", 1)
-        await self._with_anything(user.app_name, [user.user_id], now)
+        await self._with_anything(user.app_name, [user.user_id], None if erased else now)
 
-    async def _with_anything(self, app_name: str, ids: Sequence[str], now: int) -> list[str]:
+    async def _with_anything(self, app_name: str, ids: Sequence[str], now: int | None) -> list[str]:
         """Keep those users who have a session or state, and take the others off the list.
 
         Args:
             app_name: The application.
             ids: The users.
-            now: A moment of the list's server, before this call.
+            now: A moment of the list's server, before this call; ``None`` for those who were
+                erased.
         """
-        if not ids:
-            return []
-        keys = [self._keys(app_name, each) for each in ids]
-        if self._clustered:
-            looks = await concurrently(self._look(app_name, [each]) for each in keys)
-            there = [each for (each,) in looks]
-        else:
-            there = await self._look(app_name, keys)
-        gone = [index for index, each in enumerate(there) if not each]
+        pairs = {each: self._keys_of(UserKey(app_name, each)) for each in ids}
+        there = await self._there(app_name, pairs)
+        gone = [each for each in ids if each not in there]
         if gone:
-            beside = [] if self._clustered else [key for index in gone for key in keys[index]]
-            names = [self._keyspace.users(app_name), self._keyspace.app_calls(app_name), *beside]
-            words = [*_DROP.words(since=str(now)), *(ids[index] for index in gone)]
-            await self._calls.run(described_app(app_name), _DROP, names, words)
-        return [each for each, is_there in zip(ids, there, strict=True) if is_there]
+            beside = [] if self._clustered else [key for each in gone for key in pairs[each]]
+            words = [*_DROP.words(since=number(now)), *gone]
+            keys = [*self._keys(app_name), *beside]
+            await self._calls.run(described_app(app_name), _DROP, keys, words)
+        return [each for each in ids if each in there]
 
-    def _keys(self, app_name: str, user_id: str) -> tuple[str, str]:
-        user = UserKey(app_name, user_id)
+    def _keys_of(self, user: UserKey) -> tuple[str, str]:
         return self._keyspace.index(user), self._keyspace.user(user)
 
-    async def _look(self, app_name: str, keys: Sequence[tuple[str, str]]) -> list[Any]:
-        names = [name for pair in keys for name in pair]
-        reply = await self._calls.run(described_app(app_name), _LOOK, names, [])
+    async def _there(self, app_name: str, pairs: dict[str, tuple[str, str]]) -> Collection[str]:
+        """Tell which users have either of their keys."""
+        if not self._clustered:
+            found = await self._look(app_name, [key for pair in pairs.values() for key in pair])
+            either = zip(found[::2], found[1::2], strict=True)
+            return {each for each, any_of in zip(pairs, either, strict=True) if any(any_of)}
+        # One key a call: of two, one may be on its way to another node, and the other absent.
+        there: set[str] = set()
+        for which in range(2):
+            missing = [each for each in pairs if each not in there]
+            looks = await concurrently(
+                self._look(app_name, [pairs[each][which]]) for each in missing
+            )
+            there |= {each for each, (found,) in zip(missing, looks, strict=True) if found}
+        return there
+
+    async def _look(self, app_name: str, keys: Sequence[str]) -> list[Any]:
+        if not keys:
+            return []
+        reply = await self._calls.run(described_app(app_name), _LOOK, keys, [])
         there: list[Any] = reply[2:]
         return there

@@ -3,7 +3,7 @@
 --! uses once, activity, session_expiry, scope_expiry, prolong, changes, events, snapshot
 -- Makes a session, or takes one that is there.
 --
--- KEYS   then app state, and the application's users (both absent where they live on another node)
+-- KEYS   then app state, the application's users and its calls (absent where they live on another node)
 -- ARGV   `id` is the call's, and the incarnation of a session that it makes; `take` is '1' to take a session that is there,
 --        `refresh` is '1' to move expiry when one is taken; `after` to `harmless` are the window of its events
 --        (lib/snapshot.lua, lib/events.lua); then the changes
@@ -17,7 +17,7 @@
 -- Now and then a creation also returns the oldest entries of the index, for the caller to prune those that
 -- have expired (prune.lua): so that the index of a user who never lists stays as small as it should.
 
-local call, app, users = redis.call, KEYS[7], KEYS[8]
+local call, app, users, app_calls = redis.call, KEYS[7], KEYS[8], KEYS[9]
 local ttl = tonumber(session_ttl)
 
 local function read()
@@ -101,6 +101,6 @@ end
 local some = {}
 if users then
   --! uses enlist
-  some = enlist(users, user_id, now, ttl, of_user and tonumber(user_ttl) or ttl)
+  some = enlist(users, app_calls, user_id, now, ttl, of_user and tonumber(user_ttl) or ttl)
 end
 return { echo, 'created', now, read(), oldest, some }

@@ -5,12 +5,12 @@
 --
 -- KEYS   then all keys to delete; the first of them is a session if there are ids or an incarnation is expected
 -- ARGV   `incarnation` is that of the session to delete, or ''; then the ids to take out of the index
--- Returns {echo, 'ok', now} or {echo, 'late', now}
+-- Returns {echo, 'ok', now, 1 if there are any sessions left or 0} or {echo, 'late', now}
 
 local call = redis.call
 local known, now = standing(calls, id, deadline)
 if known then
-  return { echo, known == 'late' and 'late' or 'ok', now }
+  return { echo, known == 'late' and 'late' or 'ok', now, 1 }
 end
 call('ZCARD', index) -- fails before anything is deleted if it holds another type of data
 call('ZREM', calls, id) -- a first write that needs no memory: a full server must delete, so that it can be freed
@@ -26,4 +26,4 @@ if incarnation == '' or call('HGET', KEYS[3], 'incarnation') == incarnation then
   end
 end
 remember(calls, id, deadline, now)
-return { echo, 'ok', now }
+return { echo, 'ok', now, call('EXISTS', index) }

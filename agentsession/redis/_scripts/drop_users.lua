@@ -3,7 +3,8 @@
 -- Takes users of whom nothing is left off the list of an application's users.
 --
 -- KEYS   then for each user the index of sessions and the state, unless they are on another node
--- ARGV   `since` is a moment of this server's clock, after which nothing was seen of the users; then their ids
+-- ARGV   `since` is a moment of this server's clock, after which nothing was seen of the users, or '' to take them off in any
+--        case, since they were erased; then their ids
 -- Returns {echo, 'ok'}, or {echo, 'late'} if that is too long ago
 --
 -- Where their data are on another node, something may have been made there since. Then they were put on the list before that, and
@@ -12,17 +13,21 @@
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-if now - since > 60000000 then
+if since ~= '' and now - since > 60000000 then
   return { echo, 'late' }
 end
 for i = first, #ARGV do
   local at = 3 + 2 * (i - first)
   local made_since = #KEYS > 2 and call('EXISTS', KEYS[at], KEYS[at + 1]) > 0
-  if not made_since and (call('ZSCORE', calls, '+' .. ARGV[i]) or 0) - now < 0 then
+  local protected = since ~= '' and (call('ZSCORE', calls, '+' .. ARGV[i]) or 0) - now >= 0
+  if not made_since and not protected then
     call('ZREM', users, ARGV[i])
+    call('ZREM', calls, '+' .. ARGV[i])
   end
 end
-if call('ZCARD', users) == 1 and call('ZSCORE', users, '') then
-  call('PEXPIRE', users, 3600000)
+local complete = call('ZSCORE', calls, '=complete')
+if complete and call('EXISTS', users) == 0 then
+  call('ZREM', calls, '=complete')
+  call('ZADD', calls, complete, '=empty')
 end
 return { echo, 'ok' }
