@@ -18,8 +18,9 @@ pytest, it is a server of yours: there each test writes under a key prefix of it
 else, and what it leaves expires an hour later.
 
 The fixtures work with the plugin of anyio, which every installation has (``@pytest.mark.anyio``),
-with pytest-asyncio in both of its modes, and with pytest-xdist. A test that is no coroutine gets
-the service too; it uses it on a loop of its own and closes it there, as a program does.
+with pytest-asyncio in both of its modes, and with pytest-xdist. A test has the mark of one of them.
+A test that is no coroutine gets the service too; it uses it on a loop of its own and closes it
+there, as a program does.
 """
 
 from __future__ import annotations
@@ -185,7 +186,13 @@ def _fixture_on_the_loop(request: pytest.FixtureRequest) -> str | None:
     """Name the fixture that lives on the loop of a test; None if no plugin gives the test one."""
     with_pytest_asyncio = request.config.pluginmanager.has_plugin(_WITH_PYTEST_ASYNCIO)
     run_by_it = with_pytest_asyncio and request.node.get_closest_marker("asyncio") is not None
-    if "anyio_backend" in request.fixturenames and not run_by_it:
+    if "anyio_backend" in request.fixturenames and run_by_it:
+        pytest.fail(
+            "pytest-asyncio runs this test, and anyio its fixtures, on another loop; take one of "
+            "the two marks away, or set asyncio_mode to strict",
+            pytrace=False,
+        )
+    if "anyio_backend" in request.fixturenames:
         _skip_unless_on_asyncio(request.getfixturevalue("anyio_backend_name"))
         return _ON_ANYIO
     if not with_pytest_asyncio:

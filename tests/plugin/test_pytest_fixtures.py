@@ -271,6 +271,18 @@ def test_what_cannot_run_is_skipped_with_a_reason(project: Project) -> None:
     assert "runs on asyncio alone, and this test on trio" in outcome.output
 
 
+def test_a_test_of_two_plugins_says_so(project: Project) -> None:
+    """One would run the test and the other its fixtures; in automatic mode a mark is enough."""
+    tests = """
+    @pytest.mark.anyio
+    async def test_marked(memory_session_service):
+        await memory_session_service.get_session(KEY)
+    """
+    outcome = project.run(tests, *ASYNCIO, "-o", "asyncio_mode=auto")
+    assert outcome.counts == {"error": 1}, outcome.output
+    assert "take one of the two marks away, or set asyncio_mode to strict" in outcome.output
+
+
 def test_the_checks_need_no_pytest() -> None:
     """``agentsession.testing`` serves any test runner; only the fixtures import pytest."""
     code = "import agentsession.testing, sys; print(*sys.modules)"
