@@ -55,7 +55,7 @@ def import_for_annotations() -> None:
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 block = ast.Module(node.body, type_ignores=[])
-                exec(compile(block, each.name, "exec"), vars(module))  # noqa: S102 - our own code
+                exec(compile(block, f"<{each.name}>", "exec"), vars(module))  # noqa: S102 - our own code
 
 
 import_for_annotations()

@@ -6,6 +6,7 @@ the terminal afterwards.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -256,9 +257,13 @@ PROGRAMS = [
 def said(folder: Path, source: str, *command: str, feed: str = "") -> str:
     """Run a program in an empty folder, and return all that stands in the terminal then."""
     (folder / "program.py").write_text(BEGINNING + dedent(source), encoding="utf-8")
+    # As for a newcomer, who imports what is in the folder; and the servers of these tests.
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment.pop("PYTHONSAFEPATH", None)
     done = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
+        env=environment,
         input=feed,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
