@@ -15,7 +15,7 @@ from agentsession import Event, RedisSessionService, SessionKey, UserKey
 from agentsession.errors import BackendError, CodecError
 from agentsession.redis._backend import RedisBackend
 from agentsession.redis._core.slots import SlotMap, slot_of
-from agentsession.redis._operations.users import Users
+from agentsession.redis._operations.users import _DROP, Users
 from harness import servers
 
 HOUR = 3_600_000
@@ -293,6 +293,19 @@ async def test_whoever_looked_long_ago_takes_nobody_off(
     assert await listed(client, prefix) == [b"a"]
     assert await users._with_anything("app", ["a"], now - 50_000_000) == []
     assert await listed(client, prefix) == []
+
+
+async def test_a_late_copy_takes_nobody_off(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """An erasure's last step comes twice, and the user has come again in between."""
+    users = users_of(service)
+    keys = [f"{prefix}users:{{app}}", f"{prefix}appcalls:{{app}}"]
+    words = [*_DROP.words(id="once", since=""), "a"]
+    for there in ([], [b"a"]):
+        await client.zadd(keys[0], {"a": 0})
+        await users._calls.run("app", _DROP, keys, words)
+        assert await listed(client, prefix) == there
 
 
 async def test_a_list_that_is_not_ours_is_told(

@@ -13,13 +13,13 @@ That is the one place that looks through a server's keys, a thousand at a time.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession._concurrently import concurrently
 from agentsession._wording import described_app
 from agentsession.backend import UserSlice
-from agentsession.errors import BackendUnavailableError
+from agentsession.errors import AgentSessionError, BackendUnavailableError
 from agentsession.events import new_id
 from agentsession.redis._operations.replies import read_text
 from agentsession.redis._scripts import load
@@ -43,8 +43,9 @@ _LIST: Final = load("list_users")
 _LOOK: Final = load("look_for_users")
 _SCAN: Final = load("scan")
 
-# Of those on the list some have nothing any more, so that more are read than are wanted.
-_AT_LEAST: Final = 500
+# Where those on the list have nothing any more, each round reads more of them, up to so many.
+_MORE: Final = 8
+_MOST: Final = 500
 _AT_ONCE: Final = 500
 # So often everybody is looked for, before a list that does not become complete is an error.
 _TRIES: Final = 3
@@ -77,9 +78,10 @@ class Users:
     async def page(self, app_name: str, limit: int, after: str) -> UserSlice:
         """Read up to *limit* users who have anything, from after this one on."""
         found: list[str] = []
-        at, tries = after, 0
+        at, tries, least = after, 0, 1
         while len(found) <= limit:
-            wanted = max(limit + 1 - len(found), _AT_LEAST)
+            wanted = max(limit + 1 - len(found), least)
+            least = min(least * _MORE, _MOST)
             now, complete, ids = await self._read(app_name, at, wanted)
             if not complete:
                 tries += 1
@@ -210,9 +212,11 @@ class Users:
         gone = [each for each in ids if each not in there]
         if gone:
             beside = [] if self._clustered else [key for each in gone for key in pairs[each]]
-            words = [*_DROP.words(since=number(now)), *gone]
+            words = [*_DROP.words(id=new_id(), since=number(now)), *gone]
             keys = [*self._keys(app_name), *beside]
-            await self._calls.run(described_app(app_name), _DROP, keys, words)
+            # Whoever has nothing is not shown in any case; whom one erases is to be off the list.
+            with nullcontext() if now is None else suppress(AgentSessionError):
+                await self._calls.run(described_app(app_name), _DROP, keys, words)
         return [each for each in ids if each in there]
 
     def _keys_of(self, user: UserKey) -> tuple[str, str]:

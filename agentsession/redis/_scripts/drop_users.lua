@@ -1,20 +1,25 @@
 --! keys: users, calls
---! read: since
+--! write: id, since
+--! uses once
 -- Takes users of whom nothing is left off the list of an application's users.
 --
 -- KEYS   then for each user the index of sessions and the state, unless they are on another node
 -- ARGV   `since` is a moment of this server's clock, after which nothing was seen of the users, or '' to take them off in any
 --        case, since they were erased; then their ids
--- Returns {echo, 'ok'}, or {echo, 'late'} if that is too long ago
+-- Returns {echo, 'ok', now} also if that is too long ago, or {echo, 'late', now}
 --
 -- Where their data are on another node, something may have been made there since. Then they were put on the list before that, and
 -- are protected (enlist.lua) for longer than this call may be late.
 
 local call = redis.call
-local time = call('TIME')
-local now = time[1] * 1000000 + time[2]
-if since ~= '' and now - since > 60000000 then
-  return { echo, 'late' }
+local known, now = standing(calls, id, deadline)
+if known then
+  return { echo, known == 'late' and 'late' or 'ok', now }
+end
+call('ZCARD', users) -- fails before anything is written if it holds another type of data
+call('ZREM', calls, id) -- a first write that needs no memory, as in delete.lua
+if since ~= '' and now - since > margin then
+  return { echo, 'ok', now }
 end
 for i = first, #ARGV do
   local at = 3 + 2 * (i - first)
@@ -30,4 +35,5 @@ if complete and call('EXISTS', users) == 0 then
   call('ZREM', calls, '=complete')
   call('ZADD', calls, complete, '=empty')
 end
-return { echo, 'ok' }
+remember(calls, id, deadline, now)
+return { echo, 'ok', now }
