@@ -1,11 +1,10 @@
 """A chat over HTTP: the answer streams as server-sent events, and the model calls a tool.
 
-    uvicorn fastapi_chat:app        # needs: pip install agentsession fastapi uvicorn
+    uvicorn fastapi_chat:app        # needs: pip install agentsession fastapi uvicorn sse-starlette
     curl -N localhost:8000/chats/c1/messages -H "X-User: ada" --json '"Weather in Lisbon"'
     curl localhost:8000/chats/c1 -H "X-User: ada"
 
-The first curl shows the call, its result, the answer in chunks and as stored; the second, the
-session. With STORE=redis://localhost:6379/0 before uvicorn it outlives the program.
+The first curl shows a turn, the second the session: in memory, or in the store at $STORE.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import Body, Depends, FastAPI, Header
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse, JSONServerSentEvent
 
 from agentsession import AgentContext, Event, Runner, Session, SessionKey, open_service
 from agentsession.events import ToolCall, ToolResult
@@ -67,11 +66,12 @@ async def turn(chat: str, words: Words, user: User) -> AsyncIterator[Run]:
         yield run  # closed when the response has ended, or its client has gone
 
 
-@app.post("/chats/{chat}/messages", response_class=EventSourceResponse)
-async def send(run: Annotated[Run, Depends(turn)]) -> AsyncIterator[ServerSentEvent]:
-    async for event in run:
-        kind = "chunk" if event.partial else "stored"
-        yield ServerSentEvent(event=kind, data=event.to_dict())
+@app.post("/chats/{chat}/messages")
+async def send(run: Annotated[Run, Depends(turn)]) -> EventSourceResponse:
+    return EventSourceResponse(
+        JSONServerSentEvent(event.to_dict(), event="chunk" if event.partial else "stored")
+        async for event in run
+    )
 
 
 @app.get("/chats/{chat}")

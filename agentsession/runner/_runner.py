@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
+import anyio.lowlevel
 import msgspec
 
 from agentsession._misuse import AsyncContext
@@ -211,6 +212,8 @@ class Runner(AsyncContext):
         try:
             async with aclosing(started(self._runnable, context)) as events:
                 async for event in events:
+                    # An agent that never waits would hold the loop: nobody could even cancel it.
+                    await anyio.lowlevel.checkpoint()
                     yield await self._keep(context, event)
             await self._keep_changes(context)
         except Exception as exc:

@@ -7,10 +7,12 @@ twice. What the proxy does by chance follows its seed.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -138,6 +140,8 @@ class Proxy:
         self.hung = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._late_ones: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
         self._left: dict[str, int] = {}
         self._free = {"up": 0.0, "down": 0.0}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,6 +166,27 @@ class Proxy:
         self.lose_replies = 0
         self._left = {}
         self.thaw()
+        self._wake_who_waits()
+
+    def begin_round_trip(self) -> None:
+        """Note that a client speaks after the server has."""
+        self.round_trips += 1
+        self.spoke = True
+        self._wake_who_waits()
+
+    async def others_have_spoken(self) -> None:
+        """Wait for some round trips; how many is chance."""
+        due = self.round_trips + round(_LATEST ** self.random.random())
+        waiting = asyncio.get_running_loop().create_future()
+        heappush(self._late_ones, (due, next(self._numbers), waiting))
+        self._wake_who_waits()
+        await waiting
+
+    def _wake_who_waits(self) -> None:
+        while self._late_ones and (self.calmed or self._late_ones[0][0] <= self.round_trips):
+            _, _, waiting = heappop(self._late_ones)
+            if not waiting.done():
+                waiting.set_result(None)
 
     async def start(self) -> None:
         """Listen; a port of 0 in the URL becomes the one that was free."""
@@ -273,8 +298,7 @@ class _Connection:
             while data := await self._from_client.read(_CHUNK):
                 await proxy.dally()
                 if not proxy.spoke:
-                    proxy.round_trips += 1
-                    proxy.spoke = True
+                    proxy.begin_round_trip()
                 if proxy.holding is not None and proxy.holding.keeps():
                     self._late, self._hold = data, proxy.holding
                     return
@@ -307,7 +331,7 @@ class _Connection:
     async def _deliver_late(self) -> None:
         """Give the server what the client holds for lost, once it has come again."""
         if self._hold is None:
-            await self._wait_for_a_chance()
+            await self._proxy.others_have_spoken()
             await self._deliver()
             return
         try:
@@ -315,12 +339,6 @@ class _Connection:
             await self._deliver()
         finally:
             self._hold.took()
-
-    async def _wait_for_a_chance(self) -> None:
-        proxy = self._proxy
-        due = proxy.round_trips + round(_LATEST ** proxy.random.random())
-        while proxy.round_trips < due and not proxy.calmed:
-            await asyncio.sleep(0.001)
 
     async def _deliver(self) -> None:
         """Write it, and read an answer to each command, unless the server has hung up by now."""

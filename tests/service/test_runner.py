@@ -653,6 +653,25 @@ async def test_a_cancelled_turn_closes_the_agent(subject: Subject) -> None:
     ]
 
 
+@pytest.mark.parametrize("partial", [True, False])
+async def test_an_agent_that_never_waits_leaves_others_their_turn(
+    subject: Subject, *, partial: bool
+) -> None:
+    """It can be cancelled, though it could go on for ever."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        for _ in range(10_000):
+            yield Event(author="agent", partial=partial)
+
+    seen = 0
+    with anyio.CancelScope() as scope:
+        async for _ in Runner("app", agent, subject.service()).run("user", "session", "hi"):
+            if not seen:
+                asyncio.get_running_loop().call_soon(scope.cancel)
+            seen += 1
+    assert 0 < seen < 100
+
+
 @pytest.mark.parametrize("ticks", range(0, 40, 3))
 async def test_a_turn_cancelled_anywhere_leaves_a_readable_log(
     subject: Subject, ticks: int
