@@ -134,7 +134,6 @@ def test_an_event_is_the_json_that_is_stored() -> None:
         (SessionKey, {"app_name": "a", "user_id": ""}, "user_id must not be empty"),
         (SessionPage, {}, "no SessionPage"),
     ],
-    ids=ascii,
 )
 def test_what_is_none_is_refused(kind: Any, data: dict[str, Any], said: str) -> None:
     """The error says where it is, and what is wrong."""
