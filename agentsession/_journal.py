@@ -139,7 +139,14 @@ class Journal:
             # A filter or a handler of the program that raises breaks its other lines, too; a
             # connection is not to be one of the things that it breaks.
             with suppress(Exception):
-                logger.log(level, "%s%s%s", text, more, _trace(exc))
+                logger.log(level, "%s%s%s", _printable(text), more, _trace(exc))
+
+
+def _printable(text: str) -> str:
+    """Escape what no handler could write, or what would begin another line: hosts may be odd."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _trace(exc: BaseException | None) -> str:

