@@ -92,7 +92,7 @@ async def test_a_move_that_does_not_end_is_no_unknown_outcome(
     await other.append_event(key, say("first"))
     before = await other.get_session(key)
     raised: list[BaseException] = []
-    async with RedisSessionService.from_url(cluster.url, timeout=0.3) as hasty:
+    async with RedisSessionService.from_url(cluster.url, timeout=1) as hasty:
         await hasty.get_session(key)
 
         async def give_up() -> None:
