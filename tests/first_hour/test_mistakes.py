@@ -6,8 +6,10 @@ words that do. Where Python says it well enough by itself, the row holds Python'
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import pickle
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -255,6 +257,15 @@ MISTAKES = [
         with_instead_of_async_with,
         TypeError,
         "a InMemorySessionService is entered with 'async with', not with 'with'",
+    ),
+    *(
+        Mistake(
+            f"{copies.__name__} of a service, as on its way to another process",
+            copies,
+            TypeError,
+            "a InMemorySessionService is not copied or pickled; make one in each process",
+        )
+        for copies in (copy.copy, copy.deepcopy, pickle.dumps)
     ),
     Mistake(
         "with around a runner",
