@@ -110,7 +110,8 @@ def run_tests(session: nox.Session) -> None:
 def prepare_tests(session: nox.Session) -> None:
     """Install what tests need, and let the many programs that they run compile it once."""
     session.env["PYTHONSAFEPATH"] = "1"
-    session.env |= {"PYTHONDONTWRITEBYTECODE": "", "UV_COMPILE_BYTECODE": "1"}
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    session.env["UV_COMPILE_BYTECODE"] = "1"
     install(session, "tests")
 
 
