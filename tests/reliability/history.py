@@ -76,10 +76,11 @@ class Seen(Struct, frozen=True, array_like=True):
 
 
 class View(Struct, kw_only=True):
-    """What a read returned: a session, or a page of its log, which has no state."""
+    """What a read returned: a session, or a page of its log, which has no state and incarnation."""
 
     events: list[Seen]
     state: dict[str, Any] | None = None
+    incarnation: str = ""
     last_seq: int = 0
     revision: int = 0
     updated: int = 0

@@ -125,8 +125,8 @@ class Ledger:
         written: Every event that was sent, by id.
         logs: What is known of each session's log. What was found after a deletion is not among it:
             a creation that was late has made it, as the checks of sessions will say.
-        lives: The same of mortal sessions, for each of their lives; it has the name of the
-            creation that began it.
+        lives: The same of mortal sessions, for each of their lives, which has the name of the
+            creation that began it; one creation begins two if it is repeated after a deletion.
         finals: What the last reader found of each session, or ``None``.
     """
 
@@ -135,7 +135,7 @@ class Ledger:
         self.apart = apart
         self.written: dict[str, Written] = {}
         self.logs: dict[SessionKey, Log] = defaultdict(Log)
-        self.lives: dict[tuple[SessionKey, object], Log] = defaultdict(Log)
+        self.lives: dict[tuple[SessionKey, object, str], Log] = defaultdict(Log)
         self.finals: dict[SessionKey, View | None] = {}
         self._made: set[SessionKey] = set()
         self._deleted: set[SessionKey] = set()
@@ -167,14 +167,15 @@ class Ledger:
         if operation.step.kind == "page":
             view.last_seq = view.events[-1].seq if view.events else 0
         if is_mortal(key):
-            self.lives[key, (view.state or {}).get(MADE)].note(operation, view)
+            made = (view.state or {}).get(MADE)
+            self.lives[key, made, view.incarnation].note(operation, view)
         elif key not in self._deleted:
             self.logs[key].note(operation, view)
 
     def all_logs(self) -> Iterator[tuple[SessionKey, Log]]:
         """Yield every log, those of mortal sessions life by life."""
         yield from self.logs.items()
-        for (key, _), log in self.lives.items():
+        for (key, *_), log in self.lives.items():
             yield key, log
 
     def acknowledged(self) -> Iterator[Written]:

@@ -174,7 +174,7 @@ def lives_follow_each_other(ledger: Ledger, _: int) -> Iterator[str]:
     for event in ledger.written.values():
         if is_mortal(event.key) and "n" in event.sent.delta:
             writers[event.sent.delta["n"]] = event
-    for (key, label), log in ledger.lives.items():
+    for (key, label, _life), log in ledger.lives.items():
         maker = makers.get(label)
         for operation, view in log.reads:
             if maker is None or maker.refused:
@@ -203,7 +203,7 @@ def mortals_keep_what_they_live_with(ledger: Ledger, _: int) -> Iterator[str]:
     for event in ledger.acknowledged():
         if is_mortal(event.key):
             events[event.key].append(event.sent.id)
-    for (key, _label), log in ledger.lives.items():
+    for (key, _label, _life), log in ledger.lives.items():
         for operation, view in log.reads:
             if operation.step.kind == "whole":
                 held = {seen.id for seen in view.events}

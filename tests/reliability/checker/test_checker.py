@@ -17,9 +17,9 @@ from harness import servers
 from reliability.checker import broken, kind_of, violations
 from reliability.checker.ledger import Ledger
 from reliability.checker.sessions import who_has_time_gets_an_answer
-from reliability.history import History, Operation, Outcome, Step, View
+from reliability.history import History, Operation, Outcome, Seen, Step, View
 from reliability.trial import Trial, run, visit
-from reliability.workers.plan import Planner
+from reliability.workers.plan import MADE, Planner, mortal_sessions
 from reliability.workers.worker import Worker
 
 LIMIT = 20
@@ -144,6 +144,20 @@ def test_a_deletion_that_comes_late_is_named() -> None:
     assert found.endswith(
         "the whole number 2 of w found it after the delete number 0 of w was over"
     )
+
+
+@pytest.mark.parametrize(("second", "expected"), [("i", True), ("j", False)], ids=ascii)
+def test_one_creation_may_begin_two_lives(second: str, *, expected: bool) -> None:
+    """Repeated after a deletion, it makes the session again; only one life has one log."""
+    views = [
+        View(events=[Seen(1, event_id, "")], state={MADE: "m"}, incarnation=life, last_seq=1)
+        for event_id, life in (("a", "i"), ("b", second))
+    ]
+    history = operations(*[("whole", "ok", view) for view in views])
+    for operation in history:
+        operation.step = msgspec.structs.replace(operation.step, key=mortal_sessions()[0])
+    found = {kind_of(each) for each in violations(history)}
+    assert ("disagreement" in found) == expected
 
 
 UNSURE = {"error": "OutcomeUnknownError"}

@@ -197,6 +197,7 @@ def _view(session: Session | None) -> View | None:
     return View(
         events=_seen(session.events),
         state=session.state,
+        incarnation=session.incarnation,
         last_seq=session.last_seq,
         revision=session.revision,
         updated=to_microseconds(session.updated_at),
