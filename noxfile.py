@@ -22,7 +22,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 CONVERSATIONS = Path("../shared/data/airline_conversations.jsonl")
 # For each core a process, which takes over what is left of another's tests.
 SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
-# What takes long and covers no line that the other tests do not.
+# What takes long and covers hardly a line that the other tests do not.
 SLOW = [
     "documents",
     "examples",

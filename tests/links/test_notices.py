@@ -443,9 +443,7 @@ def test_a_storm_is_a_line_in_five_seconds(
     assert len(recorder.notices) == 1003
 
 
-def test_a_line_can_be_written_whatever_the_host_is(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
+def test_a_line_can_be_written_whatever_the_host_is(tmp_path: Path) -> None:
     """It is one line, which every handler can encode."""
     handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
     logger = logging.getLogger("agentsession.test")

@@ -76,7 +76,7 @@ class Seen(Struct, frozen=True, array_like=True):
 
 
 class View(Struct, kw_only=True):
-    """What a read returned: a session, or a page of its log, which has no state and incarnation."""
+    """What a read returned: a session, or a page of its log, without state and incarnation."""
 
     events: list[Seen]
     state: dict[str, Any] | None = None
