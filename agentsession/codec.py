@@ -55,6 +55,8 @@ FORMAT_VERSION: Final = 1
 """The format in which events are written."""
 
 _PARTS: Final = ", ".join(part.__name__ for part in get_args(Part))
+# Those that hold what a provider wants to have back as it was.
+_FROM_PROVIDERS: Final = (Text, ToolCall, Reasoning, Media)
 
 # The fields that always stand first. A reader must not make up an id or a time for foreign bytes.
 _BEGINNING: Final = b'{"v":1,"id":"'
@@ -129,7 +131,7 @@ def _check_payload(event: Event) -> None:
                 advice = "; write Text(...)" if isinstance(part, str) else ""
                 msg = f"content[{index}] must be one of {_PARTS}, not {kind}{advice}"
                 raise TypeError(msg)
-        if not isinstance(part, ToolResult | Data) and part.provider_data is not None:
+        if isinstance(part, _FROM_PROVIDERS) and part.provider_data is not None:
             check_json(part.provider_data, ("content", index, "provider_data"))
 
 

@@ -176,6 +176,8 @@ def apply_fresh(session: Session, fresh: Session) -> None:
 
 def decode_changes(changes: Changes) -> dict[str, Any]:
     """Decode changes into a delta of new objects, so that nothing is shared."""
+    if not changes:
+        return {}
     scopes = ((APP_PREFIX, changes.app), (USER_PREFIX, changes.user), ("", changes.session))
     return {
         prefix + name: DELETE if data is None else decode_value(data)

@@ -387,7 +387,7 @@ class MemoryBackend(Backend):
         session = self._find(key, now)
         if session is None:
             raise SessionNotFoundError(key)
-        if not _is_expected(session, expected):
+        if expected.incarnation and not _is_expected(session, expected):
             raise SessionNotFoundError(key, replaced=True)
         return session
 

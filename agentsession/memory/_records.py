@@ -116,8 +116,10 @@ class Log:
 
     def trim(self, limit: int) -> None:
         """Drop the oldest events beyond *limit*, and the ids of those trimmed long ago."""
-        self._start = max(self._start, len(self._payloads) - limit)
-        if self._start * 2 > len(self._payloads):
+        held = len(self._payloads)
+        if held - self._start > limit:
+            self._start = held - limit
+        if self._start * 2 > held:
             del self._payloads[: self._start]
             del self._times[: self._start]
             self._start = 0
@@ -203,13 +205,15 @@ class User:
 
     def move(self, session: StoredSession, now: int) -> None:
         """Note new activity of a session; the busiest one is usually the last already."""
-        old, moment = (session.updated, session.session_id), self.moment(now)
-        if self.activity[-1] == old:
-            del self.activity[-1]
+        activity, session_id = self.activity, session.session_id
+        newest, holder = activity[-1]
+        moment = now if now > newest else newest + 1  # As moment() says.
+        if holder == session_id:
+            activity[-1] = (moment, session_id)
         else:
-            self.remove_activity(old)
+            self.remove_activity((session.updated, session_id))
+            activity.append((moment, session_id))
         session.updated = moment
-        self.activity.append((moment, session.session_id))
 
     def remove_activity(self, entry: Place) -> None:
         """Take a session's last activity out of the list."""

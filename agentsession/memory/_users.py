@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentsession.memory._records import User
 
@@ -24,16 +24,14 @@ class Users:
         self._users: OrderedDict[UserKey, User] = OrderedDict()
         # For each application the ids of its users, ascending.
         self._ids: dict[str, list[str]] = {}
+        #: Returns what belongs to a user, if anything does.
+        self.get: Final = self._users.get
 
     def __len__(self) -> int:
         return len(self._users)
 
     def __iter__(self) -> Iterator[User]:
         return iter(self._users.values())
-
-    def get(self, key: UserKey) -> User | None:
-        """Return what belongs to a user, if anything does."""
-        return self._users.get(key)
 
     def get_or_add(self, key: UserKey) -> User:
         """Return what belongs to a user, with a record made if there was none."""

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
-import anyio.lowlevel
 import msgspec
 
 from agentsession._misuse import AsyncContext
+from agentsession._pace import Pace
 from agentsession._wording import brief, described
 from agentsession.errors import AgentSessionError, ReadTooLargeError, StateValueError
 from agentsession.events import Content, Event, EventError, new_id
@@ -210,10 +210,12 @@ class Runner(AsyncContext):
             state=TrackedState(session),
         )
         try:
+            pace = Pace()
             async with aclosing(started(self._runnable, context)) as events:
                 async for event in events:
                     # An agent that never waits would hold the loop: nobody could even cancel it.
-                    await anyio.lowlevel.checkpoint()
+                    if pace.due():
+                        await pace.rest()
                     yield await self._keep(context, event)
             await self._keep_changes(context)
         except Exception as exc:

@@ -10,11 +10,14 @@ class ServerClock:
 
     What a reply tells is past when it is read, so the clock is behind the server's by that much
     and never ahead: a deadline by it comes no later than it should.
+
+    Attributes:
+        behind: By how many microseconds it is behind at most.
     """
 
     def __init__(self) -> None:
         self._ahead: int | None = None
-        self._behind = 0
+        self.behind = 0
 
     def learn(self, told: int, asked: float, now: float) -> None:
         """Note what the server told in a reply.
@@ -25,12 +28,8 @@ class ServerClock:
             now: The loop's time at which the reply was read.
         """
         self._ahead = told - int(now * 1_000_000)
-        self._behind = int((now - asked) * 1_000_000) + 1
+        self.behind = int((now - asked) * 1_000_000) + 1
 
     def at(self, moment: float) -> int:
         """Return the server's time at a time of the loop; 0 while nothing is known of it."""
         return 0 if self._ahead is None else int(moment * 1_000_000) + self._ahead
-
-    def at_most(self, moment: float) -> int:
-        """Return the latest that the server's time can be then."""
-        return self.at(moment) + self._behind

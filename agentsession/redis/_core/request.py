@@ -211,7 +211,7 @@ class Request(Command):
         if self.writes:
             if not self.issued:
                 self.issued, self._issued_at = clock.at(now), now
-                self._issued_by = clock.at_most(now)
+                self._issued_by = self.issued + clock.behind
             expires = clock.at(self.deadline)
             # Another server's clock may be behind: no copy may be run longer than the call lasts.
             self.expires = expires if self.expires is None else min(expires, self.expires)

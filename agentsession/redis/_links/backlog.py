@@ -44,7 +44,8 @@ class Backlog:
     @property
     def free(self) -> bool:
         """Whether there is room, and nobody waits for it."""
-        return self._places.empty and self._has_room()
+        # As _has_room() says; each append asks twice.
+        return self._count < self._most and self._bytes < self._most_bytes and self._places.empty
 
     def _has_room(self) -> bool:
         return self._count < self._most and self._bytes < self._most_bytes
