@@ -16,7 +16,7 @@ import httpx2
 import pytest
 import redis
 
-from agentsession import Event
+from agentsession import Event, SessionKey, open_service
 from documents.markdown import PROGRAMS, Program
 from harness.servers import eventually
 
@@ -127,8 +127,6 @@ async def said(
 
 async def stored_in(url: str, folder: Path) -> list[Event]:
     """Read the log as another process would."""
-    from agentsession import SessionKey, open_service
-
     prefix = "shop:" if 'key_prefix="shop:"' in (folder / "chat.py").read_text() else ""
     async with open_service(url, key_prefix=prefix) as service:
         return await service.get_events(SessionKey("shop", "alice", "c1"))
@@ -215,6 +213,33 @@ async def test_a_client_resumes_where_it_was(valkey_url: str, tmp_path: Path) ->
     assert [frame.id for frame in missed] == ["3", "4"]
     assert [Event.from_dict(frame.json).text for frame in missed] == ["two", "You said:\ntwo"]
     assert done.type == "done"
+
+
+async def test_who_resumes_a_chat_that_is_deleted_meanwhile_is_told(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    """It gets no end as if it had all, and nobody a traceback; a new chat of the id is not read."""
+    (program,) = (each for each in STREAMING if "last_event_id" in each.source)
+    key = SessionKey("shop", "alice", "c1")
+    with served(program, tmp_path, valkey_url) as base:
+        async with (
+            open_service(valkey_url, key_prefix="shop:") as service,
+            httpx2.AsyncClient(base_url=base, timeout=60) as client,
+        ):
+            await service.create_session(key)
+            for _ in range(5):
+                # More in a page than the buffers of both sides take.
+                await service.append_events(
+                    key, [Event(author="user", content="x" * 500_000) for _ in range(30)]
+                )
+            async with client.stream("GET", "/chats/c1") as response:
+                stream = frames(response)
+                first = await anext(stream)
+                await service.delete_session(key)
+                await service.create_session(key)
+                *_, last = [frame async for frame in stream]
+    assert (first.id, last.type) == ("1", "gone")
+    assert not (tmp_path / "log").read_text(encoding="utf-8")
 
 
 async def test_models_are_bodies_and_responses(valkey_url: str, tmp_path: Path) -> None:
