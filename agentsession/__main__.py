@@ -17,7 +17,9 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m agentsession", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m agentsession", description="Sessions for LLM agents."
+    )
     parser.add_argument("--version", action="version", version=version("agentsession"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
