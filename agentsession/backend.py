@@ -229,10 +229,12 @@ class EventSlice(Struct, frozen=True):
     Attributes:
         first_seq: The position of ``events[0]``.
         events: The encoded events.
+        incarnation: Which session they are of; see :class:`Snapshot`.
     """
 
     first_seq: int
     events: Sequence[bytes]
+    incarnation: str
 
 
 class Position(Struct, frozen=True, array_like=True):

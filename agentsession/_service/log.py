@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 from agentsession import codec
 from agentsession._pace import Pace
 from agentsession._service.arguments import natural
+from agentsession.backend import Expected
 from agentsession.errors import CodecError, EventNotFoundError, ReadTooLargeError
 from agentsession.events import Event
 
 if TYPE_CHECKING:
-    from agentsession.backend import Backend, EventSlice, Expected, ReadLimit
+    from agentsession.backend import Backend, EventSlice, ReadLimit
     from agentsession.sessions import SessionKey
 
 # How many events one read of a filtered page looks at: enough that a sparse filter needs few reads,
@@ -146,6 +147,8 @@ class LogReader:
                     raise
                 stride = max(1, stride // 8)  # What does not pass does not count: look at fewer.
                 continue
+            # Positions mean nothing in another session, should it be made anew meanwhile.
+            self._expected = Expected(found.incarnation)
             events, payloads = await self._passing(found, newest_first=newest_first)
             room = limit - len(page)
             page += events[:room]
@@ -201,6 +204,7 @@ class LogReader:
         )
         if not alone.events:
             return []
+        self._expected = Expected(alone.incarnation)
         try:
             anchor = codec.decode_event(alone.events[0], seq)
         except ValueError as exc:

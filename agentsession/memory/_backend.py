@@ -256,7 +256,7 @@ class MemoryBackend(Backend):
             read_limit.check(key, events)
         if self.retention.refresh_on_read:
             session.touch(now, self.retention.session_ttl)  # Its scopes were not read.
-        return EventSlice(first, events)
+        return EventSlice(first, events, session.incarnation)
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING

@@ -41,6 +41,7 @@ from agentsession.redis._operations.replies import (
     check_size,
     read_receipt,
     read_snapshot,
+    read_text,
     read_updated,
     was_made,
 )
@@ -290,7 +291,7 @@ class RedisBackend(Backend):
         )
         check_found(key, reply)
         check_size(key, reply, read_limit)
-        return EventSlice(reply[2], reply[3])
+        return EventSlice(reply[2], reply[3], read_text(key, reply[4]))
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING

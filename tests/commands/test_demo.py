@@ -65,7 +65,7 @@ class Blind(MemoryBackend):
         return None
 
     async def read(self, key: SessionKey, **_: object) -> EventSlice:
-        return EventSlice(1, [])
+        return EventSlice(1, [], "")
 
 
 @pytest.mark.parametrize(

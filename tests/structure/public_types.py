@@ -451,7 +451,7 @@ class MyBackend(Backend):
         read_limit: ReadLimit | None = None,
         expected: Expected = ANYTHING,
     ) -> EventSlice:
-        return EventSlice(1, [])
+        return EventSlice(1, [], "")
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING

@@ -6,9 +6,9 @@
 -- ARGV   `incarnation` is what is expected, or ''; `after` and `before` are positions, the latter or ''; `newest_first` is '1' to
 --        read from the upper end, `refresh` is '1' to move expiry; `most` and `harmless` are what one read may return
 --        (lib/events.lua), or ''
--- Returns {echo, 'found', position of the first, events}, {echo, 'large', number of events, bytes or more}, or as lib/head.lua
+-- Returns {echo, 'found', position of the first, events, incarnation}, {echo, 'large', number of events, bytes or more}, or as lib/head.lua
 
-local count, trimmed = head(session, events, incarnation, echo)
+local count, trimmed, life = head(session, events, incarnation, echo)
 if not count then
   return trimmed
 end
@@ -30,4 +30,4 @@ if refresh == '1' then
   --! uses prolong
   prolong(tonumber(session_ttl), session, events, ids, index)
 end
-return { echo, 'found', from, found }
+return { echo, 'found', from, found, life }

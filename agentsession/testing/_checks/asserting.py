@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from agentsession.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     from agentsession.service import SessionService
     from agentsession.sessions import Session, SessionKey
 
-__all__ = ["Raised", "raises", "said", "say", "stored_session"]
+__all__ = ["Raised", "raises", "said", "say", "stored_session", "swapped"]
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -54,3 +54,13 @@ async def stored_session(service: SessionService, key: SessionKey) -> Session:
     assert session is not None
     assert session.key == key
     return session
+
+
+@contextmanager
+def swapped(owner: object, name: str, method: Callable[..., Any]) -> Generator[None]:
+    """Put another method in the place of an object's own."""
+    setattr(owner, name, method)
+    try:
+        yield
+    finally:
+        delattr(owner, name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from agentsession.backend import ALL_EVENTS, NO_EVENTS, Entry, Expected
+from agentsession.backend import ALL_EVENTS, NO_EVENTS, Entry, EventSlice, Expected
 from agentsession.errors import RevisionConflictError, SessionNotFoundError
 from agentsession.events import new_id
 from agentsession.state import NO_CHANGES, Changes
-from agentsession.testing._checks.asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session, swapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -97,6 +97,37 @@ async def check_a_position_of_an_old_life_reads_nothing(subject: Subject) -> Non
         assert await service.get_session(subject.key) == fresh
 
 
+async def check_a_read_in_several_steps_is_of_one_life(subject: Subject) -> None:
+    """A page that begins in one session does not go on in the next one, though a key asked."""
+    service = subject.service()
+    backend = service.backend
+    log = [say(str(n)) for n in range(1000)]
+    asks: list[Callable[[], Awaitable[object]]] = [
+        lambda: service.get_events(subject.key, author="nobody"),
+        lambda: service.get_events(subject.key, author="nobody", newest_first=True),
+        lambda: service.get_events(subject.key, around=500, author="nobody"),
+    ]
+    for ask in asks:
+        await service.create_session(subject.key)
+        await service.append_events(subject.key, log)
+        calls = 0
+
+        async def read(*args: Any, _read: Any = backend.read, **options: Any) -> EventSlice:
+            nonlocal calls
+            calls += 1
+            found: EventSlice = await _read(*args, **options)
+            if calls == 1:
+                await service.delete_session(subject.key)
+                await service.create_session(subject.key)
+                await service.append_events(subject.key, log)
+            return found
+
+        with swapped(backend, "read", read), raises(SessionNotFoundError) as raised:
+            await ask()
+        assert (raised.error.key, raised.error.replaced, calls) == (subject.key, True, 2)
+        await service.delete_session(subject.key)
+
+
 async def check_a_session_of_the_present_life_does_all(subject: Subject) -> None:
     """An object of the session that is stored reads and writes wherever its key does."""
     service = subject.service()
@@ -170,9 +201,13 @@ async def check_each_life_has_an_incarnation_of_its_own(subject: Subject) -> Non
         read = await backend.get(subject.key, NO_EVENTS)
         assert read is not None
         again = await backend.get_or_create(subject.key, NO_CHANGES, ALL_EVENTS)
+        page = await backend.read(
+            subject.key, after_seq=0, before_seq=None, limit=1, newest_first=False
+        )
         listed = (await backend.list_sessions(subject.user, 1, None)).sessions[0]
         assert {
-            each.incarnation for each in (made, receipt, updated, unchanged, read, again, listed)
+            each.incarnation
+            for each in (made, receipt, updated, unchanged, read, again, page, listed)
         } == {made.incarnation}
         seen.add(made.incarnation)
         await backend.delete(subject.key)

@@ -1,5 +1,5 @@
--- Looks at the head of a session that is to be read. Returns how many events were ever stored, and how many of them the limit
--- has trimmed; or nil and a refusal: {echo, 'missing'}, {echo, 'replaced'}, {echo, 'foreign', version or ''} or
+-- Looks at the head of a session that is to be read. Returns how many events were ever stored, how many of them the limit
+-- has trimmed, and the incarnation; or nil and a refusal: {echo, 'missing'}, {echo, 'replaced'}, {echo, 'foreign', version or ''} or
 -- {echo, 'damaged'}.
 local function head(session, events, incarnation, echo)
   local meta = redis.call('HMGET', session, 'v', 'incarnation', 'count')
@@ -15,8 +15,8 @@ local function head(session, events, incarnation, echo)
   -- tonumber() alone would read 0x10, nan and inf as well.
   local count = tonumber(string.match(meta[3] or '', '^%d+$') or -1)
   local trimmed = count - redis.call('ZCARD', events)
-  if trimmed < 0 or count >= 2 ^ 53 then
+  if not meta[2] or trimmed < 0 or count >= 2 ^ 53 then
     return nil, { echo, 'damaged' }
   end
-  return count, trimmed
+  return count, trimmed, meta[2]
 end
