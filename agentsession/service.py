@@ -67,6 +67,7 @@ from agentsession.errors import (
     EventTooLargeError,
 )
 from agentsession.events import Event, new_id
+from agentsession.history import View
 from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey, UserPage
 from agentsession.state import (
@@ -82,12 +83,13 @@ from agentsession.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from agentsession.backend import Receipt
     from agentsession.concerns import Concern
+    from agentsession.history import OpenCalls
     from agentsession.observers import Observer
 
 __all__ = ["ContentType", "SessionService"]
@@ -565,6 +567,51 @@ class SessionService(AsyncContext):
             raise ValueError(msg)
         found = await reader.around(around, limit=limit)
         return found[::-1] if newest_first else found
+
+    async def get_history(
+        self,
+        session_or_key: Session | SessionKey,
+        *,
+        max_turns: int | None = None,
+        max_tokens: int | None = None,
+        count_tokens: Callable[[Event], int] | None = None,
+        open_calls: OpenCalls = "close",
+        from_user: bool = False,
+    ) -> list[Event]:
+        """Return what a model may be shown of a session: whole turns, every call with its result.
+
+        :meth:`agentsession.history.View.of` has the rules. The log is read from its end, and no
+        further back than it takes: of a long log, few turns cost as much as of a short one. Without
+        *max_turns* and *max_tokens* all of it is read.
+
+        Args:
+            session_or_key: The session. A :class:`~agentsession.Session` must be of the session
+                that is stored; it does not change.
+            max_turns: At most this many turns, the newest ones; 1 or more.
+            max_tokens: At most so many tokens, by *count_tokens*, but the newest turn in any case.
+            count_tokens: Tells how many tokens an event takes. An event may be asked about more
+                than once.
+            open_calls: ``"close"`` to answer calls without a result by one that says so,
+                ``"omit"`` to leave them out.
+            from_user: Whether to leave out what comes before the first message of the user.
+
+        Raises:
+            SessionNotFoundError: The session does not exist or has expired, or was made anew since
+                the Session was read.
+            ReadTooLargeError: What has to be read is over ``max_read_size``.
+            TypeError: An option has the wrong type.
+            ValueError: An option is out of range, or only one of *max_tokens* and *count_tokens* is
+                given.
+        """
+        _, key, expected = self._target(session_or_key)
+        view = View(
+            max_turns=max_turns,
+            max_tokens=max_tokens,
+            count_tokens=count_tokens,
+            open_calls=open_calls,
+            from_user=from_user,
+        )
+        return await LogReader(self._backend, key, None, self._read_limit, expected).history(view)
 
     # -- state
 

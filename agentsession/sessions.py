@@ -11,9 +11,12 @@ from agentsession._marks import unmark
 from agentsession._model import AwareDatetime, Model, Natural
 from agentsession._wording import brief
 from agentsession.events import Event
+from agentsession.history import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from agentsession.history import OpenCalls
 
 __all__ = ["Session", "SessionKey", "SessionPage", "UnreadableSession", "UserKey", "UserPage"]
 
@@ -157,6 +160,36 @@ class Session(Model, Struct, kw_only=True):
     def user_id(self) -> str:
         """The user within the application."""
         return self.key.user_id
+
+    def history(
+        self,
+        *,
+        max_turns: int | None = None,
+        max_tokens: int | None = None,
+        count_tokens: Callable[[Event], int] | None = None,
+        open_calls: OpenCalls = "close",
+        from_user: bool = False,
+    ) -> list[Event]:
+        """Return what a model may be shown of :attr:`events`; see ``SessionService.get_history``.
+
+        It knows only the events at hand: a turn of which the beginning was not asked for is left
+        out, unless it is the only one.
+
+        Args:
+            max_turns: As ``get_history`` has it, and so are the others.
+            max_tokens: See there.
+            count_tokens: See there.
+            open_calls: See there.
+            from_user: See there.
+        """
+        view = View(
+            max_turns=max_turns,
+            max_tokens=max_tokens,
+            count_tokens=count_tokens,
+            open_calls=open_calls,
+            from_user=from_user,
+        )
+        return view.of(self.events)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

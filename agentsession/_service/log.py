@@ -15,11 +15,17 @@ from agentsession.events import Event
 
 if TYPE_CHECKING:
     from agentsession.backend import Backend, EventSlice, ReadLimit
+    from agentsession.history import View
     from agentsession.sessions import SessionKey
 
 # How many events one read of a filtered page looks at: enough that a sparse filter needs few reads,
 # few enough that a read stays under a megabyte with events of a usual size.
 _SCAN: Final = 500
+
+# How many events a history reads first: a turn or two. Then twice as many each time, up to the most
+# in a page.
+_NEWEST: Final = 16
+_MOST: Final = 1000
 
 ContentType: TypeAlias = Literal["text", "reasoning", "media", "tool_call", "tool_result", "data"]
 """The types of content that a page can be filtered by; plain words count as ``"text"``."""
@@ -160,6 +166,31 @@ class LogReader:
             else:
                 after_seq = found.first_seq + stride - 1
 
+    async def history(self, view: View) -> list[Event]:
+        """Read from the end as far back as a view needs, in pages that grow."""
+        events: list[Event] = []
+        looked_at = 0
+        limit, before_seq, may_grow = _NEWEST, None, True
+        while True:
+            try:
+                page = await self.page(before_seq=before_seq, limit=limit, newest_first=True)
+            except ReadTooLargeError:
+                if limit == 1:
+                    raise
+                limit, may_grow = max(1, limit // 4), False  # Perhaps fewer will do.
+                continue
+            events = [*reversed(page), *events]
+            is_all = len(page) < limit or page[-1].seq == 1
+            # Twice as many each time, so that all looks together take as long as the last two.
+            if is_all or limit < _MOST or len(events) >= 2 * looked_at:
+                history = await self._pace.through(view.in_steps(events, is_all=is_all))
+                if history is not None:
+                    return history
+                looked_at = len(events)
+            before_seq = events[0].seq
+            if may_grow:
+                limit = min(2 * limit, _MOST)
+
     async def around(self, anchor: int | str, *, limit: int) -> list[Event]:
         """Read up to *limit* events around one, which is there whether it passes or not.
 
@@ -236,5 +267,6 @@ class LogReader:
     def _count(self, taken: Sequence[bytes]) -> None:
         """Refuse the read when it would return too much in all."""
         if self._read_limit is not None:
-            self._taken += taken
-            self._read_limit.check(self._key, self._taken)
+            together = [*self._taken, *taken]
+            self._read_limit.check(self._key, together)
+            self._taken = together

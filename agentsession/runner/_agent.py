@@ -37,6 +37,11 @@ class AgentContext(Struct, frozen=True, kw_only=True):
     invocation_id: str
     state: TrackedState
 
+    @property
+    def history(self) -> list[Event]:
+        """What a model may be shown of the session so far; ``session.history()`` takes options."""
+        return self.session.history()
+
 
 @runtime_checkable
 class AgentObject(Protocol):

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 from agentsession.testing._checks import (
     expiry,
+    history,
     hostile,
     incarnations,
     limits,
@@ -48,6 +49,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         hostile,
         unreadable,
         expiry,
+        history,
     )
     for name, function in vars(module).items()
     if name.startswith("check_")

@@ -27,7 +27,7 @@ from agentsession.errors import (
     SessionNotFoundError,
     StateValueError,
 )
-from agentsession.events import EventError, Text
+from agentsession.events import EventError, Text, ToolCall
 from agentsession.runner import Agent, AgentContext, TrackedState
 from agentsession.state import DELETE, Changes
 from agentsession.testing import Subject
@@ -118,6 +118,27 @@ async def test_an_object_with_run_is_an_agent(subject: Subject) -> None:
     run = Runner("app", Agent(), subject.service()).run("user", "session", [Text("hi")])
     assert [event.content async for event in run] == ["by run"]
     assert (await log_of(subject.service(), subject.key))[0] == ("user", [Text("hi")])
+
+
+async def test_the_agent_has_a_history_for_its_model(subject: Subject) -> None:
+    """With the message, and with the call that the turn before left open closed."""
+    seen: list[list[Event]] = []
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        seen.append(context.history)
+        yield Event(author="agent", content=[ToolCall("c", "t")])
+        raise OSError
+
+    service = subject.service()
+    for words in ("1", "2"):
+        with pytest.raises(OSError, match=r"^$"):
+            async for _ in Runner("app", agent, service).run("user", "session", words):
+                pass
+    first, second = seen
+    assert [event.text for event in first] == ["1"]
+    assert [event.author for event in second] == ["user", "agent", "tool", "user"]
+    assert second[2].tool_results[0].is_error
+    assert (await service.get_history(subject.key, max_turns=2))[:4] == second
 
 
 async def test_an_agents_exception_becomes_an_event(subject: Subject) -> None:

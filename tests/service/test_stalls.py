@@ -26,7 +26,7 @@ from agentsession import (
     UserKey,
 )
 from agentsession.errors import ClosedError, SessionNotFoundError, StateValueError
-from agentsession.events import Data, ToolResult
+from agentsession.events import Data, ToolCall, ToolResult, new_id
 from agentsession.memory import MemoryBackend
 from agentsession.state import DELETE, NO_CHANGES, Changes
 from agentsession.testing import ManualClock
@@ -153,6 +153,25 @@ async def test_a_large_batch_is_written_and_read_in_steps(service: SessionServic
     assert found == held.events
     around = await check_short(lambda: service.get_events(KEY, around=75, limit=1000))
     assert around == held.events
+
+
+async def test_a_long_history_is_made_in_steps() -> None:
+    """It is read, cut into turns and paired; by itself the reading is short here."""
+    service = InMemorySessionService(session_event_limit=None)
+    await service.create_session(KEY)
+    turn = [
+        Event(author="user", content="go"),
+        Event(author="a", content=[ToolCall("c", "t")]),
+        Event(author="tool", content=[ToolResult("c", 1)]),
+    ]
+    for _ in range(60):
+        await service.append_events(
+            KEY, [msgspec.structs.replace(event, id=new_id()) for event in turn * 300]
+        )
+    history = await check_short(lambda: service.get_history(KEY))
+    assert len(history) == 60 * 900
+    assert len(await service.get_history(KEY, max_turns=5000)) == 15_000
+    await service.aclose()
 
 
 async def test_deltas_reach_a_session_at_hand_in_steps(service: SessionService) -> None:

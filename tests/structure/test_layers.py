@@ -25,6 +25,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "clock",
         "retention",
         "events",
+        "history",
         "sessions",
         "state",
         "codec",

@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "agentsession.testing._checks": (
         ("asserting",),
         (
-            *("expiry", "hostile", "incarnations", "limits", "log", "repeats", "scopes"),
+            *("expiry", "history", "hostile", "incarnations", "limits", "log", "repeats", "scopes"),
             *("sessions", "unreadable", "users"),
         ),
         ("__init__",),
