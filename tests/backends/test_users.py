@@ -12,9 +12,9 @@ import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
-from agentsession.errors import BackendError, CodecError
+from agentsession.errors import BackendError, BackendUnavailableError, CodecError
 from agentsession.redis._backend import RedisBackend
-from agentsession.redis._core.slots import SlotMap, slot_of
+from agentsession.redis._operations.nodes import nodes_of
 from agentsession.redis._operations.users import _DROP, Users
 from harness import servers
 
@@ -344,14 +344,79 @@ async def test_without_the_list_nothing_is_made(cluster: servers.Cluster, prefix
         assert await ids(service, app) == [user]
 
 
-def test_each_node_has_a_tag() -> None:
-    """A key with it is in a slot of the node's, however few it has."""
-    slots = SlotMap()
-    slots.read(
-        [[0, 16_000, [b"a", 1]], [16_001, 16_382, [b"b", 2]], [16_383, 16_383, [b"c", 3]]], ("x", 0)
-    )
-    owners = [slots.owner(slot_of(f"near:{{{tag}}}")) for tag in slots.tags()]
-    assert sorted(owners) == [("a", 1), ("b", 2), ("c", 3)]  # type: ignore[type-var]  # all are known
+async def test_a_list_that_is_lost_is_not_empty(
+    service: RedisSessionService, client: redis.asyncio.Redis | RedisCluster, prefix: str
+) -> None:
+    """Though somebody goes just then, who is taken for the last one on it otherwise."""
+    for name in ("a", "b"):
+        await service.create_session(SessionKey("app", name, "s"))
+    assert await ids(service) == ["a", "b"]
+    await client.unlink(f"{prefix}users:{{app}}")
+    await service.delete_session(SessionKey("app", "b", "s"))
+    assert await ids(service) == ["a"]
+    await service.delete_session(SessionKey("app", "a", "s"))
+    assert await ids(service) == []
+
+
+async def test_whoever_a_slot_takes_along_is_not_missed(
+    cluster: servers.Cluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that is on its way nobody is listed as if that were all; later all are there."""
+    async with (
+        RedisCluster(servers.LOOPBACK, cluster.nodes[0].port) as client,
+        RedisSessionService(client, key_prefix=prefix) as service,
+    ):
+        names = [f"u{n:02}" for n in range(30)]
+        for name in names:
+            await service.create_session(SessionKey("app", name, "s"))
+        backend = service.backend
+        assert isinstance(backend, RedisBackend)
+        users = users_of(service)
+        tags = (await nodes_of(backend._calls, backend._keyspace, "app")).tags
+        assert len(tags) == len(cluster.nodes)
+        first, last = (cluster.owner(f"{{{tag}}}") for tag in (tags[0], tags[-1]))
+        find = users._find
+
+        async def find_and_move(app_name: str, tag: str) -> set[str]:
+            found = await find(app_name, tag)
+            if tag == tags[0]:
+                move.move_all_keys()
+            return found
+
+        late = next(name for name in names if cluster.owner(f"{{app:{name}}}") is last)
+        # The slot that leads to a node, and one whose keys go by between two looks.
+        for tag, target in ((tags[0], None), (f"app:{late}", first)):
+            await client.unlink(f"{prefix}users:{{app}}", f"{prefix}appcalls:{{app}}")
+            move = servers.Move(cluster, f"{{{tag}}}", target)
+            move.begin()
+            monkeypatch.setattr(users, "_find", find_and_move)
+            try:
+                with pytest.raises(BackendUnavailableError, match="does not become complete"):
+                    await service.list_users("app")
+            finally:
+                move.move_all_keys()
+                move.end()
+                monkeypatch.undo()
+            assert await ids(service) == names
+
+
+async def test_a_node_with_a_single_slot_is_found(prefix: str) -> None:
+    """Also if nobody has told that it has one: the nodes themselves are asked."""
+    with servers.cluster(2, spare=1) as cluster:
+        async with RedisSessionService.from_url(cluster.url, key_prefix=prefix) as service:
+            names = ["a", "b", "c", "d"]
+            for name in names:
+                await service.create_session(SessionKey("app", name, "s"))
+            move = servers.Move(cluster, "{app:a}", cluster.nodes[-1])
+            move.begin()
+            move.move_all_keys()
+            move.end()
+            cluster.owner("{app}").ask("DEL", f"{prefix}users:{{app}}")
+            assert await ids(service) == names
+            backend = service.backend
+            assert isinstance(backend, RedisBackend)
+            nodes = await nodes_of(backend._calls, backend._keyspace, "app")
+            assert (len(nodes.tags), nodes.settled) == (3, True)
 
 
 async def test_a_list_is_not_complete_while_slots_move(

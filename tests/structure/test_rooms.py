@@ -41,6 +41,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "agentsession.redis._operations": (
         ("failures", "diagnosis"),
         ("calls", "replies"),
+        ("nodes",),
         ("appending", "erasing", "listing", "scopes", "users"),
         ("__init__",),
     ),

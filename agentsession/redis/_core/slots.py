@@ -10,41 +10,28 @@ if TYPE_CHECKING:
 
     from agentsession.redis._addresses import Host
 
-__all__ = ["SlotMap", "redirection", "slot_of"]
+__all__ = ["SLOTS", "SlotMap", "redirection", "slot_of"]
 
-_SLOTS: Final = 16_384
+SLOTS: Final = 16_384
+"""How many slots a cluster has."""
 
 
 def slot_of(key: str) -> int:
     """Return the slot of one of our keys, all of which have a hash tag: what is in the braces."""
     tag = key[key.index("{") + 1 : key.index("}")]
-    return crc_hqx(tag.encode(), 0) % _SLOTS
+    return crc_hqx(tag.encode(), 0) % SLOTS
 
 
 class SlotMap:
     """The owners of slots, as far as they are known."""
 
     def __init__(self) -> None:
-        self._owners: list[Host | None] = [None] * _SLOTS
+        self._owners: list[Host | None] = [None] * SLOTS
         self.hosts: set[Host] = set()
 
     def owner(self, slot: int) -> Host | None:
         """Return the node to ask; ``None`` if nobody is known to own the slot."""
         return self._owners[slot]
-
-    def tags(self) -> list[str]:
-        """Return a hash tag for each node that owns slots, in one of them."""
-        wanted = {*self._owners} - {None}
-        tags: list[str] = []
-        number = 0
-        while wanted:
-            tag = str(number)
-            owner = self._owners[slot_of(f"{{{tag}}}")]
-            if owner in wanted:
-                wanted.remove(owner)
-                tags.append(tag)
-            number += 1
-        return tags
 
     @property
     def owners(self) -> tuple[Host | None, ...]:
@@ -68,7 +55,7 @@ class SlotMap:
         if not reply:
             msg = f"{asked[0]}:{asked[1]} is in no cluster"
             raise ConnectionError(msg)
-        owners: list[Host | None] = [None] * _SLOTS
+        owners: list[Host | None] = [None] * SLOTS
         hosts: set[Host] = set()
         for first, last, primary, *replicas in reply:
             owner = _host(primary, asked)

@@ -85,10 +85,6 @@ class ClusterLink(CountedLink):
         return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
 
     @property
-    def tags(self) -> Sequence[str]:
-        return self._slots.tags()
-
-    @property
     def layout(self) -> object:
         changed = [(host, node.layout) for host, node in self._nodes.items() if node.layout]
         return self._slots.owners, changed

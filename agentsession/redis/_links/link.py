@@ -99,11 +99,6 @@ class Link(ABC):
         """
 
     @property
-    def tags(self) -> Sequence[str]:
-        """A hash tag for each server that holds data: keys with it lead there."""
-        return ("",)
-
-    @property
     @abstractmethod
     def layout(self) -> object:
         """Equal at two moments if no data can have moved between servers meanwhile.

@@ -75,11 +75,6 @@ class Calls:
             raise error from error.__cause__
 
     @property
-    def tags(self) -> Sequence[str]:
-        """A hash tag for each server that holds data: keys with it lead there."""
-        return self._link.tags
-
-    @property
     def layout(self) -> object:
         """Equal at two moments if no data can have moved between servers meanwhile."""
         return self._link.layout

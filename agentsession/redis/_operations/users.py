@@ -21,6 +21,7 @@ from agentsession._wording import described_app
 from agentsession.backend import UserSlice
 from agentsession.errors import AgentSessionError, BackendUnavailableError
 from agentsession.events import new_id
+from agentsession.redis._operations.nodes import Nodes, nodes_of
 from agentsession.redis._operations.replies import read_text
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import number
@@ -47,10 +48,12 @@ _SCAN: Final = load("scan")
 _MORE: Final = 8
 _MOST: Final = 500
 _AT_ONCE: Final = 500
+_THE_ONLY_NODE: Final = Nodes(("",), (), settled=True)
 # So often everybody is looked for, before a list that does not become complete is an error.
 _TRIES: Final = 3
 _INCOMPLETE: Final = (
-    "the list of users does not become complete, since data moves between servers; ask again later"
+    "the list of users does not become complete while a slot is on its way between nodes of the "
+    "cluster; ask again when it has moved"
 )
 
 
@@ -148,11 +151,12 @@ class Users:
                 self._looking.pop(app_name, None)
 
     async def _look_everywhere(self, app_name: str) -> None:
-        before = self._calls.layout
+        layout, nodes = self._calls.layout, await self._nodes(app_name)
         ids: set[str] = set()
-        for tag in self._calls.tags:
+        for tag in nodes.tags:
             ids |= await self._find(app_name, tag)
-        certain = self._calls.layout == before
+        certain = nodes.settled and nodes == await self._nodes(app_name)
+        certain = certain and self._calls.layout == layout
         found = list(ids)
         for start in range(0, len(found) or 1, _AT_ONCE):
             last = certain and start + _AT_ONCE >= len(found)
@@ -160,6 +164,11 @@ class Users:
             run = found[start : start + _AT_ONCE]
             keys = self._keys(app_name)
             await self._calls.run(described_app(app_name), _FOUND, keys, [*words, *run])
+
+    async def _nodes(self, app_name: str) -> Nodes:
+        if not self._clustered:
+            return _THE_ONLY_NODE
+        return await nodes_of(self._calls, self._keyspace, described_app(app_name))
 
     async def _find(self, app_name: str, tag: str) -> set[str]:
         """Find users on the server that a key with this hash tag leads to."""

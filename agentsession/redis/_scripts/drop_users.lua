@@ -16,7 +16,7 @@ local known, now = standing(calls, id, deadline)
 if known then
   return { echo, known == 'late' and 'late' or 'ok', now }
 end
-call('ZCARD', users) -- fails before anything is written if it holds another type of data
+local was_there = call('ZCARD', users) > 0 -- fails before anything is written if it holds another type of data
 call('ZREM', calls, id) -- a first write that needs no memory, as in delete.lua
 if since ~= '' and now - since > margin then
   return { echo, 'ok', now }
@@ -33,7 +33,10 @@ end
 local complete = call('ZSCORE', calls, '=complete')
 if complete and call('EXISTS', users) == 0 then
   call('ZREM', calls, '=complete')
-  call('ZADD', calls, complete, '=empty')
+  -- Only a list that was there has come to be empty: one that expired or was evicted says nothing of who was on it.
+  if was_there then
+    call('ZADD', calls, complete, '=empty')
+  end
 end
 remember(calls, id, deadline, now)
 return { echo, 'ok', now }

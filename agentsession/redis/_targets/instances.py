@@ -181,10 +181,6 @@ class SharedLink(Link):
         return opened[self._place].link
 
     @property
-    def tags(self) -> Sequence[str]:
-        return self._link().tags
-
-    @property
     def layout(self) -> object:
         return self._link().layout
 

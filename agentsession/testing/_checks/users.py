@@ -106,6 +106,32 @@ async def check_who_has_expired_is_not_listed(subject: Subject) -> None:
     assert await subject.unexpiring() == []
 
 
+async def check_who_goes_takes_nobody_along(subject: Subject) -> None:
+    """Those who stay are listed still, though they were made longer ago than anything lives."""
+    service = subject.service(session_ttl=10, user_state_ttl=10)
+    for app in ("delete", "erase", "state"):
+        stays, goes = SessionKey(app, "a", "s"), SessionKey(app, "b", "s")
+        await service.create_session(stays)
+        assert await _users(service, app) == ["a"]
+        for _ in range(3):
+            if app == "state":
+                await service.update_user_state(goes.user, {"n": 1})
+            else:
+                await service.get_or_create_session(goes)
+                await service.append_event(goes, say("x"))
+            await subject.advance(6)
+            await service.append_event(stays, say("x"))
+        match app:
+            case "delete":
+                await service.delete_session(goes)
+            case "erase":
+                await service.delete_user(goes.user)
+            case _:
+                await service.delete_user_state(goes.user, "n")
+        assert await _users(service, app) == ["a"]
+        assert await _sessions(service, app) == ["a/s"]
+
+
 async def check_all_sessions_of_an_application_are_listed(subject: Subject) -> None:
     """One user after the other, of each the newest activity first, in pages of any size."""
     service = subject.service()
