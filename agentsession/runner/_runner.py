@@ -246,7 +246,7 @@ class Runner(AsyncContext):
             event = msgspec.structs.replace(event, invocation_id=context.invocation_id)
         if event.partial:
             return event
-        changes = context.state.take_changes()
+        changes, newest = context.state.take_changes(), context.session.last_seq
         try:
             if changes:
                 event = msgspec.structs.replace(event, state_delta=changes | event.state_delta)
@@ -255,10 +255,12 @@ class Runner(AsyncContext):
             context.state.put_back(changes)
             raise
         # A repeated event stores nothing, so what the agent has changed since is kept for the next.
+        # That it stored the same value once means little: others may have come after it.
+        is_old = stored.seq <= newest
         lost = [
             name
             for name, value in event.state_delta.items()
-            if name in changes and stored.state_delta.get(name, _ABSENT) != value
+            if name in changes and (is_old or stored.state_delta.get(name, _ABSENT) != value)
         ]
         context.state.put_back({name: changes[name] for name in lost if not is_temporary(name)})
         return stored

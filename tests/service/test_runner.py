@@ -775,6 +775,26 @@ async def test_a_message_sent_again_belongs_to_the_same_turn(subject: Subject) -
     assert runs[0].invocation_id == runs[1].invocation_id
 
 
+async def test_a_repeat_that_stored_the_same_once_carries_nothing(subject: Subject) -> None:
+    """Since other values came after it, what the agent set again is stored with the next event."""
+    service = subject.service()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        for phase in ("idle", "busy", "idle"):
+            context.state["phase"] = phase
+            yield say(phase, id=phase)
+            seen.append((await service.get_session(subject.key) or context.session).state)
+        yield say("done")
+
+    seen: list[dict[str, object]] = []
+    async for _ in Runner("app", agent, service).run("user", "session", "hi"):
+        pass
+    assert seen == [{"phase": "idle"}, {"phase": "busy"}, {"phase": "busy"}]
+    stored = await service.get_events(subject.key)
+    assert [event.text for event in stored] == ["hi", "idle", "busy", "done"]
+    assert stored[-1].state_delta == {"phase": "idle"}
+
+
 async def test_what_rides_on_a_repeat_is_stored_all_the_same(subject: Subject) -> None:
     """An agent that yields one event twice loses nothing of what it changed in between."""
 
