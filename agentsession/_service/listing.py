@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Found", "sessions_of_app", "sessions_of_user"]
 
 # So many users are asked for their sessions at the same time, each for as many as the page lacks:
-# what is read beyond the page is at most seven times as much.
+# what is read beyond the page is at most seven times as much. While they have none, more are asked
+# each time, up to the second figure, each for fewer.
 _AT_ONCE: Final = 8
+_MOST_AT_ONCE: Final = 512
 
 
 class Found:
@@ -81,23 +83,27 @@ async def sessions_of_app(
     Users come in the order of their ids, and of each the session with the newest activity first.
     """
     found, at = Found(), after or AppPosition("", None)
-    wanted = [at] if at.place else []
+    at_once = min(limit, _AT_ONCE)
     while len(found) < limit:
-        room = limit - len(found)
-        if not wanted:
-            users = await backend.list_users(app_name, min(room, _AT_ONCE), at.user_id)
+        before = len(found)
+        if at.place:
+            wanted = [at]
+        else:
+            users = await backend.list_users(app_name, at_once, at.user_id)
             wanted = [AppPosition(user_id, None) for user_id in users.user_ids]
         if not wanted:
             return found, None
         keys = [UserKey(app_name, each.user_id) for each in wanted]
+        room = limit - before
+        share = min(room, max(1, room * _AT_ONCE // len(wanted)))
         runs = await concurrently(
-            _list(backend, key, room, each.place) for key, each in zip(keys, wanted, strict=True)
+            _list(backend, key, share, each.place) for key, each in zip(keys, wanted, strict=True)
         )
         for key, each, run in zip(keys, wanted, runs, strict=True):
             at = await _add(backend, found, key, each, run, limit)
             if at.place or len(found) == limit:
                 break
-        wanted = []
+        at_once = min(4 * at_once, _MOST_AT_ONCE) if len(found) == before else _AT_ONCE
     goes_on = at.place or (await backend.list_users(app_name, 1, at.user_id)).user_ids
     return found, at if goes_on else None
 

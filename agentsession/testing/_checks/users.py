@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentsession.sessions import SessionKey, UserKey
-from agentsession.testing._checks.asserting import raises, say
+from agentsession.testing._checks.asserting import raises, say, swapped
 
 if TYPE_CHECKING:
+    from agentsession.backend import UserSlice
     from agentsession.service import SessionService
     from agentsession.testing._subject import Subject
 
@@ -144,6 +145,33 @@ async def check_all_sessions_of_an_application_are_listed(subject: Subject) -> N
         assert await _sessions(service, limit=limit) == wanted
     page = await service.list_sessions("app", limit=2)
     assert page.sessions[0] == await service.get_session(SessionKey("app", "a", "2"))
+
+
+async def check_sessions_are_found_among_many_without(subject: Subject) -> None:
+    """Users who have state alone cost a page few reads, and hide nobody."""
+    service = subject.service()
+    reads: list[int] = []
+    backend = service.backend
+
+    async def list_users(*args: Any, _list: Any = backend.list_users) -> UserSlice:
+        found: UserSlice = await _list(*args)
+        reads.append(len(found.user_ids))
+        return found
+
+    names = [f"{n:03}" for n in range(300)]
+    for name in names:
+        await service.update_user_state(UserKey("app", name), {"n": 1})
+    wanted: list[str] = []
+    for name in ("000", "150", "298", "299"):
+        for n in range(5):
+            await service.create_session(SessionKey("app", name, str(n)))
+        wanted += [f"{name}/{n}" for n in range(4, -1, -1)]
+    for limit in (1, 3, 7, 50):
+        assert await _sessions(service, limit=limit) == wanted
+    with swapped(backend, "list_users", list_users):
+        page = await service.list_sessions("app", limit=6)
+    assert len(page.sessions) == 6
+    assert len(reads) <= 6, reads
 
 
 async def check_pages_of_an_application_stand_changes(subject: Subject) -> None:
