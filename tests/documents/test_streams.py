@@ -210,6 +210,9 @@ async def test_a_client_resumes_where_it_was(valkey_url: str, tmp_path: Path) ->
             headers = {"Last-Event-ID": "2"}
             async with client.stream("GET", "/chats/c1", headers=headers) as response:
                 *missed, done = [frame async for frame in frames(response)]
+                assert (await client.get("/chats/c2")).status_code == 404
+                beyond = await client.get("/chats/c1", headers={"Last-Event-ID": "5"})
+                assert beyond.status_code == 404
     assert [frame.id for frame in missed] == ["3", "4"]
     assert [Event.from_dict(frame.json).text for frame in missed] == ["two", "You said:\ntwo"]
     assert done.type == "done"
