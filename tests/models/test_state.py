@@ -366,6 +366,49 @@ def test_the_error_names_the_path() -> None:
     assert raised.value.path == ("content", 2, "data", 0)
 
 
+PLAIN: dict[str, object] = {
+    "int": 1,
+    "large": LARGE,
+    "negative": -LARGE,
+    "float": 1.5,
+    "ascii": "a",
+    "unicode": "\xe9",
+    "bool": True,
+    "none": None,
+}
+BAD: dict[str, object] = {
+    "too large": TOO_LARGE,
+    "too negative": -TOO_LARGE,
+    "infinite": float("inf"),
+    "no number": float("nan"),
+    "half a pair": "\ud800",
+    "enum": Number.ONE,
+    "str": Str("a"),
+    "bytes": b"a",
+    "tuple": (1,),
+}
+
+
+@pytest.mark.parametrize("plain", PLAIN.values(), ids=PLAIN)
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("length", [2, 16, 17, 1000])
+def test_in_a_list_of_any_length_each_item_counts(length: int, plain: object, bad: object) -> None:
+    """Long ones of one type are not looked at item by item, with the same verdict."""
+    items = [plain] * length
+    check_json(items, ("name",))
+    assert decode_value(encode_value("name", [items], LIMIT * 10)) == [items]
+    for place in (0, length // 2, length - 1):
+        items[place] = bad
+        assert refused([items]).path == ("name", 0, place)
+        items[place] = plain
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_list_of_nothing_but_what_cannot_be_stored(bad: object) -> None:
+    """The first one is named."""
+    assert refused([bad] * 20).path == ("name", 0)
+
+
 @pytest.mark.parametrize("key", [1, None, True, 1.5, b"a", ("a",), Str("a"), Word.HI], ids=ascii)
 def test_keys_must_be_strings(key: object) -> None:
     """JSON would make strings of them."""
