@@ -26,6 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "retention",
         "events",
         "history",
+        "messages",
         "sessions",
         "state",
         "codec",

@@ -1,0 +1,438 @@
+"""The messages of OpenAI's Chat Completions, which many other providers take too.
+
+====================================== =============================================================
+message                                event
+====================================== =============================================================
+``user``, ``system``, ``developer``    that author; a string, or parts
+``assistant``                          the agent's name as the author; words, calls, a refusal
+``tool``                               author ``"tool"``, a :class:`~agentsession.ToolResult`
+``image_url``, ``input_audio``,        :class:`~agentsession.events.Media`
+``file``
+``refusal``                            :class:`~agentsession.Text`, marked in ``provider_data``
+``reasoning_content`` of others        :class:`~agentsession.events.Reasoning`
+what this version does not know        :class:`~agentsession.Data`, verbatim
+====================================== =============================================================
+
+What belongs to this format alone is kept under ``"openai_chat"``: in ``provider_data`` of a part,
+and in ``metadata`` of an event.
+
+No form have: ``is_error`` of a result, what an agent says that is no words and no call, media by
+address that are no image, reasoning of other formats, and any other ``provider_data``. Events
+without content are left out.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+
+import msgspec
+
+from agentsession.events import (
+    Content,
+    Data,
+    Event,
+    Media,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from agentsession.messages import Converted, Loss
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
+
+__all__ = ["from_messages", "to_messages"]
+
+_KEY: Final = "openai_chat"
+_SPEAKERS: Final = ("user", "system", "developer")
+
+# What stands for what this version does not know: a message, a part of one, a call.
+_MESSAGE: Final = "application/vnd.openai.chat.message+json"
+_PART: Final = "application/vnd.openai.chat.part+json"
+_CALL: Final = "application/vnd.openai.chat.tool-call+json"
+
+_AUDIO: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
+_FORMATS: Final = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+}
+
+_data_url = re.compile(r"data:([^;,\s]+);base64,([A-Za-z0-9+/=]*)")
+
+# The fields of a message that have a place of their own in an event.
+_PLACED: Final = frozenset(
+    {"role", "content", "tool_calls", "tool_call_id", "refusal", "reasoning_content"}
+)
+# The others that a request takes.
+_TAKEN: Final = {"assistant": ("name", "audio"), "tool": ()}
+_NAME: Final = ("name",)
+
+
+def to_messages(events: Iterable[Event]) -> Converted[ChatCompletionMessageParam]:
+    """Make messages for a request of events, such as a history.
+
+    Args:
+        events: In their order. Every call needs its result right behind it, as in a history.
+
+    Returns:
+        The messages; in ``lost`` what they cannot say.
+    """
+    converted: Converted[Any] = Converted()
+    for event in events:
+        if event.content != "" or (event.error is None and not event.partial):
+            converted.extend(_Said(event, converted.lost).messages())
+    return converted
+
+
+def from_messages(
+    messages: Iterable[Mapping[str, Any] | object], *, agent: str = "assistant"
+) -> Converted[Event]:
+    """Make events of messages, one of each.
+
+    Args:
+        messages: Messages as a request takes them, or as an answer holds them: dicts, or the
+            models of the provider's package.
+        agent: The author of what the assistant says.
+
+    Returns:
+        The events, with new ids. Nothing is lost, since what an event has no place for is kept in
+        it and comes back from :func:`to_messages`.
+
+    Raises:
+        TypeError: A message is no dict and no model.
+        ValueError: A message lacks what its role demands, or a field has the wrong type.
+    """
+    converted: Converted[Event] = Converted()
+    tools: dict[str, str] = {}
+    for number, message in enumerate(messages):
+        event = _Heard(_as_dict(message, number), number, tools, agent).event()
+        tools.update((call.call_id, call.name) for call in event.tool_calls)
+        converted.append(event)
+    return converted
+
+
+class _Said:
+    """An event on its way to messages."""
+
+    def __init__(self, event: Event, lost: list[Loss]) -> None:
+        self._event = event
+        self._lost = lost
+        self._number = 0
+        own = event.metadata.get(_KEY)
+        self._own: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages of the event."""
+        author, content = self._event.author, self._event.content
+        role = author if author in _SPEAKERS else "assistant"
+        if isinstance(content, str):
+            yield {"role": role, "content": content, **self._extras(role)}
+            return
+        words: list[dict[str, Any]] = []
+        fields: dict[str, Any] = {}
+        calls: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
+        for self._number, part in enumerate(content):
+            match part:
+                case ToolResult():
+                    answers.append(self._answer(part))
+                case Data() if part.media_type == _MESSAGE:
+                    others.append(part.data)
+                case Data() if part.media_type == _CALL:
+                    calls.append(part.data)
+                case ToolCall() if role == "assistant":
+                    calls.append(self._call(part))
+                case Text() if self._own_of(part).get("field") == "refusal":
+                    fields["refusal"] = part.text
+                case Reasoning() if self._own_of(part).get("field") == "reasoning_content":
+                    fields["reasoning_content"] = part.text
+                case _:
+                    words += self._words(part, role)
+        message = {"role": role, "content": self._content(words), **self._extras(role), **fields}
+        if calls:
+            message["tool_calls"] = calls
+        is_silent = not (words or calls or fields) and (bool(content) or role != "assistant")
+        said = [] if is_silent else [message]
+        yield from [*said, *answers] if role == "assistant" else [*answers, *said]
+        yield from others
+
+    def _content(self, words: list[dict[str, Any]]) -> str | list[dict[str, Any]] | None:
+        """Give words the form that they had, which is a string for most."""
+        if not words:
+            return None
+        if len(words) == 1 and words[0].keys() == {"type", "text"} and "parts" not in self._own:
+            return cast("str", words[0]["text"])
+        return words
+
+    def _extras(self, role: str) -> dict[str, Any]:
+        """Return the fields of the message that an event has no place for."""
+        taken = _TAKEN.get(role, _NAME)
+        for name in self._own.keys() - {"parts", *taken}:
+            self._lose(f"{name!r} is in no message of a request", "metadata")
+        return {name: self._own[name] for name in taken if name in self._own}
+
+    def _own_of(self, part: Part) -> Mapping[str, Any]:
+        """Return what a part holds for this format alone."""
+        data = getattr(part, "provider_data", None)
+        own = data.get(_KEY) if isinstance(data, Mapping) else None
+        return own if isinstance(own, Mapping) else {}
+
+    def _lose(self, why: str, place: str = "") -> None:
+        place = place or f"content[{self._number}]"
+        self._lost.append(Loss(f"event {self._event.id!r}, {place}", why))
+
+    def _note_foreign(self, part: Part) -> None:
+        """Note what a part holds for other formats."""
+        data = getattr(part, "provider_data", None)
+        if data is not None and not (isinstance(data, Mapping) and data.keys() == {_KEY}):
+            self._lose("provider_data of another format has no form here")
+
+    def _answer(self, result: ToolResult) -> dict[str, Any]:
+        if result.is_error:
+            self._lose("that a result is an error has no form; only the result itself has")
+        content = result.result
+        if not (isinstance(content, str) or _are_texts(content)):
+            content = msgspec.json.encode(content).decode()
+        return {"role": "tool", "tool_call_id": result.call_id, "content": content}
+
+    def _call(self, call: ToolCall) -> dict[str, Any]:
+        self._note_foreign(call)
+        own = self._own_of(call)
+        if own.get("type") == "custom":
+            custom = {"name": call.name, "input": call.arguments}
+            return {"id": call.call_id, "type": "custom", "custom": custom}
+        arguments = call.arguments
+        if not isinstance(arguments, str):
+            # As the model wrote them, unless they were changed since.
+            written = own.get("arguments")
+            same = isinstance(written, str) and _read_arguments(written)[0] == arguments
+            arguments = written if same else msgspec.json.encode(arguments).decode()
+        function = {"name": call.name, "arguments": arguments}
+        return {"id": call.call_id, "type": "function", "function": function}
+
+    def _words(self, part: Part, role: str) -> Iterator[dict[str, Any]]:
+        """Yield what a part is in the content of a message, if it can be there."""
+        own = self._own_of(part)
+        match part:
+            case Text():
+                self._note_foreign(part)
+                kind = "refusal" if own.get("field") == "part" else "text"
+                extras = {name: value for name, value in own.items() if name != "field"}
+                yield {"type": kind, kind: part.text, **extras}
+            case Data() if part.media_type == _PART:
+                yield part.data
+            case Media() if role == "user":
+                self._note_foreign(part)
+                yield from self._media(part, own)
+            case _:
+                kind = type(part).__name__
+                self._lose(f"a {kind} of the author {self._event.author!r} has no form")
+
+    def _media(self, media: Media, own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        url = f"data:{media.media_type};base64,{media.data}" if media.data else media.uri
+        named = {"filename": media.name} if media.name else {}
+        if "file_id" in own or (
+            media.data and not media.media_type.startswith(("image/", "audio/"))
+        ):
+            data = {"file_data": url} if media.data else {}
+            yield {"type": "file", "file": {**data, **named, **own}}
+        elif media.media_type.startswith("image/"):
+            yield {"type": "image_url", "image_url": {"url": url, **own}}
+        elif media.media_type in _FORMATS and media.data:
+            sound = {"data": media.data, "format": _FORMATS[media.media_type]}
+            yield {"type": "input_audio", "input_audio": sound}
+        else:
+            self._lose(f"{media.media_type} at an address, or of this type, has no form")
+
+
+class _Heard:
+    """A message on its way to an event."""
+
+    def __init__(
+        self, message: Mapping[str, Any], number: int, tools: Mapping[str, str], agent: str
+    ) -> None:
+        self._message = message
+        self._number = number
+        self._tools = tools
+        self._agent = agent
+        self._own = {
+            name: value
+            for name, value in message.items()
+            if name not in _PLACED and value is not None
+        }
+
+    def event(self) -> Event:
+        """Make the event."""
+        role = self._field("role", str)
+        content: Content
+        match role:
+            case "user" | "system" | "developer":
+                author, content = role, self._content(self._field("content", str, list))
+            case "assistant":
+                author, content = self._agent, self._answer()
+            case "tool":
+                author, content = "tool", [self._result()]
+            case _:
+                return Event(author=role, content=[Data(dict(self._message), _MESSAGE)])
+        return Event(
+            author=author, content=content, metadata={_KEY: self._own} if self._own else {}
+        )
+
+    def _field(self, name: str, *kinds: type, of: object = None) -> Any:
+        """Return a field that has to be there, of one of these types."""
+        owner = self._message if of is None else of
+        if not isinstance(owner, Mapping):
+            self._refuse(f"parts and calls are dicts, and one is a {type(owner).__name__}")
+        value = owner.get(name)
+        if not isinstance(value, kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            found = "is missing" if value is None else f"is of type {type(value).__name__}"
+            self._refuse(f"{name} must be a {wanted}, and it {found}")
+        return value
+
+    def _refuse(self, what: str) -> NoReturn:
+        msg = f"messages[{self._number}]: {what}"
+        raise ValueError(msg)
+
+    def _content(self, content: str | list[Any]) -> Content:
+        if isinstance(content, str):
+            return content
+        parts = [self._part(each) for each in content]
+        if len(parts) == 1 and isinstance(parts[0], Text) and parts[0].provider_data is None:
+            self._own["parts"] = True
+        return parts
+
+    def _answer(self) -> Content:
+        """Read what an assistant says: words, a refusal, calls."""
+        content = self._message.get("content")
+        refusal = self._message.get("refusal")
+        thoughts = self._message.get("reasoning_content")
+        calls = self._message.get("tool_calls")
+        calls = [] if calls is None else self._field("tool_calls", list)
+        if isinstance(content, str) and refusal is None and thoughts is None and not calls:
+            return content
+        parts: list[Part] = []
+        if thoughts is not None:
+            parts.append(Reasoning(self._field("reasoning_content", str), _in("reasoning_content")))
+        if content is not None:
+            words = self._content(self._field("content", str, list))
+            parts += [Text(words)] if isinstance(words, str) else words
+        if refusal is not None:
+            parts.append(Text(self._field("refusal", str), _in("refusal")))
+        parts += [self._call(each) for each in calls]
+        return parts
+
+    def _result(self) -> ToolResult:
+        call_id = self._field("tool_call_id", str)
+        content = self._field("content", str, list)
+        name = self._own.pop("name", self._tools.get(call_id, ""))
+        return ToolResult(call_id, content, name)
+
+    def _call(self, call: Any) -> Part:
+        call_id = self._field("id", str, of=call)
+        match call:
+            case {"function": {"name": str(name), "arguments": str(text)}}:
+                arguments, is_exact = _read_arguments(text)
+                data = None if is_exact else {_KEY: {"arguments": text}}
+                return ToolCall(call_id, name, arguments, data)
+            case {"custom": {"name": str(name), "input": str(text)}}:
+                return ToolCall(call_id, name, text, {_KEY: {"type": "custom"}})
+            case _:
+                return Data(dict(call), _CALL)
+
+    def _part(self, part: Any) -> Part:
+        """Read one part of a message's content; what is not known is kept as it is."""
+        self._field("type", str, of=part)
+        match part:
+            case {"type": "text", "text": str(text), **extras}:
+                return Text(text, {_KEY: extras} if extras else None)
+            case {"type": "refusal", "refusal": str(text), **extras}:
+                return Text(text, {_KEY: {**extras, "field": "part"}})
+            case {"type": "image_url", "image_url": {"url": str(url), **extras}, **others} if (
+                url and not others
+            ):
+                return _image(url, {_KEY: extras} if extras else None)
+            case {
+                "type": "input_audio",
+                "input_audio": {"data": str(data), "format": str(form), **extras},
+                **others,
+            } if form in _AUDIO and data and not (extras or others):
+                return Media(_AUDIO[form], data=data)
+            case {"type": "file", "file": dict(file), **others} if not others:
+                return _file(file) or Data(dict(part), _PART)
+            case _:
+                return Data(dict(part), _PART)
+
+
+def _as_dict(message: object, number: int) -> Mapping[str, Any]:
+    if isinstance(message, Mapping):
+        return message
+    dump = getattr(message, "model_dump", None)
+    if not callable(dump):
+        msg = f"messages[{number}] must be a dict or a model, not {type(message).__qualname__}"
+        raise TypeError(msg)
+    return cast("Mapping[str, Any]", dump(exclude_none=True))
+
+
+def _in(field: str) -> dict[str, Any]:
+    """Say in which field of a message a part was."""
+    return {_KEY: {"field": field}}
+
+
+def _read_arguments(text: str) -> tuple[Any, bool]:
+    """Read arguments that are an object; tell whether this text is how it would be written."""
+    try:
+        read = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text, True
+    if not isinstance(read, dict):
+        return text, True
+    return read, msgspec.json.encode(read) == text.encode()
+
+
+def _image(url: str, provider_data: Any) -> Media:
+    found = _data_url.fullmatch(url)
+    if found and found[1].startswith("image/") and found[2]:
+        return Media(found[1], data=found[2], provider_data=provider_data)
+    guessed = mimetypes.guess_type(url.partition("?")[0])[0] or ""
+    kind = guessed if guessed.startswith("image/") else "image/*"
+    return Media(kind, uri=url, provider_data=provider_data)
+
+
+def _file(file: dict[str, Any]) -> Media | None:
+    """Read a file by its id or its bytes; ``None`` if it has another form."""
+    name, data, file_id = (file.get(each, "") for each in ("filename", "file_data", "file_id"))
+    if not all(isinstance(each, str) for each in (name, data, file_id)):
+        return None
+    if file.keys() - {"filename", "file_data", "file_id"} or bool(data) == bool(file_id):
+        return None
+    if file_id:
+        return Media(
+            "application/octet-stream", name=name, provider_data={_KEY: {"file_id": file_id}}
+        )
+    found = _data_url.fullmatch(data)
+    if not found or not found[2] or found[1].startswith(("image/", "audio/")):
+        return None
+    return Media(found[1], data=found[2], name=name)
+
+
+def _are_texts(content: Any) -> bool:
+    """Tell a result that is the content of a message from any other list."""
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(
+            isinstance(each, dict)
+            and each.get("type") == "text"
+            and isinstance(each.get("text"), str)
+            for each in content
+        )
+    )
