@@ -323,3 +323,33 @@ def test_wrong_options_say_so(options: dict[str, Any], problem: str) -> None:
     """Before anything is read."""
     with pytest.raises((TypeError, ValueError), match=problem):
         View(**options)
+
+
+def test_what_begins_a_turn() -> None:
+    """A message of the user's, unless it goes into a turn; and whatever gave a turn its id."""
+    log = [
+        Event(id="u", author="user", content="go", invocation_id="u"),
+        Event(id="a", author="a", content="I go", invocation_id="u"),
+        Event(id="s", author="user", content="faster", invocation_id="u"),
+        Event(id="c", author="a", content="…", invocation_id="u", partial=True),
+        Event(id="b", author="a", content="I run", invocation_id="u"),
+        Event(id="t", author="timer", content="it is nine", invocation_id="t"),
+        Event(id="d", author="a", content="good morning", invocation_id="t"),
+        Event(id="v", author="user", content="hello", invocation_id="own"),
+    ]
+    log = [msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(log, 5)]
+
+    def shown(view: View, first: str = "u") -> list[str] | None:
+        start = [event.id for event in log].index(first)
+        found = drained(view.in_steps(log[start:], is_all=False))
+        return None if found is None else [event.id for event in found]
+
+    assert [event.id for event in View().of(log)] == ["u", "a", "s", "b", "t", "d", "v"]
+    assert shown(View(max_turns=2)) == ["t", "d", "v"]
+    assert shown(View(max_turns=2, from_user=True)) == ["v"]
+    assert shown(View(max_turns=3)) == ["u", "a", "s", "b", "t", "d", "v"]
+    # Without what came before, it could as well begin a turn.
+    assert shown(View(max_turns=3), "s") is None
+    assert shown(View(max_turns=1), "v") is None
+    assert shown(View(max_turns=1), "d") == ["v"]
+    assert shown(View(max_tokens=1, count_tokens=lambda _: 1), "v") is None
