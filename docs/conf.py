@@ -34,7 +34,7 @@ myst_heading_anchors = 3
 # Names of other projects, whose documentation cannot be reached while this one is built.
 nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections\.abc|contextlib|datetime|pathlib|typing)\..*"),
-    (r"py:.*", r"(_pytest|contextvars|msgspec|openai|redis)\..*"),
+    (r"py:.*", r"(_pytest|anthropic|contextvars|msgspec|openai|redis)\..*"),
     (r"py:mod", r"logging"),
 ]
 

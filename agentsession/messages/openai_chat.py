@@ -25,8 +25,7 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -41,9 +40,12 @@ from agentsession.events import (
     ToolCall,
     ToolResult,
 )
-from agentsession.messages import Converted, Loss
+from agentsession.messages._converted import Converted, Loss
+from agentsession.messages._converting import Incoming, Outgoing, as_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from openai.types.chat import ChatCompletionMessageParam
 
 __all__ = ["from_messages", "to_messages"]
@@ -112,25 +114,21 @@ def from_messages(
     converted: Converted[Event] = Converted()
     tools: dict[str, str] = {}
     for number, message in enumerate(messages):
-        event = _Heard(_as_dict(message, number), number, tools, agent).event()
+        event = _Heard(as_dict(message, number), number, tools, agent).event()
         tools.update((call.call_id, call.name) for call in event.tool_calls)
         converted.append(event)
     return converted
 
 
-class _Said:
+class _Said(Outgoing):
     """An event on its way to messages."""
 
     def __init__(self, event: Event, lost: list[Loss]) -> None:
-        self._event = event
-        self._lost = lost
-        self._number = 0
-        own = event.metadata.get(_KEY)
-        self._own: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
+        super().__init__(event, lost, _KEY)
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield the messages of the event."""
-        author, content = self._event.author, self._event.content
+        author, content = self.event.author, self.event.content
         role = author if author in _SPEAKERS else "assistant"
         if isinstance(content, str):
             yield {"role": role, "content": content, **self._extras(role)}
@@ -140,7 +138,7 @@ class _Said:
         calls: list[dict[str, Any]] = []
         answers: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
-        for self._number, part in enumerate(content):
+        for self.number, part in enumerate(content):
             match part:
                 case ToolResult():
                     answers.append(self._answer(part))
@@ -150,9 +148,9 @@ class _Said:
                     calls.append(part.data)
                 case ToolCall() if role == "assistant":
                     calls.append(self._call(part))
-                case Text() if self._own_of(part).get("field") == "refusal":
+                case Text() if self.own_of(part).get("field") == "refusal":
                     fields["refusal"] = part.text
-                case Reasoning() if self._own_of(part).get("field") == "reasoning_content":
+                case Reasoning() if self.own_of(part).get("field") == "reasoning_content":
                     fields["reasoning_content"] = part.text
                 case _:
                     words += self._words(part, role)
@@ -168,44 +166,28 @@ class _Said:
         """Give words the form that they had, which is a string for most."""
         if not words:
             return None
-        if len(words) == 1 and words[0].keys() == {"type", "text"} and "parts" not in self._own:
+        if len(words) == 1 and words[0].keys() == {"type", "text"} and "parts" not in self.own:
             return cast("str", words[0]["text"])
         return words
 
     def _extras(self, role: str) -> dict[str, Any]:
         """Return the fields of the message that an event has no place for."""
         taken = _TAKEN.get(role, _NAME)
-        for name in self._own.keys() - {"parts", *taken}:
-            self._lose(f"{name!r} is in no message of a request", "metadata")
-        return {name: self._own[name] for name in taken if name in self._own}
-
-    def _own_of(self, part: Part) -> Mapping[str, Any]:
-        """Return what a part holds for this format alone."""
-        data = getattr(part, "provider_data", None)
-        own = data.get(_KEY) if isinstance(data, Mapping) else None
-        return own if isinstance(own, Mapping) else {}
-
-    def _lose(self, why: str, place: str = "") -> None:
-        place = place or f"content[{self._number}]"
-        self._lost.append(Loss(f"event {self._event.id!r}, {place}", why))
-
-    def _note_foreign(self, part: Part) -> None:
-        """Note what a part holds for other formats."""
-        data = getattr(part, "provider_data", None)
-        if data is not None and not (isinstance(data, Mapping) and data.keys() == {_KEY}):
-            self._lose("provider_data of another format has no form here")
+        for name in self.own.keys() - {"parts", *taken}:
+            self.lose(f"{name!r} is in no message of a request", "metadata")
+        return {name: self.own[name] for name in taken if name in self.own}
 
     def _answer(self, result: ToolResult) -> dict[str, Any]:
         if result.is_error:
-            self._lose("that a result is an error has no form; only the result itself has")
+            self.lose("that a result is an error has no form; only the result itself has")
         content = result.result
         if not (isinstance(content, str) or _are_texts(content)):
             content = msgspec.json.encode(content).decode()
         return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
-        self._note_foreign(call)
-        own = self._own_of(call)
+        self.note_foreign(call)
+        own = self.own_of(call)
         if own.get("type") == "custom":
             custom = {"name": call.name, "input": call.arguments}
             return {"id": call.call_id, "type": "custom", "custom": custom}
@@ -220,21 +202,21 @@ class _Said:
 
     def _words(self, part: Part, role: str) -> Iterator[dict[str, Any]]:
         """Yield what a part is in the content of a message, if it can be there."""
-        own = self._own_of(part)
+        own = self.own_of(part)
         match part:
             case Text():
-                self._note_foreign(part)
+                self.note_foreign(part)
                 kind = "refusal" if own.get("field") == "part" else "text"
                 extras = {name: value for name, value in own.items() if name != "field"}
                 yield {"type": kind, kind: part.text, **extras}
             case Data() if part.media_type == _PART:
                 yield part.data
             case Media() if role == "user":
-                self._note_foreign(part)
+                self.note_foreign(part)
                 yield from self._media(part, own)
             case _:
                 kind = type(part).__name__
-                self._lose(f"a {kind} of the author {self._event.author!r} has no form")
+                self.lose(f"a {kind} of the author {self.event.author!r} has no form")
 
     def _media(self, media: Media, own: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         url = f"data:{media.media_type};base64,{media.data}" if media.data else media.uri
@@ -250,17 +232,16 @@ class _Said:
             sound = {"data": media.data, "format": _FORMATS[media.media_type]}
             yield {"type": "input_audio", "input_audio": sound}
         else:
-            self._lose(f"{media.media_type} at an address, or of this type, has no form")
+            self.lose(f"{media.media_type} at an address, or of this type, has no form")
 
 
-class _Heard:
+class _Heard(Incoming):
     """A message on its way to an event."""
 
     def __init__(
         self, message: Mapping[str, Any], number: int, tools: Mapping[str, str], agent: str
     ) -> None:
-        self._message = message
-        self._number = number
+        super().__init__(message, number)
         self._tools = tools
         self._agent = agent
         self._own = {
@@ -271,36 +252,20 @@ class _Heard:
 
     def event(self) -> Event:
         """Make the event."""
-        role = self._field("role", str)
+        role = self.field("role", str)
         content: Content
         match role:
             case "user" | "system" | "developer":
-                author, content = role, self._content(self._field("content", str, list))
+                author, content = role, self._content(self.field("content", str, list))
             case "assistant":
                 author, content = self._agent, self._answer()
             case "tool":
                 author, content = "tool", [self._result()]
             case _:
-                return Event(author=role, content=[Data(dict(self._message), _MESSAGE)])
+                return Event(author=role, content=[Data(dict(self.message), _MESSAGE)])
         return Event(
             author=author, content=content, metadata={_KEY: self._own} if self._own else {}
         )
-
-    def _field(self, name: str, *kinds: type, of: object = None) -> Any:
-        """Return a field that has to be there, of one of these types."""
-        owner = self._message if of is None else of
-        if not isinstance(owner, Mapping):
-            self._refuse(f"parts and calls are dicts, and one is a {type(owner).__name__}")
-        value = owner.get(name)
-        if not isinstance(value, kinds):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            found = "is missing" if value is None else f"is of type {type(value).__name__}"
-            self._refuse(f"{name} must be a {wanted}, and it {found}")
-        return value
-
-    def _refuse(self, what: str) -> NoReturn:
-        msg = f"messages[{self._number}]: {what}"
-        raise ValueError(msg)
 
     def _content(self, content: str | list[Any]) -> Content:
         if isinstance(content, str):
@@ -312,32 +277,32 @@ class _Heard:
 
     def _answer(self) -> Content:
         """Read what an assistant says: words, a refusal, calls."""
-        content = self._message.get("content")
-        refusal = self._message.get("refusal")
-        thoughts = self._message.get("reasoning_content")
-        calls = self._message.get("tool_calls")
-        calls = [] if calls is None else self._field("tool_calls", list)
+        content = self.message.get("content")
+        refusal = self.message.get("refusal")
+        thoughts = self.message.get("reasoning_content")
+        calls = self.message.get("tool_calls")
+        calls = [] if calls is None else self.field("tool_calls", list)
         if isinstance(content, str) and refusal is None and thoughts is None and not calls:
             return content
         parts: list[Part] = []
         if thoughts is not None:
-            parts.append(Reasoning(self._field("reasoning_content", str), _in("reasoning_content")))
+            parts.append(Reasoning(self.field("reasoning_content", str), _in("reasoning_content")))
         if content is not None:
-            words = self._content(self._field("content", str, list))
+            words = self._content(self.field("content", str, list))
             parts += [Text(words)] if isinstance(words, str) else words
         if refusal is not None:
-            parts.append(Text(self._field("refusal", str), _in("refusal")))
+            parts.append(Text(self.field("refusal", str), _in("refusal")))
         parts += [self._call(each) for each in calls]
         return parts
 
     def _result(self) -> ToolResult:
-        call_id = self._field("tool_call_id", str)
-        content = self._field("content", str, list)
+        call_id = self.field("tool_call_id", str)
+        content = self.field("content", str, list)
         name = self._own.pop("name", self._tools.get(call_id, ""))
         return ToolResult(call_id, content, name)
 
     def _call(self, call: Any) -> Part:
-        call_id = self._field("id", str, of=call)
+        call_id = self.field("id", str, of=call)
         match call:
             case {"function": {"name": str(name), "arguments": str(text)}}:
                 arguments, is_exact = _read_arguments(text)
@@ -350,7 +315,7 @@ class _Heard:
 
     def _part(self, part: Any) -> Part:
         """Read one part of a message's content; what is not known is kept as it is."""
-        self._field("type", str, of=part)
+        self.field("type", str, of=part)
         match part:
             case {"type": "text", "text": str(text), **extras}:
                 return Text(text, {_KEY: extras} if extras else None)
@@ -370,16 +335,6 @@ class _Heard:
                 return _file(file) or Data(dict(part), _PART)
             case _:
                 return Data(dict(part), _PART)
-
-
-def _as_dict(message: object, number: int) -> Mapping[str, Any]:
-    if isinstance(message, Mapping):
-        return message
-    dump = getattr(message, "model_dump", None)
-    if not callable(dump):
-        msg = f"messages[{number}] must be a dict or a model, not {type(message).__qualname__}"
-        raise TypeError(msg)
-    return cast("Mapping[str, Any]", dump(exclude_none=True))
 
 
 def _in(field: str) -> dict[str, Any]:

@@ -21,11 +21,7 @@ from agentsession.backend import (
     UserSlice,
     Window,
 )
-from agentsession.errors import (
-    AgentSessionError,
-    SessionExistsError,
-    SessionNotFoundError,
-)
+from agentsession.errors import AgentSessionError, SessionExistsError, SessionNotFoundError
 from agentsession.events import new_id
 from agentsession.redis._keys import Keyspace
 from agentsession.redis._links.link import Rest

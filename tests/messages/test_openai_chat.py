@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -13,12 +12,12 @@ from openai.types.chat import ChatCompletionMessage, ChatCompletionMessageParam
 from pydantic import TypeAdapter
 
 from agentsession import Data, Event, Text, ToolCall, ToolResult
-from agentsession.codec import decode_event, encode_event
 from agentsession.demo import SHIPPED_CONVERSATIONS
 from agentsession.events import EventError, Media, Part, Reasoning
 from agentsession.history import View
 from agentsession.messages import Loss
 from agentsession.messages.openai_chat import from_messages, to_messages
+from messages.checking import check_types, stored
 
 PARAM: TypeAdapter[Any] = TypeAdapter(ChatCompletionMessageParam)
 
@@ -132,30 +131,11 @@ messages = st.one_of(
 )
 
 
-def check_types(message: Any) -> None:
-    """Validate by the provider's types; what is lazy in it too."""
-
-    def consume(value: Any) -> None:
-        if isinstance(value, Mapping):
-            for each in value.values():
-                consume(each)
-        elif isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-            for each in value:
-                consume(each)
-
-    consume(PARAM.validate_python(message))
-
-
-def stored(events: list[Event]) -> list[Event]:
-    """Send events through the stored format, as the next process reads them."""
-    return [decode_event(encode_event(event), seq) for seq, event in enumerate(events, 1)]
-
-
 @given(st.lists(messages, max_size=4))
 def test_messages_come_back(given_messages: list[dict[str, Any]]) -> None:
     """From a store, and equal to the letter; the strategy makes nothing but what the types know."""
     for message in given_messages:
-        check_types(message)
+        check_types(PARAM, message)
     events = from_messages(given_messages)
     assert events.lost == []
     back = to_messages(stored(events))
@@ -173,7 +153,7 @@ def test_recorded_conversations_come_back() -> None:
         back = to_messages(View().of(events))
         assert (list(back), back.lost) == (recorded, [])
         for message in back:
-            check_types(message)
+            check_types(PARAM, message)
 
 
 def test_an_answer_is_taken_as_the_package_gives_it() -> None:
@@ -234,7 +214,7 @@ def test_what_is_said_is_a_request_and_what_is_not_is_told(events: list[Event]) 
     """Whatever is in them, the provider's types take what is made; each part is there or lost."""
     found = to_messages(events)
     for message in found:
-        check_types(message)
+        check_types(PARAM, message)
     json.dumps(found)
     lost = {loss.where for loss in found.lost}
     said = json.dumps(found)

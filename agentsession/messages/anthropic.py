@@ -1,0 +1,338 @@
+"""The messages of Anthropic's Messages API.
+
+====================================== =============================================================
+message, or block of one               event, or part of one
+====================================== =============================================================
+``user``, ``system``                   that author; a string, or parts
+``assistant``                          the agent's name as the author
+``user`` with results alone            author ``"tool"``
+``text``                               :class:`~agentsession.Text`
+``thinking``, ``redacted_thinking``    :class:`~agentsession.events.Reasoning`; the signature, or
+                                       the encrypted data, in ``provider_data``
+``image``, ``document`` that is a PDF  :class:`~agentsession.events.Media`
+``tool_use``                           :class:`~agentsession.ToolCall`
+``tool_result``                        :class:`~agentsession.ToolResult`
+any other, as of the provider's tools  :class:`~agentsession.Data`, verbatim
+====================================== =============================================================
+
+What belongs to this format alone is kept under ``"anthropic"``: in ``provider_data`` of a part, and
+in ``metadata`` of an event.
+
+Results of several calls become one message, as the API wants it. No form have: reasoning without a
+signature of this provider, media of an agent, media of other types than images and PDF, arguments
+that are no object (they are sent within one, and told), and any other ``provider_data``. Events
+and messages without content are left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from agentsession.events import (
+    Content,
+    Data,
+    Event,
+    Media,
+    Part,
+    Reasoning,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from agentsession.messages._converted import Converted, Loss
+from agentsession.messages._converting import Incoming, Outgoing, as_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from anthropic.types import MessageParam
+
+__all__ = ["from_messages", "to_messages"]
+
+_KEY: Final = "anthropic"
+
+# What stands for what this version does not know: a block, or a message of an unknown role.
+_BLOCK: Final = "application/vnd.anthropic.block+json"
+_MESSAGE: Final = "application/vnd.anthropic.message+json"
+
+_PDF: Final = "application/pdf"
+# What the content of a result may hold; any other list is a value of the tool's.
+_IN_RESULTS: Final = frozenset(
+    {"text", "image", "search_result", "document", "tool_reference", "browser_state"}
+)
+
+
+def to_messages(events: Iterable[Event]) -> Converted[MessageParam]:
+    """Make messages for a request of events, such as a history.
+
+    Args:
+        events: In their order. Every call needs its result right behind it, as in a history; and
+            the API wants the user to begin, as ``from_user=True`` gives it.
+
+    Returns:
+        The messages; in ``lost`` what they cannot say.
+    """
+    converted: Converted[Any] = Converted()
+    for event in events:
+        if event.content and not event.partial:
+            for message in _Said(event, converted.lost).messages():
+                if converted and _is_answer(message) and _is_answer(converted[-1]):
+                    converted[-1]["content"] += message["content"]
+                else:
+                    converted.append(message)
+    return converted
+
+
+def from_messages(
+    messages: Iterable[Mapping[str, Any] | object], *, agent: str = "assistant"
+) -> Converted[Event]:
+    """Make events of messages, one of each.
+
+    Args:
+        messages: Messages as a request takes them, or as an answer holds them: dicts, or the
+            models of the provider's package.
+        agent: The author of what the assistant says.
+
+    Returns:
+        The events, with new ids. Nothing is lost, since what an event has no place for is kept in
+        it and comes back from :func:`to_messages`.
+
+    Raises:
+        TypeError: A message is no dict and no model.
+        ValueError: A message lacks what it must have, or a field has the wrong type.
+    """
+    converted: Converted[Event] = Converted()
+    tools: dict[str, str] = {}
+    for number, message in enumerate(messages):
+        event = _Heard(as_dict(message, number), number, tools, agent).event()
+        tools.update((call.call_id, call.name) for call in event.tool_calls)
+        converted.append(event)
+    return converted
+
+
+def _is_answer(message: Mapping[str, Any]) -> bool:
+    """Tell a message of results alone."""
+    content = message["content"]
+    return isinstance(content, list) and all(each["type"] == "tool_result" for each in content)
+
+
+class _Said(Outgoing):
+    """An event on its way to messages."""
+
+    def __init__(self, event: Event, lost: list[Loss]) -> None:
+        super().__init__(event, lost, _KEY)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield the messages of the event."""
+        author, content = self.event.author, self.event.content
+        role = author if author in {"user", "system"} else "assistant"
+        if isinstance(content, str):
+            self._note_extras()
+            yield {"role": role, "content": content}
+            return
+        blocks: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
+        for self.number, part in enumerate(content):
+            match part:
+                case ToolResult():
+                    answers.append(self._answer(part))
+                case Data() if part.media_type == _MESSAGE:
+                    yield part.data
+                case _:
+                    blocks += self._blocks(part, role)
+        self._note_extras()
+        if role == "user":
+            # Where it is, results come before what the user says, as the API demands.
+            answers, blocks = [], [*answers, *blocks]
+        if blocks:
+            yield {"role": role, "content": blocks}
+        if answers:
+            yield {"role": "user", "content": answers}
+
+    def _note_extras(self) -> None:
+        for name in sorted(self.own.keys() - {"results"}):
+            self.lose(f"{name!r} is in no message of a request", "metadata")
+
+    def _answer(self, result: ToolResult) -> dict[str, Any]:
+        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call_id}
+        content = result.result
+        if content is not None:
+            if not (isinstance(content, str) or _are_blocks(content)):
+                content = msgspec.json.encode(content).decode()
+            block["content"] = content
+        if result.is_error:
+            block["is_error"] = True
+        extras = self.own.get("results", {}).get(result.call_id, {})
+        return {**block, **extras}
+
+    def _blocks(self, part: Part, role: str) -> Iterator[dict[str, Any]]:
+        """Yield what a part is in a message, if it can be there."""
+        own = self.own_of(part)
+        match part:
+            case Text() if part.text or own:
+                self.note_foreign(part)
+                yield {"type": "text", "text": part.text, **own}
+            case ToolCall() if role == "assistant":
+                self.note_foreign(part)
+                yield {
+                    "type": "tool_use",
+                    "id": part.call_id,
+                    "name": part.name,
+                    "input": self._input(part),
+                    **own,
+                }
+            case Reasoning() if role == "assistant" and "signature" in own:
+                yield {"type": "thinking", "thinking": part.text, **own}
+            case Reasoning() if role == "assistant" and "data" in own:
+                yield {"type": "redacted_thinking", **own}
+            case Data() if part.media_type == _BLOCK:
+                yield part.data
+            case Media() if role == "user" and _is_shown(part):
+                self.note_foreign(part)
+                yield _medium(part, own)
+            case Text():
+                self.lose("the API takes no empty text")
+            case Media() if role == "user":
+                self.lose(f"media of the type {part.media_type} have no form")
+            case _:
+                kind = type(part).__name__
+                self.lose(f"a {kind} of the author {self.event.author!r} has no form")
+
+    def _input(self, call: ToolCall) -> dict[str, Any]:
+        arguments = call.arguments
+        if isinstance(arguments, str):
+            try:
+                arguments = msgspec.json.decode(arguments)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                arguments = call.arguments
+        if isinstance(arguments, dict):
+            return arguments
+        self.lose("arguments are an object; these are sent as its 'arguments'")
+        return {"arguments": arguments}
+
+
+class _Heard(Incoming):
+    """A message on its way to an event."""
+
+    def __init__(
+        self, message: Mapping[str, Any], number: int, tools: Mapping[str, str], agent: str
+    ) -> None:
+        super().__init__(message, number)
+        self._tools = tools
+        self._agent = agent
+        self._own = {
+            name: value
+            for name, value in message.items()
+            if name not in {"role", "content"} and value is not None
+        }
+
+    def event(self) -> Event:
+        """Make the event."""
+        role = self.field("role", str)
+        if role not in {"user", "assistant", "system"}:
+            return Event(author=role, content=[Data(dict(self.message), _MESSAGE)])
+        found = self.field("content", str, list)
+        content: Content = found if isinstance(found, str) else [self._part(each) for each in found]
+        author = self._agent if role == "assistant" else role
+        if role == "user" and not isinstance(content, str) and content:
+            answers = all(isinstance(part, ToolResult) for part in content)
+            author = "tool" if answers else "user"
+        return Event(
+            author=author, content=content, metadata={_KEY: self._own} if self._own else {}
+        )
+
+    def _part(self, block: Any) -> Part:
+        """Read a block; what is not known is kept as it is."""
+        self.field("type", str, of=block)
+        match block:
+            case {"type": "text", "text": str(text), **extras}:
+                return Text(text, {_KEY: extras} if extras else None)
+            case {"type": "thinking", "thinking": str(text), **own} if "signature" in own:
+                return Reasoning(text, {_KEY: own})
+            case {"type": "redacted_thinking", **own} if "data" in own:
+                return Reasoning("", {_KEY: own})
+            case {
+                "type": "tool_use",
+                "id": str(call_id),
+                "name": str(name),
+                "input": dict(arguments),
+                **extras,
+            } if call_id:
+                return ToolCall(call_id, name, arguments, {_KEY: extras} if extras else None)
+            case {"type": "tool_result", "tool_use_id": str(call_id), **extras} if call_id:
+                return self._result(call_id, extras)
+            case {"type": "image", "source": dict(source), **extras}:
+                return _image(source, extras) or Data(dict(block), _BLOCK)
+            case {"type": "document", "source": dict(source), **extras}:
+                return _document(source, extras) or Data(dict(block), _BLOCK)
+            case _:
+                return Data(dict(block), _BLOCK)
+
+    def _result(self, call_id: str, fields: dict[Any, Any]) -> ToolResult:
+        content = fields.pop("content", None)
+        is_error = fields.pop("is_error", False)
+        if not (content is None or isinstance(content, (str, list))):
+            self.refuse(f"content of a result is a str or a list, not a {type(content).__name__}")
+        if fields:
+            self._own.setdefault("results", {})[call_id] = fields
+        return ToolResult(call_id, content, self._tools.get(call_id, ""), is_error=is_error is True)
+
+
+def _are_blocks(content: Any) -> bool:
+    """Tell a result that is the content of a block from any other list."""
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(each, dict) and each.get("type") in _IN_RESULTS for each in content)
+    )
+
+
+def _is_shown(media: Media) -> bool:
+    return media.media_type == _PDF or media.media_type.startswith("image/")
+
+
+def _medium(media: Media, own: Mapping[str, Any]) -> dict[str, Any]:
+    source: dict[str, Any]
+    if media.data:
+        source = {"type": "base64", "media_type": media.media_type, "data": media.data}
+    else:
+        source = {"type": "url", "url": media.uri}
+    if media.media_type == _PDF:
+        title = {"title": media.name} if media.name else {}
+        return {"type": "document", "source": source, **title, **own}
+    return {"type": "image", "source": source, **own}
+
+
+def _image(source: dict[Any, Any], extras: dict[Any, Any]) -> Media | None:
+    data = {_KEY: extras} if extras else None
+    match source:
+        case {"type": "base64", "media_type": str(kind), "data": str(content), **others} if (
+            kind.startswith("image/") and content and not others
+        ):
+            return Media(kind, data=content, provider_data=data)
+        case {"type": "url", "url": str(url), **others} if url and not others:
+            return Media("image/*", uri=url, provider_data=data)
+        case _:
+            return None
+
+
+def _document(source: dict[Any, Any], extras: dict[Any, Any]) -> Media | None:
+    title = extras.get("title") or ""
+    if not isinstance(title, str):
+        return None
+    own = {name: value for name, value in extras.items() if name != "title" or not title}
+    data = {_KEY: own} if own else None
+    match source:
+        case {
+            "type": "base64",
+            "media_type": "application/pdf",
+            "data": str(content),
+            **others,
+        } if content and not others:
+            return Media(_PDF, data=content, name=title, provider_data=data)
+        case {"type": "url", "url": str(url), **others} if url and not others:
+            return Media(_PDF, uri=url, name=title, provider_data=data)
+        case _:
+            return None
