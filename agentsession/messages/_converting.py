@@ -8,9 +8,27 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from agentsession.messages._converted import Loss
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentsession.events import Event, Part
 
-__all__ = ["Incoming", "Outgoing", "as_dict"]
+__all__ = ["Incoming", "Outgoing", "as_dict", "is_mapping", "items", "mapping"]
+
+
+def is_mapping(value: object) -> bool:
+    """Tell whether it is what JSON has as an object."""
+    return isinstance(value, Mapping)
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return what JSON has as an object; nothing for anything else."""
+    return cast("Mapping[str, Any]", value) if is_mapping(value) else {}
+
+
+def items(value: object) -> Sequence[Any]:
+    """Return what JSON has as an array; nothing for anything else."""
+    is_list = isinstance(value, list)
+    return cast("list[Any]", value) if is_list else ()
 
 
 class Outgoing:
@@ -31,14 +49,11 @@ class Outgoing:
         self.number = 0
         self._lost = lost
         self._key = format_key
-        own = event.metadata.get(format_key)
-        self.own: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
+        self.own = mapping(event.metadata.get(format_key))
 
     def own_of(self, part: Part) -> Mapping[str, Any]:
         """Return what a part keeps for this format alone."""
-        data = getattr(part, "provider_data", None)
-        own = data.get(self._key) if isinstance(data, Mapping) else None
-        return own if isinstance(own, Mapping) else {}
+        return mapping(mapping(getattr(part, "provider_data", None)).get(self._key))
 
     def lose(self, why: str, place: str = "") -> None:
         """Note what cannot be said."""
@@ -48,7 +63,7 @@ class Outgoing:
     def note_foreign(self, part: Part) -> None:
         """Note what a part keeps for other formats."""
         data = getattr(part, "provider_data", None)
-        if data is not None and not (isinstance(data, Mapping) and data.keys() == {self._key}):
+        if data is not None and mapping(data).keys() != {self._key}:
             self.lose("provider_data of another format has no form here")
 
 
@@ -67,9 +82,9 @@ class Incoming:
     def field(self, name: str, *kinds: type, of: object = None) -> Any:
         """Return a field that has to be there, of one of these types."""
         owner = self.message if of is None else of
-        if not isinstance(owner, Mapping):
+        if not is_mapping(owner):
             self.refuse(f"parts and calls are dicts, and one is a {type(owner).__name__}")
-        value = owner.get(name)
+        value = mapping(owner).get(name)
         if not isinstance(value, kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds)
             found = "is missing" if value is None else f"is of type {type(value).__name__}"
@@ -88,8 +103,8 @@ def as_dict(message: object, number: int) -> Mapping[str, Any]:
     Raises:
         TypeError: It is neither.
     """
-    if isinstance(message, Mapping):
-        return message
+    if is_mapping(message):
+        return mapping(message)
     dump = getattr(message, "model_dump", None)
     if not callable(dump):
         msg = f"messages[{number}] must be a dict or a model, not {type(message).__qualname__}"

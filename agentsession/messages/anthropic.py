@@ -42,7 +42,14 @@ from agentsession.events import (
     ToolResult,
 )
 from agentsession.messages._converted import Converted, Loss
-from agentsession.messages._converting import Incoming, Outgoing, as_dict
+from agentsession.messages._converting import (
+    Incoming,
+    Outgoing,
+    as_dict,
+    is_mapping,
+    items,
+    mapping,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -114,8 +121,8 @@ def from_messages(
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
     """Tell a message of results alone."""
-    content = message["content"]
-    return isinstance(content, list) and all(each["type"] == "tool_result" for each in content)
+    blocks = items(message["content"])
+    return bool(blocks) and all(each["type"] == "tool_result" for each in blocks)
 
 
 class _Said(Outgoing):
@@ -207,8 +214,8 @@ class _Said(Outgoing):
                 arguments = msgspec.json.decode(arguments)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 arguments = call.arguments
-        if isinstance(arguments, dict):
-            return arguments
+        if is_mapping(arguments):
+            return dict(mapping(arguments))
         self.lose("arguments are an object; these are sent as its 'arguments'")
         return {"arguments": arguments}
 
@@ -257,16 +264,18 @@ class _Heard(Incoming):
                 "type": "tool_use",
                 "id": str(call_id),
                 "name": str(name),
-                "input": dict(arguments),
+                "input": arguments,
                 **extras,
-            } if call_id:
-                return ToolCall(call_id, name, arguments, {_KEY: extras} if extras else None)
+            } if call_id and is_mapping(arguments):
+                return ToolCall(
+                    call_id, name, dict(mapping(arguments)), {_KEY: extras} if extras else None
+                )
             case {"type": "tool_result", "tool_use_id": str(call_id), **extras} if call_id:
                 return self._result(call_id, extras)
-            case {"type": "image", "source": dict(source), **extras}:
-                return _image(source, extras) or Data(dict(block), _BLOCK)
-            case {"type": "document", "source": dict(source), **extras}:
-                return _document(source, extras) or Data(dict(block), _BLOCK)
+            case {"type": "image", "source": source, **extras}:
+                return _image(mapping(source), extras) or Data(dict(block), _BLOCK)
+            case {"type": "document", "source": source, **extras}:
+                return _document(mapping(source), extras) or Data(dict(block), _BLOCK)
             case _:
                 return Data(dict(block), _BLOCK)
 
@@ -282,11 +291,8 @@ class _Heard(Incoming):
 
 def _are_blocks(content: Any) -> bool:
     """Tell a result that is the content of a block from any other list."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(isinstance(each, dict) and each.get("type") in _IN_RESULTS for each in content)
-    )
+    blocks = items(content)
+    return bool(blocks) and all(mapping(each).get("type") in _IN_RESULTS for each in blocks)
 
 
 def _is_shown(media: Media) -> bool:
@@ -305,7 +311,7 @@ def _medium(media: Media, own: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "image", "source": source, **own}
 
 
-def _image(source: dict[Any, Any], extras: dict[Any, Any]) -> Media | None:
+def _image(source: Mapping[str, Any], extras: dict[Any, Any]) -> Media | None:
     data = {_KEY: extras} if extras else None
     match source:
         case {"type": "base64", "media_type": str(kind), "data": str(content), **others} if (
@@ -318,7 +324,7 @@ def _image(source: dict[Any, Any], extras: dict[Any, Any]) -> Media | None:
             return None
 
 
-def _document(source: dict[Any, Any], extras: dict[Any, Any]) -> Media | None:
+def _document(source: Mapping[str, Any], extras: dict[Any, Any]) -> Media | None:
     title = extras.get("title") or ""
     if not isinstance(title, str):
         return None

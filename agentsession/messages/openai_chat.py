@@ -41,7 +41,14 @@ from agentsession.events import (
     ToolResult,
 )
 from agentsession.messages._converted import Converted, Loss
-from agentsession.messages._converting import Incoming, Outgoing, as_dict
+from agentsession.messages._converting import (
+    Incoming,
+    Outgoing,
+    as_dict,
+    is_mapping,
+    items,
+    mapping,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -260,7 +267,7 @@ class _Heard(Incoming):
             case "assistant":
                 author, content = self._agent, self._answer()
             case "tool":
-                author, content = "tool", [self._result()]
+                author, content = "tool", self._result()
             case _:
                 return Event(author=role, content=[Data(dict(self.message), _MESSAGE)])
         return Event(
@@ -280,8 +287,9 @@ class _Heard(Incoming):
         content = self.message.get("content")
         refusal = self.message.get("refusal")
         thoughts = self.message.get("reasoning_content")
-        calls = self.message.get("tool_calls")
-        calls = [] if calls is None else self.field("tool_calls", list)
+        calls: list[Any] = []
+        if self.message.get("tool_calls") is not None:
+            calls = self.field("tool_calls", list)
         if isinstance(content, str) and refusal is None and thoughts is None and not calls:
             return content
         parts: list[Part] = []
@@ -295,11 +303,11 @@ class _Heard(Incoming):
         parts += [self._call(each) for each in calls]
         return parts
 
-    def _result(self) -> ToolResult:
+    def _result(self) -> list[Part]:
         call_id = self.field("tool_call_id", str)
         content = self.field("content", str, list)
         name = self._own.pop("name", self._tools.get(call_id, ""))
-        return ToolResult(call_id, content, name)
+        return [ToolResult(call_id, content, name)]
 
     def _call(self, call: Any) -> Part:
         call_id = self.field("id", str, of=call)
@@ -331,8 +339,8 @@ class _Heard(Incoming):
                 **others,
             } if form in _AUDIO and data and not (extras or others):
                 return Media(_AUDIO[form], data=data)
-            case {"type": "file", "file": dict(file), **others} if not others:
-                return _file(file) or Data(dict(part), _PART)
+            case {"type": "file", "file": file, **others} if not others:
+                return _file(mapping(file)) or Data(dict(part), _PART)
             case _:
                 return Data(dict(part), _PART)
 
@@ -348,9 +356,9 @@ def _read_arguments(text: str) -> tuple[Any, bool]:
         read = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return text, True
-    if not isinstance(read, dict):
+    if not is_mapping(read):
         return text, True
-    return read, msgspec.json.encode(read) == text.encode()
+    return mapping(read), msgspec.json.encode(read) == text.encode()
 
 
 def _image(url: str, provider_data: Any) -> Media:
@@ -362,7 +370,7 @@ def _image(url: str, provider_data: Any) -> Media:
     return Media(kind, uri=url, provider_data=provider_data)
 
 
-def _file(file: dict[str, Any]) -> Media | None:
+def _file(file: Mapping[str, Any]) -> Media | None:
     """Read a file by its id or its bytes; ``None`` if it has another form."""
     name, data, file_id = (file.get(each, "") for each in ("filename", "file_data", "file_id"))
     if not all(isinstance(each, str) for each in (name, data, file_id)):
@@ -381,13 +389,8 @@ def _file(file: dict[str, Any]) -> Media | None:
 
 def _are_texts(content: Any) -> bool:
     """Tell a result that is the content of a message from any other list."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(
-            isinstance(each, dict)
-            and each.get("type") == "text"
-            and isinstance(each.get("text"), str)
-            for each in content
-        )
+    parts = items(content)
+    return bool(parts) and all(
+        mapping(each).get("type") == "text" and isinstance(mapping(each).get("text"), str)
+        for each in parts
     )

@@ -32,6 +32,7 @@ ON_A_SESSION: dict[str, Call] = {
     "append_event": lambda service, key: service.append_event(key, EVENT),
     "append_events": lambda service, key: service.append_events(key, [EVENT]),
     "get_events": lambda service, key: service.get_events(key),
+    "get_history": lambda service, key: service.get_history(key),
     "update_session_state": lambda service, key: service.update_session_state(key, {"a": 1}),
     "delete_session_state": lambda service, key: service.delete_session_state(key, "a"),
 }
