@@ -315,3 +315,41 @@ def test_a_message_of_an_unknown_role_is_kept() -> None:
     (event,) = from_messages([message])
     assert event.author == "critic"
     assert list(to_messages(stored([event]))) == [message]
+
+
+def test_media_are_what_other_formats_have_too() -> None:
+    """Their type, their name and their address; what is of this API alone is beside them."""
+    pdf = {"type": "base64", "media_type": "application/pdf", "data": "QUJD"}
+    odd = {"type": "base64", "media_type": "model/gltf", "data": "QUJD"}
+    message = {
+        "role": "user",
+        "content": [
+            {"type": "document", "source": pdf, "title": "a.pdf"},
+            {"type": "document", "source": pdf, "title": "a.pdf", "context": "c"},
+            {"type": "image", "source": {"type": "url", "url": "https://a"}},
+            {"type": "image", "source": odd},
+        ],
+    }
+    (event,) = from_messages([message])
+    assert event.content == [
+        Media("application/pdf", data="QUJD", name="a.pdf"),
+        Media(
+            "application/pdf",
+            data="QUJD",
+            name="a.pdf",
+            provider_data={"anthropic": {"context": "c"}},
+        ),
+        Media("image/*", uri="https://a"),
+        Data({"type": "image", "source": odd}, "application/vnd.anthropic.block+json"),
+    ]
+    assert list(to_messages([event])) == [message]
+
+
+def test_what_other_formats_keep_is_told() -> None:
+    """It has no form here, and the words have."""
+    event = Event(id="e", author="agent", content=[Text("x", {"openai_chat": {}})])
+    found = to_messages([event])
+    assert list(found) == [{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]
+    assert found.lost == [
+        Loss("event 'e', content[0]", "provider_data of another format has no form here")
+    ]
