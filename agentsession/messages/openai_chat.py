@@ -23,11 +23,7 @@ without content are left out.
 
 from __future__ import annotations
 
-import mimetypes
-import re
 from typing import TYPE_CHECKING, Any, Final, cast
-
-import msgspec
 
 from agentsession.events import (
     Content,
@@ -41,13 +37,13 @@ from agentsession.events import (
     ToolResult,
 )
 from agentsession.messages._converted import Converted, Loss
-from agentsession.messages._converting import (
-    Incoming,
-    Outgoing,
-    as_dict,
-    is_mapping,
-    items,
-    mapping,
+from agentsession.messages._converting import Incoming, Outgoing, as_dict, items, mapping
+from agentsession.messages._openai import (
+    arguments_text,
+    file_data,
+    image,
+    read_arguments,
+    result_text,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +68,6 @@ _FORMATS: Final = {
     "audio/mpeg": "mp3",
     "audio/mp3": "mp3",
 }
-
-_data_url = re.compile(r"data:([^;,\s]+);base64,([A-Za-z0-9+/=]*)")
 
 # The fields of a message that have a place of their own in an event.
 _PLACED: Final = frozenset(
@@ -187,9 +181,7 @@ class _Said(Outgoing):
     def _answer(self, result: ToolResult) -> dict[str, Any]:
         if result.is_error:
             self.lose("that a result is an error has no form; only the result itself has")
-        content = result.result
-        if not (isinstance(content, str) or _are_texts(content)):
-            content = msgspec.json.encode(content).decode()
+        content = result.result if _are_texts(result.result) else result_text(result.result)
         return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
@@ -198,12 +190,7 @@ class _Said(Outgoing):
         if own.get("type") == "custom":
             custom = {"name": call.name, "input": call.arguments}
             return {"id": call.call_id, "type": "custom", "custom": custom}
-        arguments = call.arguments
-        if not isinstance(arguments, str):
-            # As the model wrote them, unless they were changed since.
-            written = own.get("arguments")
-            same = isinstance(written, str) and _read_arguments(written)[0] == arguments
-            arguments = written if same else msgspec.json.encode(arguments).decode()
+        arguments = arguments_text(call.arguments, own.get("arguments"))
         function = {"name": call.name, "arguments": arguments}
         return {"id": call.call_id, "type": "function", "function": function}
 
@@ -313,7 +300,7 @@ class _Heard(Incoming):
         call_id = self.field("id", str, of=call)
         match call:
             case {"function": {"name": str(name), "arguments": str(text)}}:
-                arguments, is_exact = _read_arguments(text)
+                arguments, is_exact = read_arguments(text)
                 data = None if is_exact else {_KEY: {"arguments": text}}
                 return ToolCall(call_id, name, arguments, data)
             case {"custom": {"name": str(name), "input": str(text)}}:
@@ -332,7 +319,7 @@ class _Heard(Incoming):
             case {"type": "image_url", "image_url": {"url": str(url), **extras}, **others} if (
                 url and not others
             ):
-                return _image(url, {_KEY: extras} if extras else None)
+                return image(url, {_KEY: extras} if extras else None)
             case {
                 "type": "input_audio",
                 "input_audio": {"data": str(data), "format": str(form), **extras},
@@ -350,26 +337,6 @@ def _in(field: str) -> dict[str, Any]:
     return {_KEY: {"field": field}}
 
 
-def _read_arguments(text: str) -> tuple[Any, bool]:
-    """Read arguments that are an object; tell whether this text is how it would be written."""
-    try:
-        read = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return text, True
-    if not is_mapping(read):
-        return text, True
-    return mapping(read), msgspec.json.encode(read) == text.encode()
-
-
-def _image(url: str, provider_data: Any) -> Media:
-    found = _data_url.fullmatch(url)
-    if found and found[1].startswith("image/") and found[2]:
-        return Media(found[1], data=found[2], provider_data=provider_data)
-    guessed = mimetypes.guess_type(url.partition("?")[0])[0] or ""
-    kind = guessed if guessed.startswith("image/") else "image/*"
-    return Media(kind, uri=url, provider_data=provider_data)
-
-
 def _file(file: Mapping[str, Any]) -> Media | None:
     """Read a file by its id or its bytes; ``None`` if it has another form."""
     name, data, file_id = (file.get(each, "") for each in ("filename", "file_data", "file_id"))
@@ -381,10 +348,8 @@ def _file(file: Mapping[str, Any]) -> Media | None:
         return Media(
             "application/octet-stream", name=name, provider_data={_KEY: {"file_id": file_id}}
         )
-    found = _data_url.fullmatch(data)
-    if not found or not found[2] or found[1].startswith(("image/", "audio/")):
-        return None
-    return Media(found[1], data=found[2], name=name)
+    found = file_data(data)
+    return None if found is None else Media(found[0], data=found[1], name=name)
 
 
 def _are_texts(content: Any) -> bool:
