@@ -321,3 +321,59 @@ def test_wrong_items_say_which(item: Any, problem: str) -> None:
     """And what is wrong with it."""
     with pytest.raises((TypeError, ValueError), match=problem):
         from_messages([{"role": "user", "content": "hi"}, item])
+
+
+# Of each, whether it is a medium that other formats understand.
+PLACES: list[tuple[dict[str, Any], bool]] = [
+    ({"file_id": "file-1"}, True),
+    ({"file_id": "file-1", "file_url": "https://a"}, True),
+    ({"file_url": "https://a/b.pdf"}, True),
+    ({"file_url": "https://a/b.pdf", "file_data": "QUJD"}, False),
+    ({"file_data": "data:application/pdf;base64,QUJD"}, True),
+    ({"file_data": "data:application/pdf;base64,QUJD", "file_id": "f"}, True),
+    ({"file_data": "data:audio/wav;base64,QUJD"}, False),
+    ({}, False),
+]
+
+
+@pytest.mark.parametrize(("place", "is_medium"), PLACES, ids=str)
+@pytest.mark.parametrize("more", [{}, {"filename": "a.pdf"}, {"filename": ""}, {"detail": "low"}])
+def test_files_come_back(place: dict[str, Any], is_medium: bool, more: dict[str, Any]) -> None:
+    """Each form of them; an address of its own stays one."""
+    item = {"role": "user", "content": [part("input_file", **place, **more)]}
+    (event,) = from_messages([item])
+    found = event.content[0]
+    if is_medium and more.get("filename") != "":
+        assert isinstance(found, Media)
+        assert found.uri == place.get("file_url", "")
+        assert bool(found.data) == ("file_data" in place)
+    else:
+        assert isinstance(found, Data)
+    assert list(to_messages(stored([event]))) == [item]
+
+
+def test_what_is_kept_of_a_message_is_not_said_of_a_result() -> None:
+    """Nor is a field without a value kept at all."""
+    item = {
+        "role": "user",
+        "type": "message",
+        "status": None,
+        "content": [part("input_text", text="a")],
+    }
+    (event,) = from_messages([item])
+    assert event.metadata == {"openai_responses": {"type": "message"}}
+    both = Event(
+        author="user", content=[*event.content, ToolResult("c", 1)], metadata=event.metadata
+    )
+    assert list(to_messages([both])) == [
+        {"role": "user", "type": "message", "content": [{"type": "input_text", "text": "a"}]},
+        {"type": "function_call_output", "call_id": "c", "output": "1"},
+    ]
+
+
+def test_sounds_have_no_form() -> None:
+    """The API takes them elsewhere, not in its items."""
+    event = Event(id="e", author="user", content=[Media("audio/wav", data="QUJD")])
+    found = to_messages([event])
+    assert list(found) == []
+    assert found.lost == [Loss("event 'e', content[0]", "a Media of the author 'user' has no form")]
