@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 __all__ = ["GROUPS", "Case", "Group", "Setup", "selected"]
 
-Operation = Literal["append", "get", "list", "turn", "conversation", "baseline"]
+Operation = Literal["append", "get", "history", "list", "turn", "conversation", "baseline"]
 
 # Below this many events in all, a setup is made anew for each round, so that a history that is said
 # to begin empty does so in every round.
@@ -132,6 +132,14 @@ GROUPS: Sequence[Group] = (
             # Like the 100,000 in a single session, whose memory stays in the processor's caches.
             Case("append, 1 session of 10", "append", Setup(1, 10), quick=True, alone=True),
             Case("last 10, 1 session of 10", "get", Setup(1, 10), quick=True, alone=True),
+            Case("2 turns, 1 session of 10", "history", Setup(1, 10), quick=True, alone=True),
+            Case(
+                "2 turns, history 100,000, 1 caller",
+                "history",
+                Setup(1, 100_000),
+                quick=True,
+                alone=True,
+            ),
         ),
     ),
     Group(

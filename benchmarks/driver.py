@@ -33,11 +33,12 @@ from benchmarks.cases import Case, Setup
 from benchmarks.measure import Call, Watch, repeat
 from benchmarks.messages import TURN, Message, read_turns, words
 
-__all__ = ["LAST", "PAGE", "Contestant", "NotMeasuredError", "main"]
+__all__ = ["LAST", "PAGE", "TURNS", "Contestant", "NotMeasuredError", "main"]
 
 APP = "bench"
 USER = "ada"
 LAST = 10
+TURNS = 2
 PAGE = 50
 
 
@@ -77,6 +78,10 @@ class Contestant(ABC):
     @abstractmethod
     async def get_last(self, session: str) -> int:
         """Read the session with its last 10 events, and return how many came."""
+
+    async def get_history(self, session: str) -> int:
+        """Read what a model may be shown of the last 2 turns, and return how many events came."""
+        raise NotImplementedError
 
     async def list_page(self) -> int:
         """Read a page of 50 of the user's sessions, and return how many came."""
@@ -182,6 +187,8 @@ def _calls(
         one = partial(contestant.turn, messages=TURN)
     elif case.operation == "get":
         one = _counted(contestant.get_last, min(LAST, case.setup.history))
+    elif case.operation == "history":
+        one = _counted(contestant.get_history, TURNS)
     elif case.operation == "list":
         one = _counted(lambda _: contestant.list_page(), min(PAGE, case.setup.sessions))
     else:

@@ -24,7 +24,7 @@ _SCAN: Final = 500
 
 # How many events a history reads first: a turn or two. Then twice as many each time, up to the most
 # in a page.
-_NEWEST: Final = 16
+_NEWEST: Final = 12
 _MOST: Final = 1000
 
 ContentType: TypeAlias = Literal["text", "reasoning", "media", "tool_call", "tool_result", "data"]

@@ -16,7 +16,7 @@ from agentsession import (
 from agentsession.events import Content, Text, ToolCall, ToolResult
 from agentsession.runner import AgentContext
 from benchmarks.cases import Setup
-from benchmarks.driver import APP, LAST, PAGE, USER, Contestant, main
+from benchmarks.driver import APP, LAST, PAGE, TURNS, USER, Contestant, main
 from benchmarks.messages import Message, words
 
 _MOST_AT_ONCE = 1000
@@ -53,6 +53,9 @@ class Ours(Contestant):
     async def get_last(self, session: str) -> int:
         found = await self.service.get_session(_key(session), num_recent_events=LAST)
         return 0 if found is None else len(found.events)
+
+    async def get_history(self, session: str) -> int:
+        return len(await self.service.get_history(_key(session), max_turns=TURNS))
 
     async def list_page(self) -> int:
         page = await self.service.list_sessions(UserKey(APP, USER), limit=PAGE)

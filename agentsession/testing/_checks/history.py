@@ -92,8 +92,8 @@ async def check_a_history_reads_no_further_than_it_must(subject: Subject) -> Non
         return list(reads)
 
     assert await lengths(_turn(0), max_turns=2) == [4]
-    assert await lengths([event for n in range(1, 200) for event in _turn(n)], max_turns=2) == [16]
-    assert await lengths(_turn(200, 10), max_turns=1) == [16, 32]
+    assert await lengths([event for n in range(1, 200) for event in _turn(n)], max_turns=2) == [12]
+    assert await lengths(_turn(200, 10), max_turns=1) == [12, 24]
     assert sum(await lengths([])) == 4 * 200 + 22
 
 
