@@ -10,7 +10,7 @@ Everything here is a pure function: it changes no event, and does no I/O.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
@@ -112,8 +112,10 @@ class View(Struct, frozen=True, kw_only=True):
         if not (is_all or (chosen and chosen[0].is_whole and is_enough)):
             return None
         if self.from_user:
-            while chosen and not _is_said_by_user(chosen[0].events[0]):
-                del chosen[0]
+            first = 0
+            while first < len(chosen) and not _is_said_by_user(chosen[first].events[0]):
+                first += 1
+            chosen = chosen[first:]
         return [event for turn in chosen for event in turn.events]
 
     def _chosen(self, turns: list[_Turn]) -> Steps[list[_Turn]]:
@@ -165,7 +167,12 @@ def _turns(events: Sequence[Event], open_calls: OpenCalls) -> Steps[list[_Turn]]
             turns.append(_Turn(event, may_be_cut=events[0].seq > 1))
         elif _begins_a_turn(event, shown[index - 1]):
             turns.append(_Turn(event, may_be_cut=False))
-        turns[-1].events += pairs.complete(index, open_calls)
+        said = list(pairs.complete(index, open_calls))
+        turns[-1].events += said
+        if not said and any(isinstance(part, ToolCall) for part in event.content):
+            # Thoughts that led to calls alone go with them, here in events of their own.
+            while turns[-1].events and _is_thought(turns[-1].events[-1]):
+                turns[-1].events.pop()
     return [turn for turn in turns if turn.events]
 
 
@@ -190,11 +197,18 @@ def _is_answer(event: Event) -> bool:
     )
 
 
+def _is_thought(event: Event) -> bool:
+    return not isinstance(event.content, str) and all(
+        isinstance(part, Reasoning) for part in event.content
+    )
+
+
 class _Pairs:
     """The calls of a log, and which result answers which.
 
-    Call ids need not be unique: some models count them anew in each turn. A result answers the last
-    event before it that has a call of its id, and each call once.
+    Call ids need not be unique: some models count them anew in each turn, and agents that run side
+    by side do so each for itself. A result answers the last event before it that has a call of its
+    id, of its own branch if there is one, and each call once.
     """
 
     def __init__(self, shown: Sequence[Event]) -> None:
@@ -207,21 +221,27 @@ class _Pairs:
 
     def find(self) -> Steps[None]:
         """Find the pairs."""
-        waiting: dict[str, list[tuple[int, int]]] = {}
+        # By call id and branch; and the branch of the newest call of an id.
+        waiting: dict[tuple[str, str], deque[tuple[int, int]]] = {}
+        newest: dict[str, str] = {}
         for index, event in enumerate(self._shown):
             yield
             if isinstance(event.content, str):
                 continue
             for number, part in enumerate(event.content):
                 if isinstance(part, ToolCall):
-                    places = waiting.setdefault(part.call_id, [])
+                    places = waiting.setdefault((part.call_id, event.branch), deque())
                     if places and places[0][0] != index:
                         places.clear()
                     places.append((index, number))
+                    newest[part.call_id] = event.branch
                 elif isinstance(part, ToolResult):
-                    if not waiting.get(part.call_id):
+                    branch = newest.get(part.call_id, "")
+                    own = waiting.get((part.call_id, event.branch))
+                    calls = own or waiting.get((part.call_id, branch))
+                    if not calls:
                         continue
-                    call = waiting[part.call_id].pop(0)
+                    call = calls.popleft()
                     self._answered.add(call)
                     if call[0] == index:
                         # A tool that the provider ran itself, within its answer.

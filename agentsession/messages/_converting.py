@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from agentsession.messages._converted import Loss
 
@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     from agentsession.events import Event, Part
 
-__all__ = ["Incoming", "Outgoing", "as_dict", "is_mapping", "items", "mapping"]
+__all__ = [
+    "Incoming",
+    "Outgoing",
+    "as_dict",
+    "is_array",
+    "is_mapping",
+    "items",
+    "kind_of",
+    "mapping",
+    "plain",
+]
 
 
 def is_mapping(value: object) -> bool:
@@ -25,10 +35,35 @@ def mapping(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if is_mapping(value) else {}
 
 
+def kind_of(value: object) -> str:
+    """Return the type that a part or an item says it has; empty if it has none."""
+    kind = mapping(value).get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def plain(value: object) -> Any:
+    """Copy a value into dicts and lists of its own, and models of a package too."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        value = dump(mode="json", by_alias=True, exclude_unset=True)
+    if is_mapping(value):
+        return {name: plain(each) for name, each in mapping(value).items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in cast("Sequence[Any]", value)]
+    return value
+
+
+def is_array(value: object) -> bool:
+    """Tell whether it is what JSON has as an array."""
+    return isinstance(value, list)
+
+
 def items(value: object) -> Sequence[Any]:
     """Return what JSON has as an array; nothing for anything else."""
-    is_list = isinstance(value, list)
-    return cast("list[Any]", value) if is_list else ()
+    return cast("list[Any]", value) if is_array(value) else ()
+
+
+_IDS: Final = frozenset({"id", "call_id", "tool_call_id", "role"})
 
 
 class Outgoing:
@@ -41,6 +76,7 @@ class Outgoing:
 
     Attributes:
         own: What the event keeps for this format alone.
+        fields: Of it, the fields of the message that an event has no place for.
         number: The part that is being said.
     """
 
@@ -50,6 +86,7 @@ class Outgoing:
         self._lost = lost
         self._key = format_key
         self.own = mapping(event.metadata.get(format_key))
+        self.fields = mapping(self.own.get("fields"))
 
     def own_of(self, part: Part) -> Mapping[str, Any]:
         """Return what a part keeps for this format alone."""
@@ -60,10 +97,14 @@ class Outgoing:
         place = place or f"content[{self.number}]"
         self._lost.append(Loss(f"event {self.event.id!r}, {place}", why))
 
+    def is_of_parts(self, call_id: str) -> bool:
+        """Tell whether the result of a call was made of parts, and is no list of the tool's."""
+        return call_id in items(self.own.get("parts"))
+
     def note_foreign(self, part: Part) -> None:
         """Note what a part keeps for other formats."""
         data = getattr(part, "provider_data", None)
-        if data is not None and mapping(data).keys() != {self._key}:
+        if data and mapping(data).keys() != {self._key}:
             self.lose("provider_data of another format has no form here")
 
 
@@ -89,6 +130,8 @@ class Incoming:
             wanted = " or ".join(kind.__name__ for kind in kinds)
             found = "is missing" if value is None else f"is of type {type(value).__name__}"
             self.refuse(f"{name} must be a {wanted}, and it {found}")
+        if not value and name in _IDS:
+            self.refuse(f"{name} must not be empty")
         return value
 
     def refuse(self, what: str) -> NoReturn:
@@ -97,16 +140,19 @@ class Incoming:
         raise ValueError(msg)
 
 
-def as_dict(message: object, number: int) -> Mapping[str, Any]:
-    """Return a message as a dict, if it is one or a model of the provider's package.
+def as_dict(message: object, number: int) -> dict[str, Any]:
+    """Return a message as a dict of its own, if it is one or a model of the provider's package.
 
     Raises:
         TypeError: It is neither.
+        ValueError: It is nested too deep.
     """
-    if is_mapping(message):
-        return mapping(message)
-    dump = getattr(message, "model_dump", None)
-    if not callable(dump):
+    try:
+        copied = plain(message)
+    except RecursionError:
+        msg = f"messages[{number}] is nested too deep, or holds itself"
+        raise ValueError(msg) from None
+    if not isinstance(copied, dict):
         msg = f"messages[{number}] must be a dict or a model, not {type(message).__qualname__}"
         raise TypeError(msg)
-    return cast("Mapping[str, Any]", dump(exclude_none=True))
+    return cast("dict[str, Any]", copied)

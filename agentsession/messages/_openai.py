@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from agentsession.events import Media
-from agentsession.messages._converting import is_mapping, mapping
+from agentsession.messages._converting import is_array, is_mapping, items, kind_of, mapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["arguments_text", "file_data", "image", "read_arguments", "result_text"]
+__all__ = ["are_texts", "arguments_text", "file_data", "image", "read_arguments", "result_content"]
 
 _data_url: Final = re.compile(r"data:([^;,\s]+);base64,([A-Za-z0-9+/=]+)")
 
@@ -34,13 +34,29 @@ def arguments_text(arguments: Any, written: object) -> str:
     """Return arguments as text: as the model wrote them, unless they were changed since."""
     if isinstance(arguments, str):
         return arguments
-    if isinstance(written, str) and read_arguments(written)[0] == arguments:
-        return written
-    return msgspec.json.encode(arguments).decode()
+    text = msgspec.json.encode(arguments).decode()
+    if isinstance(written, str):
+        read = read_arguments(written)[0]
+        if read == arguments and msgspec.json.encode(read).decode() == text:
+            return written
+    return text
 
 
-def result_text(result: Any) -> str:
-    """Return the result of a tool as text, which most of them are."""
+def are_texts(content: Any, kind: str) -> bool:
+    """Tell a list of nothing but texts, of a type, from any other."""
+    parts = items(content)
+    return bool(parts) and all(
+        mapping(each).keys() == {"type", "text"}
+        and kind_of(each) == kind
+        and isinstance(each["text"], str)
+        for each in parts
+    )
+
+
+def result_content(result: Any, kind: str, *, of_parts: bool) -> Any:
+    """Return a result as parts, if it was made of them or is nothing but texts; else as text."""
+    if (of_parts and is_array(result)) or are_texts(result, kind):
+        return result
     return result if isinstance(result, str) else msgspec.json.encode(result).decode()
 
 

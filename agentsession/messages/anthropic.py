@@ -3,7 +3,8 @@
 ====================================== =============================================================
 message, or block of one               event, or part of one
 ====================================== =============================================================
-``user``, ``system``                   that author; a string, or parts
+``user``, ``system``                   that author; a string, or parts; the author
+                                       ``"developer"`` is said as ``system``
 ``assistant``                          the agent's name as the author
 ``user`` with results alone            author ``"tool"``
 ``text``                               :class:`~agentsession.Text`
@@ -16,7 +17,8 @@ any other, as of the provider's tools  :class:`~agentsession.Data`, verbatim
 ====================================== =============================================================
 
 What belongs to this format alone is kept under ``"anthropic"``: in ``provider_data`` of a part, and
-in ``metadata`` of an event.
+in ``metadata`` of an event. Fields of an answer that no request takes, such as its usage, are kept
+there too, and not sent.
 
 Results of several calls become one message, as the API wants it. No form have: reasoning without a
 signature of this provider, media of an agent, media of other types than images and PDF, arguments
@@ -48,7 +50,9 @@ from agentsession.messages._converting import (
     as_dict,
     is_mapping,
     items,
+    kind_of,
     mapping,
+    plain,
 )
 
 if TYPE_CHECKING:
@@ -65,10 +69,8 @@ _BLOCK: Final = "application/vnd.anthropic.block+json"
 _MESSAGE: Final = "application/vnd.anthropic.message+json"
 
 _PDF: Final = "application/pdf"
-# What the content of a result may hold; any other list is a value of the tool's.
-_IN_RESULTS: Final = frozenset(
-    {"text", "image", "search_result", "document", "tool_reference", "browser_state"}
-)
+_SHOWN: Final = ("image/jpeg", "image/png", "image/gif", "image/webp", _PDF)
+_ROLES: Final = {"user": "user", "system": "system", "developer": "system"}
 
 
 def to_messages(events: Iterable[Event]) -> Converted[MessageParam]:
@@ -82,13 +84,16 @@ def to_messages(events: Iterable[Event]) -> Converted[MessageParam]:
         The messages; in ``lost`` what they cannot say.
     """
     converted: Converted[Any] = Converted()
+    answers: list[Any] | None = None  # of the last message, if it is one of results alone
     for event in events:
         if event.content and not event.partial:
             for message in _Said(event, converted.lost).messages():
-                if converted and _is_answer(message) and _is_answer(converted[-1]):
-                    converted[-1]["content"] += message["content"]
-                else:
-                    converted.append(message)
+                copied, is_answer = plain(message), _is_answer(message)
+                if is_answer and answers is not None:
+                    answers += copied["content"]
+                    continue
+                converted.append(copied)
+                answers = copied["content"] if is_answer else None
     return converted
 
 
@@ -121,8 +126,12 @@ def from_messages(
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
     """Tell a message of results alone."""
-    blocks = items(message["content"])
-    return bool(blocks) and all(each["type"] == "tool_result" for each in blocks)
+    blocks = items(message.get("content"))
+    return (
+        message.get("role") == "user"
+        and bool(blocks)
+        and (all(kind_of(each) == "tool_result" for each in blocks))
+    )
 
 
 class _Said(Outgoing):
@@ -134,9 +143,8 @@ class _Said(Outgoing):
     def messages(self) -> Iterator[dict[str, Any]]:
         """Yield the messages of the event."""
         author, content = self.event.author, self.event.content
-        role = author if author in {"user", "system"} else "assistant"
+        role = _ROLES.get(author, "assistant")
         if isinstance(content, str):
-            self._note_extras()
             yield {"role": role, "content": content}
             return
         blocks: list[dict[str, Any]] = []
@@ -145,11 +153,10 @@ class _Said(Outgoing):
             match part:
                 case ToolResult():
                     answers.append(self._answer(part))
-                case Data() if part.media_type == _MESSAGE:
+                case Data() if part.media_type == _MESSAGE and is_mapping(part.data):
                     yield part.data
                 case _:
                     blocks += self._blocks(part, role)
-        self._note_extras()
         if role == "user":
             # Where it is, results come before what the user says, as the API demands.
             answers, blocks = [], [*answers, *blocks]
@@ -158,21 +165,28 @@ class _Said(Outgoing):
         if answers:
             yield {"role": "user", "content": answers}
 
-    def _note_extras(self) -> None:
-        for name in sorted(self.own.keys() - {"results"}):
-            self.lose(f"{name!r} is in no message of a request", "metadata")
-
     def _answer(self, result: ToolResult) -> dict[str, Any]:
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": result.call_id}
         content = result.result
         if content is not None:
-            if not (isinstance(content, str) or _are_blocks(content)):
+            if not (isinstance(content, str) or self._are_blocks(result)):
                 content = msgspec.json.encode(content).decode()
             block["content"] = content
         if result.is_error:
             block["is_error"] = True
-        extras = self.own.get("results", {}).get(result.call_id, {})
-        return {**block, **extras}
+        return {**mapping(mapping(self.own.get("results")).get(result.call_id)), **block}
+
+    def _are_blocks(self, result: ToolResult) -> bool:
+        """Tell a result that is the content of a block from any other list."""
+        if self.is_of_parts(result.call_id):
+            return isinstance(result.result, list)
+        blocks = items(result.result)
+        return bool(blocks) and all(
+            mapping(each).keys() == {"type", "text"}
+            and kind_of(each) == "text"
+            and isinstance(each["text"], str)
+            for each in blocks
+        )
 
     def _blocks(self, part: Part, role: str) -> Iterator[dict[str, Any]]:
         """Yield what a part is in a message, if it can be there."""
@@ -180,21 +194,21 @@ class _Said(Outgoing):
         match part:
             case Text() if part.text or own:
                 self.note_foreign(part)
-                yield {"type": "text", "text": part.text, **own}
+                yield {**own, "type": "text", "text": part.text}
             case ToolCall() if role == "assistant":
                 self.note_foreign(part)
                 yield {
+                    **own,
                     "type": "tool_use",
                     "id": part.call_id,
                     "name": part.name,
                     "input": self._input(part),
-                    **own,
                 }
             case Reasoning() if role == "assistant" and "signature" in own:
-                yield {"type": "thinking", "thinking": part.text, **own}
+                yield {**own, "type": "thinking", "thinking": part.text}
             case Reasoning() if role == "assistant" and "data" in own:
-                yield {"type": "redacted_thinking", **own}
-            case Data() if part.media_type == _BLOCK:
+                yield {**own, "type": "redacted_thinking"}
+            case Data() if part.media_type == _BLOCK and is_mapping(part.data):
                 yield part.data
             case Media() if role == "user" and _is_shown(part):
                 self.note_foreign(part)
@@ -229,11 +243,12 @@ class _Heard(Incoming):
         super().__init__(message, number)
         self._tools = tools
         self._agent = agent
-        self._own = {
+        fields = {
             name: value
             for name, value in message.items()
             if name not in {"role", "content"} and value is not None
         }
+        self._own: dict[str, Any] = {"fields": fields} if fields else {}
 
     def event(self) -> Event:
         """Make the event."""
@@ -284,19 +299,17 @@ class _Heard(Incoming):
         is_error = fields.pop("is_error", False)
         if not (content is None or isinstance(content, (str, list))):
             self.refuse(f"content of a result is a str or a list, not a {type(content).__name__}")
+        if isinstance(content, list):
+            self._own.setdefault("parts", []).append(call_id)
         if fields:
             self._own.setdefault("results", {})[call_id] = fields
         return ToolResult(call_id, content, self._tools.get(call_id, ""), is_error=is_error is True)
 
 
-def _are_blocks(content: Any) -> bool:
-    """Tell a result that is the content of a block from any other list."""
-    blocks = items(content)
-    return bool(blocks) and all(mapping(each).get("type") in _IN_RESULTS for each in blocks)
-
-
 def _is_shown(media: Media) -> bool:
-    return media.media_type == _PDF or media.media_type.startswith("image/")
+    if media.data:
+        return media.media_type in _SHOWN
+    return bool(media.uri) and media.media_type.startswith(("image/", _PDF))
 
 
 def _medium(media: Media, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,15 +320,15 @@ def _medium(media: Media, own: Mapping[str, Any]) -> dict[str, Any]:
         source = {"type": "url", "url": media.uri}
     if media.media_type == _PDF:
         title = {"title": media.name} if media.name else {}
-        return {"type": "document", "source": source, **title, **own}
-    return {"type": "image", "source": source, **own}
+        return {**own, "type": "document", "source": source, **title}
+    return {**own, "type": "image", "source": source}
 
 
 def _image(source: Mapping[str, Any], extras: dict[Any, Any]) -> Media | None:
     data = {_KEY: extras} if extras else None
     match source:
         case {"type": "base64", "media_type": str(kind), "data": str(content), **others} if (
-            kind.startswith("image/") and content and not others
+            kind in _SHOWN and content and not others
         ):
             return Media(kind, data=content, provider_data=data)
         case {"type": "url", "url": str(url), **others} if url and not others:

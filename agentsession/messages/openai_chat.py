@@ -16,9 +16,11 @@ what this version does not know        :class:`~agentsession.Data`, verbatim
 What belongs to this format alone is kept under ``"openai_chat"``: in ``provider_data`` of a part,
 and in ``metadata`` of an event.
 
+Fields of an answer that no request takes, such as annotations, are kept and not sent.
+
 No form have: ``is_error`` of a result, what an agent says that is no words and no call, media by
 address that are no image, reasoning of other formats, and any other ``provider_data``. Events
-without content are left out.
+and messages without content are left out.
 """
 
 from __future__ import annotations
@@ -37,13 +39,20 @@ from agentsession.events import (
     ToolResult,
 )
 from agentsession.messages._converted import Converted, Loss
-from agentsession.messages._converting import Incoming, Outgoing, as_dict, items, mapping
+from agentsession.messages._converting import (
+    Incoming,
+    Outgoing,
+    as_dict,
+    is_mapping,
+    mapping,
+    plain,
+)
 from agentsession.messages._openai import (
     arguments_text,
     file_data,
     image,
     read_arguments,
-    result_text,
+    result_content,
 )
 
 if TYPE_CHECKING:
@@ -89,8 +98,8 @@ def to_messages(events: Iterable[Event]) -> Converted[ChatCompletionMessageParam
     """
     converted: Converted[Any] = Converted()
     for event in events:
-        if event.content != "" or (event.error is None and not event.partial):
-            converted.extend(_Said(event, converted.lost).messages())
+        if event.content and not event.partial:
+            converted.extend(map(plain, _Said(event, converted.lost).messages()))
     return converted
 
 
@@ -143,52 +152,54 @@ class _Said(Outgoing):
             match part:
                 case ToolResult():
                     answers.append(self._answer(part))
-                case Data() if part.media_type == _MESSAGE:
+                case Data() if part.media_type == _MESSAGE and is_mapping(part.data):
                     others.append(part.data)
-                case Data() if part.media_type == _CALL:
+                case Data() if part.media_type == _CALL and is_mapping(part.data):
                     calls.append(part.data)
                 case ToolCall() if role == "assistant":
                     calls.append(self._call(part))
-                case Text() if self.own_of(part).get("field") == "refusal":
+                case Text() if self._is_field(part, role, "refusal", fields):
                     fields["refusal"] = part.text
-                case Reasoning() if self.own_of(part).get("field") == "reasoning_content":
+                case Reasoning() if self._is_field(part, role, "reasoning_content", fields):
                     fields["reasoning_content"] = part.text
                 case _:
                     words += self._words(part, role)
         message = {"role": role, "content": self._content(words), **self._extras(role), **fields}
         if calls:
             message["tool_calls"] = calls
-        is_silent = not (words or calls or fields) and (bool(content) or role != "assistant")
-        said = [] if is_silent else [message]
+        said = [message] if words or calls or fields else []
         yield from [*said, *answers] if role == "assistant" else [*answers, *said]
         yield from others
+
+    def _is_field(self, part: Part, role: str, name: str, taken: Mapping[str, Any]) -> bool:
+        """Tell what stands in a field of its own, of which a message has one."""
+        return role == "assistant" and name not in taken and self.own_of(part).get("field") == name
 
     def _content(self, words: list[dict[str, Any]]) -> str | list[dict[str, Any]] | None:
         """Give words the form that they had, which is a string for most."""
         if not words:
             return None
-        if len(words) == 1 and words[0].keys() == {"type", "text"} and "parts" not in self.own:
+        if len(words) == 1 and words[0].keys() == {"type", "text"} and "is_list" not in self.own:
             return cast("str", words[0]["text"])
         return words
 
     def _extras(self, role: str) -> dict[str, Any]:
         """Return the fields of the message that an event has no place for."""
         taken = _TAKEN.get(role, _NAME)
-        for name in self.own.keys() - {"parts", *taken}:
-            self.lose(f"{name!r} is in no message of a request", "metadata")
-        return {name: self.own[name] for name in taken if name in self.own}
+        return {name: self.fields[name] for name in taken if name in self.fields}
 
     def _answer(self, result: ToolResult) -> dict[str, Any]:
         if result.is_error:
             self.lose("that a result is an error has no form; only the result itself has")
-        content = result.result if _are_texts(result.result) else result_text(result.result)
+        of_parts = self.is_of_parts(result.call_id)
+        content = result_content(result.result, "text", of_parts=of_parts)
         return {"role": "tool", "tool_call_id": result.call_id, "content": content}
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
         self.note_foreign(call)
         own = self.own_of(call)
         if own.get("type") == "custom":
-            custom = {"name": call.name, "input": call.arguments}
+            custom = {"name": call.name, "input": arguments_text(call.arguments, None)}
             return {"id": call.call_id, "type": "custom", "custom": custom}
         arguments = arguments_text(call.arguments, own.get("arguments"))
         function = {"name": call.name, "arguments": arguments}
@@ -200,10 +211,11 @@ class _Said(Outgoing):
         match part:
             case Text():
                 self.note_foreign(part)
-                kind = "refusal" if own.get("field") == "part" else "text"
+                is_refusal = role == "assistant" and own.get("field") in {"part", "refusal"}
+                kind = "refusal" if is_refusal else "text"
                 extras = {name: value for name, value in own.items() if name != "field"}
-                yield {"type": kind, kind: part.text, **extras}
-            case Data() if part.media_type == _PART:
+                yield {**extras, "type": kind, kind: part.text}
+            case Data() if part.media_type == _PART and is_mapping(part.data):
                 yield part.data
             case Media() if role == "user":
                 self.note_foreign(part)
@@ -220,8 +232,8 @@ class _Said(Outgoing):
         ):
             data = {"file_data": url} if media.data else {}
             yield {"type": "file", "file": {**data, **named, **own}}
-        elif media.media_type.startswith("image/"):
-            yield {"type": "image_url", "image_url": {"url": url, **own}}
+        elif media.media_type.startswith("image/") and url:
+            yield {"type": "image_url", "image_url": {**own, "url": url}}
         elif media.media_type in _FORMATS and media.data:
             sound = {"data": media.data, "format": _FORMATS[media.media_type]}
             yield {"type": "input_audio", "input_audio": sound}
@@ -238,11 +250,12 @@ class _Heard(Incoming):
         super().__init__(message, number)
         self._tools = tools
         self._agent = agent
-        self._own = {
+        self._fields = {
             name: value
             for name, value in message.items()
             if name not in _PLACED and value is not None
         }
+        self._own: dict[str, Any] = {}
 
     def event(self) -> Event:
         """Make the event."""
@@ -251,22 +264,21 @@ class _Heard(Incoming):
         match role:
             case "user" | "system" | "developer":
                 author, content = role, self._content(self.field("content", str, list))
-            case "assistant":
+            case "assistant" if self.message.get("function_call") is None:
                 author, content = self._agent, self._answer()
             case "tool":
                 author, content = "tool", self._result()
             case _:
                 return Event(author=role, content=[Data(dict(self.message), _MESSAGE)])
-        return Event(
-            author=author, content=content, metadata={_KEY: self._own} if self._own else {}
-        )
+        own = {**self._own, **({"fields": self._fields} if self._fields else {})}
+        return Event(author=author, content=content, metadata={_KEY: own} if own else {})
 
     def _content(self, content: str | list[Any]) -> Content:
         if isinstance(content, str):
             return content
         parts = [self._part(each) for each in content]
         if len(parts) == 1 and isinstance(parts[0], Text) and parts[0].provider_data is None:
-            self._own["parts"] = True
+            self._own["is_list"] = True
         return parts
 
     def _answer(self) -> Content:
@@ -293,7 +305,11 @@ class _Heard(Incoming):
     def _result(self) -> list[Part]:
         call_id = self.field("tool_call_id", str)
         content = self.field("content", str, list)
-        name = self._own.pop("name", self._tools.get(call_id, ""))
+        name = self._fields.pop("name", self._tools.get(call_id, ""))
+        if not isinstance(name, str):
+            self.refuse(f"name must be a str, and it is of type {type(name).__name__}")
+        if isinstance(content, list):
+            self._own["parts"] = [call_id]
         return [ToolResult(call_id, content, name)]
 
     def _call(self, call: Any) -> Part:
@@ -350,12 +366,3 @@ def _file(file: Mapping[str, Any]) -> Media | None:
         )
     found = file_data(data)
     return None if found is None else Media(found[0], data=found[1], name=name)
-
-
-def _are_texts(content: Any) -> bool:
-    """Tell a result that is the content of a message from any other list."""
-    parts = items(content)
-    return bool(parts) and all(
-        mapping(each).get("type") == "text" and isinstance(mapping(each).get("text"), str)
-        for each in parts
-    )

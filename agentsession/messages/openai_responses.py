@@ -39,13 +39,22 @@ from agentsession.events import (
     ToolResult,
 )
 from agentsession.messages._converted import Converted, Loss
-from agentsession.messages._converting import Incoming, Outgoing, as_dict, items, mapping
+from agentsession.messages._converting import (
+    Incoming,
+    Outgoing,
+    as_dict,
+    is_mapping,
+    items,
+    kind_of,
+    mapping,
+    plain,
+)
 from agentsession.messages._openai import (
     arguments_text,
     file_data,
     image,
     read_arguments,
-    result_text,
+    result_content,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +73,6 @@ _PART: Final = "application/vnd.openai.responses.part+json"
 
 # Which field of a part holds its words.
 _WORDS: Final = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
-_IN_OUTPUTS: Final = frozenset({"input_text", "input_image", "input_file"})
 
 
 def to_messages(events: Iterable[Event]) -> Converted[ResponseInputItemParam]:
@@ -80,7 +88,7 @@ def to_messages(events: Iterable[Event]) -> Converted[ResponseInputItemParam]:
     custom: set[str] = set()
     for event in events:
         if event.content and not event.partial:
-            converted.extend(_Said(event, converted.lost, custom).items())
+            converted.extend(map(plain, _Said(event, converted.lost, custom).items()))
     return converted
 
 
@@ -129,7 +137,7 @@ class _Said(Outgoing):
         """Yield the items of the event: messages, and in between what is an item by itself."""
         content = self.event.content
         if isinstance(content, str):
-            yield {"role": self._role, "content": content, **self.own}
+            yield self._message(content)
             return
         parts: list[dict[str, Any]] = []
         for self.number, part in enumerate(content):
@@ -141,11 +149,14 @@ class _Said(Outgoing):
             if item is None:
                 continue
             if parts:
-                yield {"role": self._role, "content": parts, **self.own}
+                yield self._message(parts)
                 parts = []
             yield item
         if parts:
-            yield {"role": self._role, "content": parts, **self.own}
+            yield self._message(parts)
+
+    def _message(self, content: str | list[dict[str, Any]]) -> dict[str, Any]:
+        return {**self.fields, "role": self._role, "content": content}
 
     def _part(self, part: Part) -> dict[str, Any] | None:
         """Return what a part is in the content of a message, if it can be there."""
@@ -153,9 +164,10 @@ class _Said(Outgoing):
         match part:
             case Text() if self._role != "assistant" or own:
                 self.note_foreign(part)
-                kind = own.get("type", "input_text")
-                return {"type": kind, _WORDS.get(kind, "text"): part.text, **own}
-            case Data() if part.media_type == _PART:
+                kind = kind_of(own) if self._role == "assistant" else ""
+                kind = kind if kind in _WORDS else "input_text"
+                return {**own, "type": kind, _WORDS[kind]: part.text}
+            case Data() if part.media_type == _PART and is_mapping(part.data):
                 return dict(mapping(part.data))
             case Media() if self._role == "user" and _is_shown(part, own):
                 self.note_foreign(part)
@@ -169,10 +181,10 @@ class _Said(Outgoing):
         match part:
             case Text():  # An agent's, of another format.
                 self.note_foreign(part)
-                return {"role": self._role, "content": part.text, **self.own}
-            case Data() if part.media_type == _ITEM:
+                return self._message(part.text)
+            case Data() if part.media_type == _ITEM and is_mapping(part.data):
                 return dict(mapping(part.data))
-            case Reasoning() if "item" in own:
+            case Reasoning() if is_mapping(own.get("item")):
                 return dict(mapping(own["item"]))
             case ToolCall() if self._role == "assistant":
                 self.note_foreign(part)
@@ -185,29 +197,28 @@ class _Said(Outgoing):
                 return None
 
     def _call(self, call: ToolCall, own: Mapping[str, Any]) -> dict[str, Any]:
-        item = {
-            "type": own.get("type", "function_call"),
-            "call_id": call.call_id,
-            "name": call.name,
-        }
+        is_custom = kind_of(own) == "custom_tool_call"
+        kind = "custom_tool_call" if is_custom else "function_call"
+        item = {"type": kind, "call_id": call.call_id, "name": call.name}
         text = arguments_text(call.arguments, own.get("arguments"))
-        if item["type"] == "custom_tool_call":
+        if is_custom:
             self._custom.add(call.call_id)
             return {**own, **item, "input": text}
+        self._custom.discard(call.call_id)
         return {**own, **item, "arguments": text}
 
     def _output(self, result: ToolResult) -> dict[str, Any]:
         if result.is_error:
             self.lose("that a result is an error has no form; only the result itself has")
         is_custom = result.call_id in self._custom
-        output = result.result if _are_parts(result.result) else result_text(result.result)
+        of_parts = self.is_of_parts(result.call_id)
         # What is kept of one item belongs to that one.
-        extras: Mapping[str, Any] = self.own if len(self.event.content) == 1 else {}
+        fields: Mapping[str, Any] = self.fields if len(self.event.content) == 1 else {}
         return {
             "type": "custom_tool_call_output" if is_custom else "function_call_output",
+            **fields,
             "call_id": result.call_id,
-            "output": output,
-            **extras,
+            "output": result_content(result.result, "input_text", of_parts=of_parts),
         }
 
 
@@ -224,13 +235,8 @@ class _Heard(Incoming):
     def event(self) -> Event:
         """Make the event."""
         content: Content
-        author, own = self._agent, dict[str, Any]()
+        author, own, fields = self._agent, dict[str, Any](), dict[str, Any]()
         match self.message:
-            case {"role": "user" | "system" | "developer" | "assistant" as role}:
-                found = self.field("content", str, list)
-                own = self._others("role", "content")
-                author = self._agent if role == "assistant" else role
-                content = found if isinstance(found, str) else self._parts(found, role)
             case {"type": "function_call" | "custom_tool_call"}:
                 content = [self._call()]
             case {
@@ -238,19 +244,30 @@ class _Heard(Incoming):
                 "call_id": str(call_id),
                 "output": str() | list(),
             } if call_id:
-                own = self._others("type", "call_id", "output")
+                output, fields = self.message["output"], self._others("type", "call_id", "output")
                 if kind != "function_call_output":
-                    own["type"] = kind
-                name = str(own.get("name") or self._tools.get(call_id, ""))
+                    fields["type"] = kind
+                if isinstance(output, list):
+                    own["parts"] = [call_id]
+                name = fields.get("name", self._tools.get(call_id, ""))
                 author = "tool"
-                content = [ToolResult(call_id, self.message["output"], name)]
+                content = [ToolResult(call_id, output, name if isinstance(name, str) else "")]
             case {"type": "reasoning"}:
                 summary = [mapping(each).get("text") for each in items(self.message.get("summary"))]
                 text = "\n\n".join(each for each in summary if isinstance(each, str))
                 content = [Reasoning(text, {_KEY: {"item": dict(self.message)}})]
+            case {"role": "user" | "system" | "developer" | "assistant" as role} if (
+                self.message.get("type") in {None, "message"}
+            ):
+                found = self.field("content", str, list)
+                fields = self._others("role", "content")
+                author = self._agent if role == "assistant" else role
+                content = found if isinstance(found, str) else self._parts(found, role)
             case _:
-                self.field("type", str)
+                self.field("id" if self.message.keys() == {"id"} else "type", str)
                 content = [Data(dict(self.message), _ITEM)]
+        if fields:
+            own["fields"] = fields
         return Event(author=author, content=content, metadata={_KEY: own} if own else {})
 
     def _others(self, *placed: str) -> dict[str, Any]:
@@ -295,12 +312,6 @@ class _Heard(Incoming):
                 return Data(dict(part), _PART)
 
 
-def _are_parts(output: Any) -> bool:
-    """Tell a result that is made of parts from any other list."""
-    parts = items(output)
-    return bool(parts) and all(mapping(each).get("type") in _IN_OUTPUTS for each in parts)
-
-
 def _is_shown(media: Media, own: Mapping[str, Any]) -> bool:
     return bool(media.data or media.uri or own) and not media.media_type.startswith("audio/")
 
@@ -308,10 +319,15 @@ def _is_shown(media: Media, own: Mapping[str, Any]) -> bool:
 def _medium(media: Media, own: Mapping[str, Any]) -> dict[str, Any]:
     url = f"data:{media.media_type};base64,{media.data}" if media.data else media.uri
     if media.media_type.startswith("image/"):
-        return {"type": "input_image", "image_url": url, "detail": "auto", **own}
+        return {
+            "detail": "auto",
+            **own,
+            "type": "input_image",
+            **({"image_url": url} if url else {}),
+        }
     place = {"file_data" if media.data else "file_url": url} if url else {}
     named = {"filename": media.name} if media.name else {}
-    return {"type": "input_file", **place, **named, **own}
+    return {**own, "type": "input_file", **place, **named}
 
 
 def _file(fields: dict[Any, Any]) -> Media | None:

@@ -21,7 +21,7 @@ from messages.checking import check_types, stored
 
 PARAM: TypeAdapter[Any] = TypeAdapter(ChatCompletionMessageParam)
 
-words = st.text(st.characters(codec="utf-8"), max_size=12)
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 names = st.sampled_from(["bob", "ann-1"])
 encoded = st.sampled_from(["QUJD", "AA=="])
 
@@ -122,12 +122,13 @@ messages = st.one_of(
         st.none() | words,
         st.lists(calls, max_size=3),
         st.sampled_from([{}, {"name": "bob"}, {"audio": {"id": "audio-1"}}]),
-    ),
+    ).filter(lambda each: any(each.get(name) for name in ("content", "refusal", "tool_calls"))),
     st.builds(
         lambda content: {"role": "tool", "tool_call_id": "c1", "content": content},
         words | st.lists(text_parts, min_size=1, max_size=2),
     ),
     st.builds(lambda content: {"role": "function", "name": "f", "content": content}, words),
+    st.just({"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}),
 )
 
 
@@ -171,10 +172,10 @@ def test_an_answer_is_taken_as_the_package_gives_it() -> None:
     (event,) = from_messages([answer], agent="helper")
     assert (event.author, event.text) == ("helper", "Hello")
     assert event.tool_calls == [ToolCall("c", "f", {"a": 1})]
-    assert event.metadata == {"openai_chat": {"annotations": []}}
-    back = to_messages([event])
-    assert back[0]["content"] == "Hello"
-    assert [loss.why for loss in back.lost] == ["'annotations' is in no message of a request"]
+    assert event.metadata == {"openai_chat": {"fields": {"annotations": []}}}
+    (back,) = to_messages([event])
+    check_types(PARAM, back)
+    assert (back["content"], "annotations" in back) == ("Hello", False)
 
 
 parts: st.SearchStrategy[Part] = st.one_of(
@@ -313,3 +314,24 @@ def test_wrong_messages_say_which(message: Any, problem: str) -> None:
     """And what is wrong with it."""
     with pytest.raises((TypeError, ValueError), match=problem):
         from_messages([{"role": "user", "content": "hi"}, message])
+
+
+def test_a_message_has_one_refusal() -> None:
+    """A second one is a part of what is said; a user's is a text."""
+    refusal = Text("no", {"openai_chat": {"field": "refusal"}})
+    agent = Event(author="agent", content=[refusal, refusal])
+    user = Event(author="user", content=[refusal])
+    found = to_messages([agent, user])
+    for message in found:
+        check_types(PARAM, message)
+    assert list(found) == [
+        {"role": "assistant", "content": [part("refusal", refusal="no")], "refusal": "no"},
+        {"role": "user", "content": "no"},
+    ]
+
+
+def test_arguments_of_another_type_are_other_arguments() -> None:
+    """Though Python takes them for equal."""
+    call = ToolCall("c", "f", {"a": True}, {"openai_chat": {"arguments": '{"a": 1}'}})
+    (message,) = to_messages([Event(author="agent", content=[call])])
+    assert message["tool_calls"][0]["function"]["arguments"] == '{"a":true}'  # type: ignore[typeddict-item,index]

@@ -361,7 +361,7 @@ def test_what_is_kept_of_a_message_is_not_said_of_a_result() -> None:
         "content": [part("input_text", text="a")],
     }
     (event,) = from_messages([item])
-    assert event.metadata == {"openai_responses": {"type": "message"}}
+    assert event.metadata == {"openai_responses": {"fields": {"type": "message"}}}
     both = Event(
         author="user", content=[*event.content, ToolResult("c", 1)], metadata=event.metadata
     )

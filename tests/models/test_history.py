@@ -353,3 +353,39 @@ def test_what_begins_a_turn() -> None:
     assert shown(View(max_turns=1), "v") is None
     assert shown(View(max_turns=1), "d") == ["v"]
     assert shown(View(max_tokens=1, count_tokens=lambda _: 1), "v") is None
+
+
+def test_agents_side_by_side_have_their_own_results() -> None:
+    """Though both count their calls from the same number: the branch tells them apart."""
+    call: list[Part] = [ToolCall("call_0", "t")]
+
+    def answer(name: str, branch: str) -> Event:
+        return Event(id=name, author="tool", content=[ToolResult("call_0", name)], branch=branch)
+
+    log = [
+        Event(id="u", author="user", content="go"),
+        Event(id="a", author="a", content=call, branch="a"),
+        Event(id="b", author="b", content=call, branch="b"),
+        answer("ra", "a"),
+        answer("rb", "b"),
+    ]
+    assert [event.id for event in View().of(log)] == ["u", "a", "ra", "b", "rb"]
+    # Without a branch of its own, a result answers the newest call.
+    assert [event.id for event in View().of([*log[:3], answer("r", "")])] == [
+        *("u", "a", "a:closed", "b", "r"),
+    ]
+
+
+def test_thoughts_of_their_own_go_with_the_calls_that_are_left_out() -> None:
+    """Some formats have them as events by themselves; others stay."""
+    thought = Event(id="r", author="a", content=[Reasoning("so")])
+    log = [
+        Event(id="u", author="user", content="go"),
+        Event(id="q", author="a", content=[Reasoning("first")]),
+        Event(id="w", author="a", content="well"),
+        thought,
+        thought,
+        Event(id="c", author="a", content=[ToolCall("c", "t")]),
+    ]
+    assert [event.id for event in View(open_calls="omit").of(log)] == ["u", "q", "w"]
+    assert [event.id for event in View().of(log)] == ["u", "q", "w", "r", "r", "c", "c:closed"]
