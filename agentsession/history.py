@@ -171,7 +171,7 @@ def _turns(events: Sequence[Event], open_calls: OpenCalls) -> Steps[list[_Turn]]
         turns[-1].events += said
         if not said and any(isinstance(part, ToolCall) for part in event.content):
             # Thoughts that led to calls alone go with them, here in events of their own.
-            while turns[-1].events and _is_thought(turns[-1].events[-1]):
+            while turns[-1].events and _led_to(turns[-1].events[-1], event):
                 turns[-1].events.pop()
     return [turn for turn in turns if turn.events]
 
@@ -197,9 +197,22 @@ def _is_answer(event: Event) -> bool:
     )
 
 
-def _is_thought(event: Event) -> bool:
-    return not isinstance(event.content, str) and all(
-        isinstance(part, Reasoning) for part in event.content
+def _led_to(before: Event, event: Event) -> bool:
+    """Tell thoughts of the same agent from anything else that may stand before an event."""
+    return (
+        (before.author, before.branch) == (event.author, event.branch)
+        and not isinstance(before.content, str)
+        and all(isinstance(part, Reasoning) for part in before.content)
+    )
+
+
+def _are_related(one: str, other: str) -> bool:
+    """Tell whether two branches are the same, or one is above the other; all are below none."""
+    return (
+        one == other
+        or not (one and other)
+        or one.startswith(f"{other}.")
+        or other.startswith(f"{one}.")
     )
 
 
@@ -208,7 +221,7 @@ class _Pairs:
 
     Call ids need not be unique: some models count them anew in each turn, and agents that run side
     by side do so each for itself. A result answers the last event before it that has a call of its
-    id, of its own branch if there is one, and each call once.
+    id that is not answered, in its branch, above or below it. So older events decide nothing.
     """
 
     def __init__(self, shown: Sequence[Event]) -> None:
@@ -221,27 +234,30 @@ class _Pairs:
 
     def find(self) -> Steps[None]:
         """Find the pairs."""
-        # By call id and branch; and the branch of the newest call of an id.
-        waiting: dict[tuple[str, str], deque[tuple[int, int]]] = {}
-        newest: dict[str, str] = {}
+        # By call id, and by branch, that of the newest call at the end.
+        waiting: defaultdict[str, dict[str, deque[tuple[int, int]]]] = defaultdict(dict)
         for index, event in enumerate(self._shown):
             yield
             if isinstance(event.content, str):
                 continue
             for number, part in enumerate(event.content):
                 if isinstance(part, ToolCall):
-                    places = waiting.setdefault((part.call_id, event.branch), deque())
-                    if places and places[0][0] != index:
-                        places.clear()
+                    places = waiting[part.call_id].pop(event.branch, None)
+                    if places is None or places[0][0] != index:
+                        places = deque()
                     places.append((index, number))
-                    newest[part.call_id] = event.branch
+                    waiting[part.call_id][event.branch] = places
                 elif isinstance(part, ToolResult):
-                    branch = newest.get(part.call_id, "")
-                    own = waiting.get((part.call_id, event.branch))
-                    calls = own or waiting.get((part.call_id, branch))
-                    if not calls:
+                    branches = waiting[part.call_id]
+                    branch = next(
+                        (each for each in reversed(branches) if _are_related(each, event.branch)),
+                        None,
+                    )
+                    if branch is None:
                         continue
-                    call = calls.popleft()
+                    call = branches[branch].popleft()
+                    if not branches[branch]:
+                        del branches[branch]
                     self._answered.add(call)
                     if call[0] == index:
                         # A tool that the provider ran itself, within its answer.

@@ -387,7 +387,7 @@ class MemoryBackend(Backend):
         session = self._find(key, now)
         if session is None:
             raise SessionNotFoundError(key)
-        if expected.incarnation and not _is_expected(session, expected):
+        if not _is_expected(session, expected):
             raise SessionNotFoundError(key, replaced=True)
         return session
 
@@ -495,7 +495,7 @@ def _user_values(user: User | None, now: int) -> dict[str, bytes]:
 
 
 def _is_expected(session: StoredSession, expected: Expected) -> bool:
-    return not expected.incarnation or expected.incarnation == session.incarnation
+    return expected.incarnation in ("", session.incarnation)
 
 
 def _repeats(log: Log, seqs: Sequence[int], newest: int) -> dict[int, bytes]:

@@ -231,7 +231,7 @@ class _Said(Outgoing):
             media.data and not media.media_type.startswith(("image/", "audio/"))
         ):
             data = {"file_data": url} if media.data else {}
-            yield {"type": "file", "file": {**data, **named, **own}}
+            yield {"type": "file", "file": {**own, **data, **named}}
         elif media.media_type.startswith("image/") and url:
             yield {"type": "image_url", "image_url": {**own, "url": url}}
         elif media.media_type in _FORMATS and media.data:

@@ -50,6 +50,7 @@ def logs(draw: st.DrawFn, least: int = 0) -> list[Event]:
                 contents,
                 st.sampled_from(["", "", "t1", "t2", "own"]),
                 st.booleans(),
+                st.sampled_from(["", "", "a", "b", "a.c"]),
             ),
             min_size=least,
             max_size=14,
@@ -61,10 +62,11 @@ def logs(draw: st.DrawFn, least: int = 0) -> list[Event]:
             author=author,
             content=content,
             invocation_id=f"e{seq}" if turn == "own" else turn,
+            branch=branch,
             error=EventError("it failed") if failed else None,
             seq=seq,
         )
-        for seq, (author, content, turn, failed) in enumerate(drawn, 1)
+        for seq, (author, content, turn, failed, branch) in enumerate(drawn, 1)
     ]
 
 
@@ -370,7 +372,10 @@ def test_agents_side_by_side_have_their_own_results() -> None:
         answer("rb", "b"),
     ]
     assert [event.id for event in View().of(log)] == ["u", "a", "ra", "b", "rb"]
-    # Without a branch of its own, a result answers the newest call.
+    # Of another branch it answers neither, and without one of its own the newest call.
+    assert [event.id for event in View(open_calls="omit").of([*log[:3], answer("r", "c")])] == ["u"]
+    below = View(open_calls="omit").of([*log[:3], answer("r", "a.tool")])
+    assert [event.id for event in below] == ["u", "a", "r"]
     assert [event.id for event in View().of([*log[:3], answer("r", "")])] == [
         *("u", "a", "a:closed", "b", "r"),
     ]
