@@ -244,7 +244,7 @@ class _Pairs:
                 if isinstance(part, ToolCall):
                     places = waiting[part.call_id].pop(event.branch, None)
                     if places is None or places[0][0] != index:
-                        places = deque()
+                        places = deque[tuple[int, int]]()
                     places.append((index, number))
                     waiting[part.call_id][event.branch] = places
                 elif isinstance(part, ToolResult):

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
-from agentsession.messages._converted import Loss
+from agentsession.messages._converted import Converted, Loss
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agentsession.events import Event, Part
 
 __all__ = [
     "Incoming",
     "Outgoing",
-    "as_dict",
     "is_array",
     "is_mapping",
     "items",
     "kind_of",
     "mapping",
     "plain",
+    "read",
 ]
 
 
@@ -108,17 +109,27 @@ class Outgoing:
             self.lose("provider_data of another format has no form here")
 
 
-class Incoming:
+class Incoming(ABC):
     """A message on its way to an event.
 
     Args:
         message: The message.
         number: Which one it is, for errors.
+        tools: The names of the tools that were called before, by call id.
+        agent: The author of what the assistant says.
     """
 
-    def __init__(self, message: Mapping[str, Any], number: int) -> None:
+    def __init__(
+        self, message: dict[str, Any], number: int, tools: Mapping[str, str], agent: str
+    ) -> None:
         self.message = message
+        self.tools = tools
+        self.agent = agent
         self._number = number
+
+    @abstractmethod
+    def event(self) -> Event:
+        """Make the event."""
 
     def field(self, name: str, *kinds: type, of: object = None) -> Any:
         """Return a field that has to be there, of one of these types."""
@@ -140,7 +151,23 @@ class Incoming:
         raise ValueError(msg)
 
 
-def as_dict(message: object, number: int) -> dict[str, Any]:
+def read(kind: type[Incoming], messages: Iterable[object], agent: str) -> Converted[Event]:
+    """Make events of messages, one of each.
+
+    Raises:
+        TypeError: A message is no dict and no model.
+        ValueError: A message is wrong.
+    """
+    converted: Converted[Event] = Converted()
+    tools: dict[str, str] = {}
+    for number, message in enumerate(messages):
+        event = kind(_as_dict(message, number), number, tools, agent).event()
+        tools.update((call.call_id, call.name) for call in event.tool_calls)
+        converted.append(event)
+    return converted
+
+
+def _as_dict(message: object, number: int) -> dict[str, Any]:
     """Return a message as a dict of its own, if it is one or a model of the provider's package.
 
     Raises:

@@ -47,12 +47,12 @@ from agentsession.messages._converted import Converted, Loss
 from agentsession.messages._converting import (
     Incoming,
     Outgoing,
-    as_dict,
     is_mapping,
     items,
     kind_of,
     mapping,
     plain,
+    read,
 )
 
 if TYPE_CHECKING:
@@ -115,13 +115,7 @@ def from_messages(
         TypeError: A message is no dict and no model.
         ValueError: A message lacks what it must have, or a field has the wrong type.
     """
-    converted: Converted[Event] = Converted()
-    tools: dict[str, str] = {}
-    for number, message in enumerate(messages):
-        event = _Heard(as_dict(message, number), number, tools, agent).event()
-        tools.update((call.call_id, call.name) for call in event.tool_calls)
-        converted.append(event)
-    return converted
+    return read(_Heard, messages, agent)
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
@@ -238,11 +232,9 @@ class _Heard(Incoming):
     """A message on its way to an event."""
 
     def __init__(
-        self, message: Mapping[str, Any], number: int, tools: Mapping[str, str], agent: str
+        self, message: dict[str, Any], number: int, tools: Mapping[str, str], agent: str
     ) -> None:
-        super().__init__(message, number)
-        self._tools = tools
-        self._agent = agent
+        super().__init__(message, number, tools, agent)
         fields = {
             name: value
             for name, value in message.items()
@@ -251,13 +243,12 @@ class _Heard(Incoming):
         self._own: dict[str, Any] = {"fields": fields} if fields else {}
 
     def event(self) -> Event:
-        """Make the event."""
         role = self.field("role", str)
         if role not in {"user", "assistant", "system"}:
             return Event(author=role, content=[Data(dict(self.message), _MESSAGE)])
         found = self.field("content", str, list)
         content: Content = found if isinstance(found, str) else [self._part(each) for each in found]
-        author = self._agent if role == "assistant" else role
+        author = self.agent if role == "assistant" else role
         if role == "user" and not isinstance(content, str) and content:
             answers = all(isinstance(part, ToolResult) for part in content)
             author = "tool" if answers else "user"
@@ -303,7 +294,7 @@ class _Heard(Incoming):
             self._own.setdefault("parts", []).append(call_id)
         if fields:
             self._own.setdefault("results", {})[call_id] = fields
-        return ToolResult(call_id, content, self._tools.get(call_id, ""), is_error=is_error is True)
+        return ToolResult(call_id, content, self.tools.get(call_id, ""), is_error=is_error is True)
 
 
 def _is_shown(media: Media) -> bool:

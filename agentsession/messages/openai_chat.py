@@ -42,10 +42,10 @@ from agentsession.messages._converted import Converted, Loss
 from agentsession.messages._converting import (
     Incoming,
     Outgoing,
-    as_dict,
     is_mapping,
     mapping,
     plain,
+    read,
 )
 from agentsession.messages._openai import (
     arguments_text,
@@ -121,13 +121,7 @@ def from_messages(
         TypeError: A message is no dict and no model.
         ValueError: A message lacks what its role demands, or a field has the wrong type.
     """
-    converted: Converted[Event] = Converted()
-    tools: dict[str, str] = {}
-    for number, message in enumerate(messages):
-        event = _Heard(as_dict(message, number), number, tools, agent).event()
-        tools.update((call.call_id, call.name) for call in event.tool_calls)
-        converted.append(event)
-    return converted
+    return read(_Heard, messages, agent)
 
 
 class _Said(Outgoing):
@@ -245,11 +239,9 @@ class _Heard(Incoming):
     """A message on its way to an event."""
 
     def __init__(
-        self, message: Mapping[str, Any], number: int, tools: Mapping[str, str], agent: str
+        self, message: dict[str, Any], number: int, tools: Mapping[str, str], agent: str
     ) -> None:
-        super().__init__(message, number)
-        self._tools = tools
-        self._agent = agent
+        super().__init__(message, number, tools, agent)
         self._fields = {
             name: value
             for name, value in message.items()
@@ -258,14 +250,13 @@ class _Heard(Incoming):
         self._own: dict[str, Any] = {}
 
     def event(self) -> Event:
-        """Make the event."""
         role = self.field("role", str)
         content: Content
         match role:
             case "user" | "system" | "developer":
                 author, content = role, self._content(self.field("content", str, list))
             case "assistant" if self.message.get("function_call") is None:
-                author, content = self._agent, self._answer()
+                author, content = self.agent, self._answer()
             case "tool":
                 author, content = "tool", self._result()
             case _:
@@ -305,7 +296,7 @@ class _Heard(Incoming):
     def _result(self) -> list[Part]:
         call_id = self.field("tool_call_id", str)
         content = self.field("content", str, list)
-        name = self._fields.pop("name", self._tools.get(call_id, ""))
+        name = self._fields.pop("name", self.tools.get(call_id, ""))
         if not isinstance(name, str):
             self.refuse(f"name must be a str, and it is of type {type(name).__name__}")
         if isinstance(content, list):

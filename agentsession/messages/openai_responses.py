@@ -42,12 +42,12 @@ from agentsession.messages._converted import Converted, Loss
 from agentsession.messages._converting import (
     Incoming,
     Outgoing,
-    as_dict,
     is_mapping,
     items,
     kind_of,
     mapping,
     plain,
+    read,
 )
 from agentsession.messages._openai import (
     arguments_text,
@@ -110,13 +110,7 @@ def from_messages(
         TypeError: An item is no dict and no model.
         ValueError: An item lacks what it must have, or a field has the wrong type.
     """
-    converted: Converted[Event] = Converted()
-    tools: dict[str, str] = {}
-    for number, message in enumerate(messages):
-        event = _Heard(as_dict(message, number), number, tools, agent).event()
-        tools.update((call.call_id, call.name) for call in event.tool_calls)
-        converted.append(event)
-    return converted
+    return read(_Heard, messages, agent)
 
 
 class _Said(Outgoing):
@@ -225,17 +219,9 @@ class _Said(Outgoing):
 class _Heard(Incoming):
     """An item on its way to an event."""
 
-    def __init__(
-        self, message: Mapping[str, Any], number: int, tools: Mapping[str, str], agent: str
-    ) -> None:
-        super().__init__(message, number)
-        self._tools = tools
-        self._agent = agent
-
     def event(self) -> Event:
-        """Make the event."""
         content: Content
-        author, own, fields = self._agent, dict[str, Any](), dict[str, Any]()
+        author, own, fields = self.agent, dict[str, Any](), dict[str, Any]()
         match self.message:
             case {"type": "function_call" | "custom_tool_call"}:
                 content = [self._call()]
@@ -249,7 +235,7 @@ class _Heard(Incoming):
                     fields["type"] = kind
                 if isinstance(output, list):
                     own["parts"] = [call_id]
-                name = fields.get("name", self._tools.get(call_id, ""))
+                name = fields.get("name", self.tools.get(call_id, ""))
                 author = "tool"
                 content = [ToolResult(call_id, output, name if isinstance(name, str) else "")]
             case {"type": "reasoning"}:
@@ -261,7 +247,7 @@ class _Heard(Incoming):
             ):
                 found = self.field("content", str, list)
                 fields = self._others("role", "content")
-                author = self._agent if role == "assistant" else role
+                author = self.agent if role == "assistant" else role
                 content = found if isinstance(found, str) else self._parts(found, role)
             case _:
                 self.field("id" if self.message.keys() == {"id"} else "type", str)

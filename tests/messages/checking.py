@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pytest
 from pydantic import TypeAdapter
 
-from agentsession import Event
+from agentsession import Event, Text, ToolCall, ToolResult
 from agentsession.codec import decode_event, encode_event
+from agentsession.events import Media
+from agentsession.messages import Converted
 
 
 def check_types(param: TypeAdapter[Any], message: Any) -> None:
@@ -28,3 +32,22 @@ def check_types(param: TypeAdapter[Any], message: Any) -> None:
 def stored(events: list[Event]) -> list[Event]:
     """Send events through the stored format, as the next process reads them."""
     return [decode_event(encode_event(event), seq) for seq, event in enumerate(events, 1)]
+
+
+def check_all_is_said(events: Sequence[Event], found: Converted[Any]) -> None:
+    """Check that each part of each event is in the messages, or told to be lost."""
+    text = json.dumps(found)
+    lost = {loss.where for loss in found.lost}
+    for event in events:
+        for number, part in enumerate(() if isinstance(event.content, str) else event.content):
+            if f"event {event.id!r}, content[{number}]" in lost:
+                continue
+            match part:
+                case Text(words):
+                    assert json.dumps(words)[1:-1] in text
+                case ToolCall() | ToolResult():
+                    assert f': "{part.call_id}"' in text
+                case Media():
+                    assert (part.data or part.uri) in text
+                case _:
+                    pytest.fail(f"{part} is neither said nor lost")

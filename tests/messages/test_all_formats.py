@@ -227,7 +227,7 @@ def test_many_results_are_said_in_no_time() -> None:
     calls = Event(author="agent", content=[ToolCall(f"c{n}", "f") for n in range(20_000)])
     answers = [Event(author="tool", content=[ToolResult(f"c{n}", n)]) for n in range(20_000)]
     found = anthropic.to_messages(View().of([calls, *answers]))
-    assert [len(message["content"]) for message in found] == [20_000, 20_000]  # type: ignore[arg-type]
+    assert [len(message["content"]) for message in found] == [20_000, 20_000]  # type: ignore[arg-type]  # a list, where the types take any iterable
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from agentsession.events import Media, Part, Reasoning
 from agentsession.history import NO_RESULT, View
 from agentsession.messages import Loss, openai_chat
 from agentsession.messages.anthropic import from_messages, to_messages
-from messages.checking import check_types, stored
+from messages.checking import check_all_is_said, check_types, stored
 
 PARAM: TypeAdapter[Any] = TypeAdapter(MessageParam)
 
@@ -222,23 +222,7 @@ def test_what_is_said_is_a_request_and_what_is_not_is_told(events: list[Event]) 
     for message in found:
         if message["role"] != "system":
             check_types(PARAM, message)
-    text = json.dumps(found)
-    lost = {loss.where for loss in found.lost}
-    for event in events:
-        for number, each in enumerate(() if isinstance(event.content, str) else event.content):
-            if f"event {event.id!r}, content[{number}]" in lost:
-                continue
-            match each:
-                case Text(words_of_it):
-                    assert json.dumps(words_of_it)[1:-1] in text
-                case ToolCall(call_id):
-                    assert f'"id": "{call_id}"' in text
-                case ToolResult(call_id):
-                    assert f'"tool_use_id": "{call_id}"' in text
-                case Media():
-                    assert "QUJD" in text or each.uri in text
-                case _:
-                    pytest.fail(f"{each} is neither said nor lost")
+    check_all_is_said(events, found)
 
 
 def test_losses_say_what_and_where() -> None:

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from agentsession.events import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
+    from agentsession.backend import EventSlice
     from agentsession.service import SessionService
     from agentsession.sessions import Session, SessionKey
 
-__all__ = ["Raised", "raises", "said", "say", "stored_session", "swapped"]
+__all__ = [
+    "Raised",
+    "raises",
+    "remade_while_read",
+    "said",
+    "say",
+    "stored_session",
+    "swapped",
+]
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -64,3 +73,24 @@ def swapped(owner: object, name: str, method: Callable[..., Any]) -> Generator[N
         yield
     finally:
         delattr(owner, name)
+
+
+@contextmanager
+def remade_while_read(
+    service: SessionService, key: SessionKey, log: Sequence[Event]
+) -> Generator[list[object]]:
+    """Delete a session after the first read of its log, and make it anew; give the reads."""
+    backend = service.backend
+    reads: list[object] = []
+
+    async def read(*args: Any, _read: Any = backend.read, **options: Any) -> EventSlice:
+        reads.append(options)
+        found: EventSlice = await _read(*args, **options)
+        if len(reads) == 1:
+            await service.delete_session(key)
+            await service.create_session(key)
+            await service.append_events(key, log)
+        return found
+
+    with swapped(backend, "read", read):
+        yield reads

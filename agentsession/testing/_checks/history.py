@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from agentsession.errors import ReadTooLargeError, SessionNotFoundError
 from agentsession.events import Event, Text, ToolCall, ToolResult
 from agentsession.history import NO_RESULT, View
-from agentsession.testing._checks.asserting import raises, say, stored_session, swapped
+from agentsession.testing._checks.asserting import (
+    raises,
+    remade_while_read,
+    say,
+    stored_session,
+    swapped,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,24 +106,13 @@ async def check_a_history_reads_no_further_than_it_must(subject: Subject) -> Non
 async def check_a_history_is_of_one_life(subject: Subject) -> None:
     """It does not begin in one session and go on in the next; an old Session has none."""
     service = subject.service()
-    backend, log = service.backend, _turn(0, 20)
+    log = _turn(0, 20)
     old = await service.create_session(subject.key)
     await service.append_events(subject.key, log)
-    calls = 0
-
-    async def read(*args: Any, _read: Any = backend.read, **options: Any) -> EventSlice:
-        nonlocal calls
-        calls += 1
-        found: EventSlice = await _read(*args, **options)
-        if calls == 1:
-            await service.delete_session(subject.key)
-            await service.create_session(subject.key)
-            await service.append_events(subject.key, log)
-        return found
-
-    with swapped(backend, "read", read), raises(SessionNotFoundError) as raised:
+    remade = remade_while_read(service, subject.key, log)
+    with remade as reads, raises(SessionNotFoundError) as raised:
         await service.get_history(subject.key)
-    assert (raised.error.replaced, calls) == (True, 2)
+    assert (raised.error.replaced, len(reads)) == (True, 2)
     with raises(SessionNotFoundError) as raised:
         await service.get_history(old, max_turns=1)
     assert raised.error.replaced

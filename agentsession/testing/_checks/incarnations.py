@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from agentsession.backend import ALL_EVENTS, NO_EVENTS, Entry, EventSlice, Expected
+from agentsession.backend import ALL_EVENTS, NO_EVENTS, Entry, Expected
 from agentsession.errors import RevisionConflictError, SessionNotFoundError
 from agentsession.events import new_id
 from agentsession.state import NO_CHANGES, Changes
-from agentsession.testing._checks.asserting import raises, said, say, stored_session, swapped
+from agentsession.testing._checks.asserting import (
+    raises,
+    remade_while_read,
+    said,
+    say,
+    stored_session,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -100,7 +106,6 @@ async def check_a_position_of_an_old_life_reads_nothing(subject: Subject) -> Non
 async def check_a_read_in_several_steps_is_of_one_life(subject: Subject) -> None:
     """A page that begins in one session does not go on in the next one, though a key asked."""
     service = subject.service()
-    backend = service.backend
     log = [say(str(n)) for n in range(1000)]
     asks: list[Callable[[], Awaitable[object]]] = [
         lambda: service.get_events(subject.key, author="nobody"),
@@ -110,21 +115,10 @@ async def check_a_read_in_several_steps_is_of_one_life(subject: Subject) -> None
     for ask in asks:
         await service.create_session(subject.key)
         await service.append_events(subject.key, log)
-        calls = 0
-
-        async def read(*args: Any, _read: Any = backend.read, **options: Any) -> EventSlice:
-            nonlocal calls
-            calls += 1
-            found: EventSlice = await _read(*args, **options)
-            if calls == 1:
-                await service.delete_session(subject.key)
-                await service.create_session(subject.key)
-                await service.append_events(subject.key, log)
-            return found
-
-        with swapped(backend, "read", read), raises(SessionNotFoundError) as raised:
+        remade = remade_while_read(service, subject.key, log)
+        with remade as reads, raises(SessionNotFoundError) as raised:
             await ask()
-        assert (raised.error.key, raised.error.replaced, calls) == (subject.key, True, 2)
+        assert (raised.error.key, raised.error.replaced, len(reads)) == (subject.key, True, 2)
         await service.delete_session(subject.key)
 
 
