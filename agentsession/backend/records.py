@@ -1,0 +1,242 @@
+"""What goes into a backend and comes out of it: plain records of encoded data.
+
+All of them can be imported from :mod:`agentsession.backend` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from agentsession.errors import ReadTooLargeError
+from agentsession.sessions import UnreadableSession
+from agentsession.state import NO_CHANGES, Changes
+
+if TYPE_CHECKING:
+    from agentsession.sessions import SessionKey
+
+__all__ = [
+    "ALL_EVENTS",
+    "ANYTHING",
+    "NO_EVENTS",
+    "NO_REPEATS",
+    "REMEMBERED_IDS",
+    "SMALLEST_EVENT",
+    "Entry",
+    "EventSlice",
+    "Expected",
+    "Position",
+    "ReadLimit",
+    "Receipt",
+    "SessionSlice",
+    "Snapshot",
+    "UserSlice",
+    "Window",
+]
+
+REMEMBERED_IDS: Final = 1000
+"""How many trimmed events' ids a log remembers, so that a late repeat is recognised still.
+
+A retry comes within seconds and a busy session appends some events a second, so a thousand is
+minutes of margin; at 100 bytes each they cost 100 kB, and only for a session that reached its
+limit.
+"""
+
+
+SMALLEST_EVENT: Final = 100
+"""How many bytes an event counts as at least, when a read is measured.
+
+The shortest one with a generated id and a timestamp takes 102. So a log that is far too long is
+known to be by its length alone.
+"""
+
+
+class Entry(Struct, frozen=True):
+    """One event on its way into a log.
+
+    Attributes:
+        event_id: Unique within the session.
+        time: The event's own timestamp, in microseconds, 1 or more.
+        payload: The encoded event.
+        changes: What it does to state.
+    """
+
+    event_id: str
+    time: int
+    payload: bytes
+    changes: Changes = NO_CHANGES
+
+
+class Expected(Struct, frozen=True):
+    """What a caller expects of a session; if it is not so, the operation changes nothing.
+
+    Attributes:
+        incarnation: The :attr:`Snapshot.incarnation` of the session, which tells it from a later
+            session with the same id; ``""`` for any.
+        revision: The revision of the session, which shows that nobody has written to it since;
+            ``None`` for any. Only appends check it.
+    """
+
+    incarnation: str = ""
+    revision: int | None = None
+
+
+ANYTHING: Final = Expected()
+"""Whatever session has the id, however far it is."""
+
+
+class ReadLimit(Struct, frozen=True):
+    """How much one read may return.
+
+    Attributes:
+        size: The limit, in bytes of encoded events in all; each event counts as at least
+            :data:`SMALLEST_EVENT`.
+        harmless: A number of events that can never exceed *size*, since the size of each event is
+            limited too. Reads of this many or fewer, which most are, need not be measured.
+    """
+
+    size: int
+    harmless: int
+
+    def check(self, key: SessionKey, events: Sequence[bytes]) -> None:
+        """Check how large encoded events of a session are in all, if there are enough to matter.
+
+        Raises:
+            ReadTooLargeError: They are more than one read may return.
+        """
+        if len(events) > self.harmless:
+            size = max(sum(map(len, events)), len(events) * SMALLEST_EVENT)
+            if size > self.size:
+                raise ReadTooLargeError(key, len(events), size, self.size)
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """Which events of a log a reader wants: those that satisfy all three.
+
+    Attributes:
+        after_seq: Those after this position.
+        since: Those whose time in the log is this or later, in microseconds. An event's time in the
+            log is its own timestamp, but not later than the backend's present, and always later
+            than that of the event before it. So the events since a time are always the newest ones.
+        last: This many at the end; ``None`` for all.
+        read_limit: How much that may be; ``None`` for any amount.
+    """
+
+    after_seq: int = 0
+    since: int | None = None
+    last: int | None = None
+    read_limit: ReadLimit | None = None
+
+
+ALL_EVENTS: Final = Window()
+"""Every event that the log holds."""
+
+NO_EVENTS: Final = Window(last=0)
+"""No event at all."""
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """A session as it was at one moment.
+
+    Attributes:
+        session_id: The session's id.
+        incarnation: Tells the session from every other one that ever had its id; not empty. The
+            backend gives it when the session is made, from random bits, and it never changes.
+        created: When it was created.
+        updated: When it was last written to.
+        revision: Counts the writes to it, from 1 for its creation.
+        last_seq: The position of the newest event ever stored; 0 before the first.
+        app: The application's state, encoded.
+        user: The user's state, encoded.
+        session: The session's own state, encoded.
+        events: The encoded events that were asked for, in order.
+        first_seq: The position of ``events[0]``.
+    """
+
+    session_id: str
+    incarnation: str
+    created: int
+    updated: int
+    revision: int
+    last_seq: int
+    app: dict[str, bytes] = {}
+    user: dict[str, bytes] = {}
+    session: dict[str, bytes] = {}
+    events: Sequence[bytes] = ()
+    first_seq: int = 0
+
+
+NO_REPEATS: Final[Mapping[int, bytes]] = MappingProxyType({})
+"""An empty mapping, for the usual write that repeats nothing."""
+
+
+class Receipt(Struct, frozen=True):
+    """What a write to a session did.
+
+    Attributes:
+        seqs: The position of each entry, also of one that had been stored before.
+        revision: The session's revision now.
+        last_seq: The position of its newest event now.
+        updated: When it was last written to.
+        incarnation: Which session was written to; see :class:`Snapshot`.
+        repeats: The index of each entry that had been stored before, by an earlier call or earlier
+            in this one, and the payload that was stored then; ``b""`` if the limit had trimmed that
+            event before this call, and only its id was remembered.
+    """
+
+    seqs: Sequence[int]
+    revision: int
+    last_seq: int
+    updated: int
+    incarnation: str
+    repeats: Mapping[int, bytes] = NO_REPEATS
+
+
+class EventSlice(Struct, frozen=True):
+    """A run of a log, in the order of the log.
+
+    Attributes:
+        first_seq: The position of ``events[0]``.
+        events: The encoded events.
+        incarnation: Which session they are of; see :class:`Snapshot`.
+    """
+
+    first_seq: int
+    events: Sequence[bytes]
+    incarnation: str
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """A place in a user's list of sessions, which is ordered by (updated, session id)."""
+
+    updated: int
+    session_id: str
+
+
+class SessionSlice(Struct, frozen=True):
+    """A run of a user's list of sessions, newest activity first.
+
+    Attributes:
+        sessions: The sessions, without events.
+        next: Where the list goes on; ``None`` at its end.
+        unreadable: The sessions of this run whose record is not in the backend's format.
+    """
+
+    sessions: Sequence[Snapshot]
+    next: Position | None
+    unreadable: Sequence[UnreadableSession] = ()
+
+
+class UserSlice(Struct, frozen=True):
+    """A run of the list of an application's users.
+
+    Attributes:
+        user_ids: The users, in the order of their ids' code points.
+        next: The id after which the list goes on; ``None`` at its end.
+    """
+
+    user_ids: Sequence[str]
+    next: str | None
