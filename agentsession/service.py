@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentsession._misuse import AsyncContext
 from agentsession._pace import Pace
@@ -34,37 +32,27 @@ from agentsession._service.arguments import (
     window,
 )
 from agentsession._service.assembly import (
-    apply_appended,
-    apply_fresh,
     apply_temporary,
     as_stored,
     assemble,
-    decode_changes,
     read_scope,
-    stands,
 )
 from agentsession._service.listing import Found, sessions_of_app, sessions_of_user
 from agentsession._service.log import ContentType, LogReader, event_filter
 from agentsession._service.observing import observe
-from agentsession._wording import brief, described, described_app
+from agentsession._service.writing import Writer
+from agentsession._wording import described_app
 from agentsession.backend import (
     ANYTHING,
     SMALLEST_EVENT,
     Backend,
-    Entry,
     Expected,
     Position,
     ReadLimit,
-    Window,
 )
-from agentsession.clock import to_microseconds
-from agentsession.codec import prepare_event
 from agentsession.errors import (
-    BackendError,
     ClosedError,
-    CodecError,
     EventLoopError,
-    EventTooLargeError,
 )
 from agentsession.events import Event, new_id
 from agentsession.history import View
@@ -73,13 +61,7 @@ from agentsession.sessions import Session, SessionKey, SessionPage, UserKey, Use
 from agentsession.state import (
     APP_PREFIX,
     DELETE,
-    LARGE,
     USER_PREFIX,
-    Changes,
-    ScopeChanges,
-    add_change,
-    add_scope_change,
-    split,
 )
 
 if TYPE_CHECKING:
@@ -87,7 +69,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from agentsession.backend import Receipt
     from agentsession.concerns import Concern
     from agentsession.history import OpenCalls
     from agentsession.observers import Observer
@@ -148,6 +129,9 @@ class SessionService(AsyncContext):
         self._max_event_size = positive("max_event_size", max_event_size)
         self._max_value_size = positive("max_value_size", max_value_size)
         self._read_limit = _read_limit(max_read_size, self._max_event_size)
+        self._writer = Writer(
+            backend, self._max_event_size, self._max_value_size, self._check_usable
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._closed = False
@@ -233,7 +217,7 @@ class SessionService(AsyncContext):
         state = {} if state is None else state
         check_state(state)
         async with self._room(key, in_steps=bool(state)):
-            changes = await self._changes(state)
+            changes = await self._writer.changes(state)
             snapshot = await self._backend.create(key, changes, token=new_id())
         session = await assemble(key, snapshot, Pace())
         apply_temporary(session, state)
@@ -305,7 +289,7 @@ class SessionService(AsyncContext):
         check_state(state)
         bounds = window(num_recent_events, since, after_seq, self._read_limit)
         async with self._room(key, in_steps=bool(state)):
-            changes = await self._changes(state)
+            changes = await self._writer.changes(state)
             snapshot = await self._backend.get_or_create(key, changes, bounds)
         session = await assemble(key, snapshot, Pace())
         apply_temporary(session, state)
@@ -458,11 +442,11 @@ class SessionService(AsyncContext):
     async def _append(
         self, session: Session | None, key: SessionKey, event: Event, expected: Expected
     ) -> Event:
-        entry, prepared = self._prepare(key, event)
+        entry, prepared = self._writer.prepare(key, event)
         receipt = await self._backend.append(key, (entry,), expected=expected)
         stored = as_stored(receipt, 0, entry, prepared)
         if session is not None:
-            await self._update(session, receipt, (entry,), (stored,), (event,))
+            await self._writer.update(session, receipt, (entry,), (stored,), (event,))
         return stored
 
     async def append_events(
@@ -492,7 +476,7 @@ class SessionService(AsyncContext):
         if not whole:
             return given
         async with self._room(key, in_steps=len(whole) > 1):
-            pairs, names = await self._prepare_each(key, whole)
+            pairs, names = await self._writer.prepare_each(key, whole)
             entries = [entry for entry, _ in pairs]
             check_write([entry.payload for entry in entries], names, self._max_event_size)
             receipt = await self._backend.append(key, entries, expected=expected)
@@ -503,7 +487,7 @@ class SessionService(AsyncContext):
                 await pace.rest()
             stored.append(as_stored(receipt, index, *pair))
         if session is not None:
-            await self._update(session, receipt, entries, stored, whole)
+            await self._writer.update(session, receipt, entries, stored, whole)
         in_order = iter(stored)
         return [event if event.partial else next(in_order) for event in given]
 
@@ -632,7 +616,7 @@ class SessionService(AsyncContext):
         _, key, expected = self._target(session_or_key)
         check_state(state)
         async with self._room(key, in_steps=bool(state)):
-            changes = await self._changes(state)
+            changes = await self._writer.changes(state)
             await self._backend.update_state(key, changes, expected=expected)
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
@@ -648,7 +632,7 @@ class SessionService(AsyncContext):
         check_app(app_name)
         check_state(state)
         async with self._room(described_app(app_name), in_steps=bool(state)):
-            changes = await self._scope_changes(APP_PREFIX, state)
+            changes = await self._writer.scope_changes(APP_PREFIX, state)
             await self._backend.update_app_state(app_name, changes)
 
     async def update_user_state(self, user_key: UserKey, state: Mapping[str, Any]) -> None:
@@ -664,7 +648,7 @@ class SessionService(AsyncContext):
         check_user(user_key)
         check_state(state)
         async with self._room(user_key, in_steps=bool(state)):
-            changes = await self._scope_changes(USER_PREFIX, state)
+            changes = await self._writer.scope_changes(USER_PREFIX, state)
             await self._backend.update_user_state(user_key, changes)
 
     async def get_app_state(self, app_name: str) -> dict[str, Any]:
@@ -725,11 +709,6 @@ class SessionService(AsyncContext):
             return EventLoopError("forked")
         return EventLoopError("ended" if self._loop.is_closed() else "another")
 
-    async def _rest(self, pace: Pace) -> None:
-        """Let others run, and refuse to go on if they have closed the service."""
-        await pace.rest()
-        self._check_usable()
-
     def _room(
         self, subject: SessionKey | UserKey | str, *, in_steps: bool
     ) -> AbstractAsyncContextManager[None]:
@@ -762,110 +741,6 @@ class SessionService(AsyncContext):
         if incarnation or revision is not None:
             return session, key, Expected(incarnation, revision)
         return session, key, ANYTHING
-
-    async def _changes(self, state: Mapping[str, Any]) -> Changes:
-        """Check and encode state that comes in by itself."""
-        pace, limit, changes = Pace(), self._max_value_size, Changes()
-        names, values = [*state], [*state.values()]  # Whatever others do to it meanwhile.
-        for name, value in zip(names, values, strict=True):
-            if pace.due():
-                await self._rest(pace)
-            add_change(changes, name, value, limit)
-        written = [*changes.app.values(), *changes.user.values(), *changes.session.values()]
-        check_write(written, len(names), limit, named=sum(map(len, names)))
-        if pace.due():
-            await self._rest(pace)
-        return changes
-
-    async def _scope_changes(
-        self, prefix: Literal["app:", "user:"], state: Mapping[str, Any]
-    ) -> ScopeChanges:
-        """Check and encode state of one scope."""
-        pace, limit = Pace(), self._max_value_size
-        changes: ScopeChanges = {}
-        names, values = [*state], [*state.values()]
-        for name, value in zip(names, values, strict=True):
-            if pace.due():
-                await self._rest(pace)
-            add_scope_change(changes, prefix, name, value, limit)
-        check_write(changes.values(), len(names), limit, named=sum(map(len, names)))
-        if pace.due():
-            await self._rest(pace)
-        return changes
-
-    async def _prepare_each(
-        self, key: SessionKey, events: Sequence[Event]
-    ) -> tuple[list[tuple[Entry, Event | None]], int]:
-        """Prepare events in as many steps as it takes; tell how many names of state they change.
-
-        Each is encoded in one step, as it is at that moment.
-        """
-        pace, names = Pace(), 0
-        pairs: list[tuple[Entry, Event | None]] = []
-        for event in events:
-            if pace.due():
-                await self._rest(pace)
-            pairs.append(self._prepare(key, event))
-            names += len(event.state_delta)
-        return pairs, names
-
-    def _prepare(self, key: SessionKey, event: Event) -> tuple[Entry, Event | None]:
-        """Check and encode an event, and return with it the event as readers will get it.
-
-        A large one is not returned, so as not to be in memory twice while it waits.
-        """
-        if event.seq:
-            event = msgspec.structs.replace(event, seq=0)
-        try:
-            check_state(event.state_delta)
-            changes = split(event.state_delta, self._max_value_size)
-            payload, prepared = prepare_event(event)
-        except (TypeError, ValueError) as exc:
-            exc.add_note(f"This was event {brief(event.id)} for {described(key)}.")
-            raise
-        if len(payload) > self._max_event_size:
-            raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
-        # A log's times begin after 1970, as the scores of a log on Redis do.
-        time = max(1, to_microseconds(prepared.timestamp))
-        entry = Entry(prepared.id, time, payload, changes)
-        return entry, prepared if len(payload) <= LARGE else None
-
-    async def _update(
-        self,
-        session: Session,
-        receipt: Receipt,
-        entries: Sequence[Entry],
-        stored: Sequence[Event],
-        given: Sequence[Event],
-    ) -> None:
-        """Bring a session that one holds up to date after an append to it, in one step."""
-        deltas = [decode_changes(entries[0].changes)]
-        if len(entries) > 1:
-            pace = Pace()
-            for entry in entries[1:]:
-                if pace.due():
-                    await pace.rest()
-                deltas.append(decode_changes(entry.changes))
-        if not apply_appended(session, receipt, entries, stored, deltas):
-            await self._reload(session)
-        limit = self._backend.retention.event_limit
-        if limit and len(session.events) > limit:
-            del session.events[:-limit]
-        for index, event in enumerate(given):
-            if event.state_delta and stands(receipt, index, entries[index]):
-                apply_temporary(session, event.state_delta)
-
-    async def _reload(self, session: Session) -> None:
-        """Read what a session lacks. If it is gone by now, the next write will say so."""
-        newest = session.events[-1].seq if session.events else session.last_seq
-        # The append was stored, and an error would say that it was not: so there is no read limit,
-        # and an object that cannot be brought up to date now is after the next write.
-        try:
-            snapshot = await self._backend.get(session.key, Window(after_seq=newest))
-            if snapshot is not None:
-                apply_fresh(session, await assemble(session.key, snapshot, Pace()))
-        except (BackendError, CodecError):
-            return
 
 
 def _read_limit(size: int | None, max_event_size: int) -> ReadLimit | None:

@@ -49,7 +49,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("arguments", "observing"),
         ("log",),
         ("assembly",),
-        ("listing",),
+        ("listing", "writing"),
         ("__init__",),
     ),
     "agentsession.memory": (("_records",), ("_users",), ("_backend",), ("__init__",)),
