@@ -7,6 +7,9 @@
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
     ├── RevisionConflictError                another writer came first; nothing was stored
+    ├── SessionBusyError                     another turn has the session; nothing was stored
+    ├── LeaseLostError                       this turn has it no more; nothing was stored
+    ├── RunNotFoundError (LookupError)       that run is over, or never was
     ├── EventTooLargeError (ValueError)      the encoded event is over the size limit
     ├── ReadTooLargeError (ValueError)       more events asked for than one read may return
     ├── StateValueError (ValueError)         a value that cannot be stored; names its path
@@ -31,6 +34,8 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 from agentsession._wording import brief, described, dotted
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agentsession.sessions import SessionKey, UserKey
 
 __all__ = [
@@ -42,9 +47,12 @@ __all__ = [
     "EventLoopError",
     "EventNotFoundError",
     "EventTooLargeError",
+    "LeaseLostError",
     "OutcomeUnknownError",
     "ReadTooLargeError",
     "RevisionConflictError",
+    "RunNotFoundError",
+    "SessionBusyError",
     "SessionExistsError",
     "SessionNotFoundError",
     "StateValueError",
@@ -140,6 +148,98 @@ class RevisionConflictError(AgentSessionError):
         return (
             f"{described(self.key)}: expected revision {self.expected}, found {self.actual}; "
             "nothing was stored. Load the session again, decide anew, and repeat"
+        )
+
+
+_BusyProblem: TypeAlias = Literal["busy", "waited", "full", "superseded", "exclusive"]
+
+_BUSY: Final[dict[_BusyProblem, str]] = {
+    "busy": "wait for it with when_busy='queue', or repeat the call later",
+    "waited": (
+        "this one has waited for as long as it may; repeat the call later, or raise the option wait"
+    ),
+    "full": "so many wait for their turn that no more may; repeat the call later",
+    "superseded": "it came later, and interrupts too; let it run",
+    "exclusive": (
+        "while it runs, nobody else may write to the session, for its lease is exclusive; repeat "
+        "the call later"
+    ),
+}
+
+
+class SessionBusyError(AgentSessionError):
+    """Another turn has the session, or will have it before this one; nothing was stored.
+
+    Attributes:
+        key: The session.
+        run_id: The other turn; ``""`` if it is not known.
+        ends_at: When the other turn's lease ends if it is not renewed, on the store's clock;
+            ``None`` if the turn waits for somebody, or has not begun.
+        problem: Whether this one was refused since the session was ``"busy"``, had ``"waited"`` for
+            too long, found the line ``"full"``, was ``"superseded"`` by a later one that interrupts
+            as well, or writes where the other one's lease is ``"exclusive"``.
+    """
+
+    def __init__(
+        self,
+        key: SessionKey,
+        run_id: str,
+        ends_at: datetime | None = None,
+        problem: _BusyProblem = "busy",
+    ) -> None:
+        super().__init__(key, run_id, ends_at, problem)
+        self.key = key
+        self.run_id = run_id
+        self.ends_at = ends_at
+        self.problem: _BusyProblem = problem
+
+    def __str__(self) -> str:
+        other = f"run {brief(self.run_id)}" if self.run_id else "another run"
+        lease = "" if self.ends_at is None else f", with a lease until {self.ends_at.isoformat()}"
+        return (
+            f"{described(self.key)}: busy with {other}{lease}; nothing was stored. "
+            f"{_BUSY[self.problem].capitalize()}"
+        )
+
+
+class LeaseLostError(AgentSessionError):
+    """The lease with which this was to be written is not held any more; nothing was stored.
+
+    Its time ran out before it was renewed, it was given back, or another turn has taken over. What
+    the turn has stored stays, and whoever comes next to the session closes it.
+
+    Attributes:
+        key: The session.
+    """
+
+    def __init__(self, key: SessionKey) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{described(self.key)}: this turn's lease ran out, was given back or was taken over; "
+            "nothing was stored. End the turn here, and begin another one if it should go on"
+        )
+
+
+class RunNotFoundError(AgentSessionError, LookupError):
+    """This run does not have the session: it is over, or never began. Nothing was changed.
+
+    Attributes:
+        key: The session.
+        run_id: The run that was asked for.
+    """
+
+    def __init__(self, key: SessionKey, run_id: str) -> None:
+        super().__init__(key, run_id)
+        self.key = key
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return (
+            f"{described(self.key)}: run {brief(self.run_id)} does not run here; it is over, or "
+            "never began. There is nothing to stop"
         )
 
 

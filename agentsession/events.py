@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -34,6 +34,7 @@ __all__ = [
     "Event",
     "EventError",
     "Media",
+    "Outcome",
     "Part",
     "Reasoning",
     "Text",
@@ -171,6 +172,17 @@ Content: TypeAlias = str | list[Part]
 """Plain words, which stay a string, or a list of parts."""
 
 
+Outcome: TypeAlias = Literal[
+    "", "completed", "failed", "cancelled", "interrupted", "abandoned", "waiting"
+]
+"""How a turn ended, said by the event that ended it; ``""`` on every other event.
+
+``"completed"``: the agent came to its end. ``"failed"``: it raised an error. ``"cancelled"``:
+somebody had it stopped, or went away. ``"interrupted"``: another turn took its place.
+``"abandoned"``: its process died, or stood still for too long; whoever came next has ended it.
+``"waiting"``: it goes on when somebody answers its open calls of tools."""
+
+
 class EventError(Model, Struct, frozen=True, omit_defaults=True):
     """What went wrong in the step that an event records.
 
@@ -208,6 +220,9 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
             ``app:``, ``user:`` and ``temp:``. :data:`agentsession.state.DELETE` deletes a name.
         metadata: Anything that JSON can hold.
         error: What went wrong, if something did.
+        outcome: How the turn ended, if it ended with this event, as
+            :data:`~agentsession.events.Outcome` says. With it
+            an event gives back the lease with which it is appended.
         seq: The position in the log, from 1 without gaps; given by the store, 0 before.
     """
 
@@ -221,6 +236,7 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     state_delta: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     error: EventError | None = None
+    outcome: Outcome = ""
     seq: int = 0
 
     @property

@@ -24,7 +24,7 @@ from agentsession.retention import positive
 if TYPE_CHECKING:
     from agentsession._pace import Steps
 
-__all__ = ["NO_RESULT", "OpenCalls", "View"]
+__all__ = ["NO_RESULT", "OpenCalls", "View", "unanswered_calls"]
 
 NO_RESULT: Final = "No result of this call is known. The tool may have run, or not."
 """What a model is told of a call that nothing answered, with ``is_error``."""
@@ -132,6 +132,17 @@ class View(Struct, frozen=True, kw_only=True):
                 break
             first -= 1
         return turns[first:]
+
+
+def unanswered_calls(events: Sequence[Event]) -> list[ToolCall]:
+    """Return the calls that no result answers, in order.
+
+    Args:
+        events: Some of a log, in its order: those of a turn, for example.
+    """
+    pairs = _Pairs([event for event in events if event.content and not event.partial])
+    drained(pairs.find())
+    return pairs.unanswered()
 
 
 class _Turn:
@@ -264,6 +275,15 @@ class _Pairs:
                         self._in_place.add((index, number))
                     else:
                         self._results[call[0]].append((index, part))
+
+    def unanswered(self) -> list[ToolCall]:
+        """Return the calls without a result."""
+        return [
+            part
+            for index, event in enumerate(self._shown)
+            for number, part in enumerate(event.content)
+            if isinstance(part, ToolCall) and (index, number) not in self._answered
+        ]
 
     def complete(self, index: int, open_calls: OpenCalls) -> Iterator[Event]:
         """Yield an event as a model may be shown it, and right behind it what answers its calls."""

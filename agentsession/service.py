@@ -37,9 +37,16 @@ from agentsession._service.assembly import (
     assemble,
     read_scope,
 )
+from agentsession._service.leasing import (
+    check_lease,
+    check_run_id,
+    checked_claim,
+    checked_wait,
+)
 from agentsession._service.listing import Found, sessions_of_app, sessions_of_user
 from agentsession._service.log import ContentType, LogReader, event_filter
 from agentsession._service.observing import observe
+from agentsession._service.turns import Turns, named_by, then_of
 from agentsession._service.writing import Writer
 from agentsession._wording import described_app
 from agentsession.backend import (
@@ -53,10 +60,11 @@ from agentsession.backend import (
 from agentsession.errors import (
     ClosedError,
     EventLoopError,
+    LeaseLostError,
 )
 from agentsession.events import Event, new_id
 from agentsession.history import View
-from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, positive
+from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, Duration, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey, UserPage
 from agentsession.state import (
     APP_PREFIX,
@@ -69,8 +77,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
+    from agentsession.backend import Then, WhenBusy
     from agentsession.concerns import Concern
     from agentsession.history import OpenCalls
+    from agentsession.leases import Lease, TurnStart
     from agentsession.observers import Observer
 
 __all__ = ["ContentType", "SessionService"]
@@ -132,6 +142,7 @@ class SessionService(AsyncContext):
         self._writer = Writer(
             backend, self._max_event_size, self._max_value_size, self._check_usable
         )
+        self._turns = Turns(backend, self._writer, self._read_limit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._closed = False
@@ -172,6 +183,7 @@ class SessionService(AsyncContext):
         if self._loop is not None:
             self._check_loop()
         self._closed = True
+        await self._turns.aclose()
         await self._backend.aclose()
         self._loop = None  # Nothing is left that belongs to it.
 
@@ -401,6 +413,7 @@ class SessionService(AsyncContext):
         event: Event,
         *,
         expected_revision: int | None = None,
+        lease: Lease | None = None,
     ) -> Event:
         """Add an event to the end of a session's log and apply its ``state_delta``, in one step.
 
@@ -417,6 +430,8 @@ class SessionService(AsyncContext):
             event: The event.
             expected_revision: Store only if the session's revision is still this one. A repeat is
                 answered in any case.
+            lease: Store only if the turn of this lease has the session still. An event without an
+                ``invocation_id`` gets that of the lease; one with an ``outcome`` gives it back.
 
         Returns:
             The event as it is stored, with its ``seq``: for a repeat the first one. Only if the
@@ -426,6 +441,9 @@ class SessionService(AsyncContext):
             SessionNotFoundError: The session does not exist, was deleted, or has expired, or was
                 made anew since the Session was read; nothing was stored.
             RevisionConflictError: The revision is another one; nothing was stored.
+            LeaseLostError: The lease ran out, was given back or was taken over; nothing was stored.
+            SessionBusyError: No lease was given, and another turn has an exclusive one; nothing was
+                stored.
             EventTooLargeError: The event is over ``max_event_size``; nothing was stored.
             StateValueError: A value cannot be stored; nothing was stored.
             TypeError: *event* is no event.
@@ -434,6 +452,8 @@ class SessionService(AsyncContext):
         session, key, expected = self._target(session_or_key, expected_revision)
         if _is_partial(event):
             return event
+        if lease is not None:
+            return (await self._append_to_turn(session, key, [event], expected, lease))[0]
         if self._backend.crowded:
             async with self._backend.room(key):
                 return await self._append(session, key, event, expected)
@@ -455,6 +475,7 @@ class SessionService(AsyncContext):
         events: Iterable[Event],
         *,
         expected_revision: int | None = None,
+        lease: Lease | None = None,
     ) -> list[Event]:
         """Add several events in one step: all of them, in this order, or none.
 
@@ -466,6 +487,7 @@ class SessionService(AsyncContext):
                 :class:`~agentsession.Session`.
             events: Up to 1,000 events, of up to 64 MiB and 100,000 changes to state in all.
             expected_revision: Store only if the session's revision is still this one.
+            lease: As for :meth:`append_event`. Only the last event may have an ``outcome``.
 
         Returns:
             The events as they are stored, with their ``seq``; partial ones as they were.
@@ -475,11 +497,27 @@ class SessionService(AsyncContext):
         whole = [event for event in given if not _is_partial(event)]
         if not whole:
             return given
-        async with self._room(key, in_steps=len(whole) > 1):
-            pairs, names = await self._writer.prepare_each(key, whole)
+        if lease is None:
+            stored = await self._append_each(session, key, whole, expected)
+        else:
+            stored = await self._append_to_turn(session, key, whole, expected, lease)
+        in_order = iter(stored)
+        return [event if event.partial else next(in_order) for event in given]
+
+    async def _append_each(
+        self,
+        session: Session | None,
+        key: SessionKey,
+        events: Sequence[Event],
+        expected: Expected,
+        then: Then = "keep",
+    ) -> list[Event]:
+        """Append whole events in one step."""
+        async with self._room(key, in_steps=len(events) > 1):
+            pairs, names = await self._writer.prepare_each(key, events)
             entries = [entry for entry, _ in pairs]
             check_write([entry.payload for entry in entries], names, self._max_event_size)
-            receipt = await self._backend.append(key, entries, expected=expected)
+            receipt = await self._backend.append(key, entries, expected=expected, then=then)
         pace = Pace()
         stored: list[Event] = []
         for index, pair in enumerate(pairs):
@@ -487,9 +525,32 @@ class SessionService(AsyncContext):
                 await pace.rest()
             stored.append(as_stored(receipt, index, *pair))
         if session is not None:
-            await self._writer.update(session, receipt, entries, stored, whole)
-        in_order = iter(stored)
-        return [event if event.partial else next(in_order) for event in given]
+            await self._writer.update(session, receipt, entries, stored, events)
+        return stored
+
+    async def _append_to_turn(
+        self,
+        session: Session | None,
+        key: SessionKey,
+        events: Sequence[Event],
+        expected: Expected,
+        lease: Lease,
+    ) -> list[Event]:
+        """Append whole events with a lease, and give it back if they end the turn."""
+        held = check_lease(lease)
+        held.check(key)
+        then = then_of(events)
+        expected = held.naming(expected)
+        try:
+            stored = await self._append_each(
+                session, key, [named_by(lease, event) for event in events], expected, then
+            )
+        except LeaseLostError:
+            held.lose()
+            raise
+        if then != "keep":
+            held.end()
+        return stored
 
     async def get_events(
         self,
@@ -600,7 +661,11 @@ class SessionService(AsyncContext):
     # -- state
 
     async def update_session_state(
-        self, session_or_key: Session | SessionKey, state: Mapping[str, Any]
+        self,
+        session_or_key: Session | SessionKey,
+        state: Mapping[str, Any],
+        *,
+        lease: Lease | None = None,
     ) -> None:
         """Merge these names into a session's state, in one step and without an event.
 
@@ -608,16 +673,32 @@ class SessionService(AsyncContext):
         :data:`agentsession.state.DELETE` as a value deletes the name. A
         :class:`~agentsession.Session` must be of the session that is stored; it does not change.
 
+        Args:
+            session_or_key: The session.
+            state: The names.
+            lease: As for :meth:`append_event`.
+
         Raises:
             SessionNotFoundError: The session does not exist, or was made anew since the Session was
                 read; nothing was stored in any scope.
+            LeaseLostError: As for :meth:`append_event`.
+            SessionBusyError: As for :meth:`append_event`.
             StateValueError: A value cannot be stored; nothing was stored.
         """
         _, key, expected = self._target(session_or_key)
         check_state(state)
-        async with self._room(key, in_steps=bool(state)):
-            changes = await self._writer.changes(state)
-            await self._backend.update_state(key, changes, expected=expected)
+        held = None if lease is None else check_lease(lease)
+        if held is not None:
+            held.check(key)
+            expected = held.naming(expected)
+        try:
+            async with self._room(key, in_steps=bool(state)):
+                changes = await self._writer.changes(state)
+                await self._backend.update_state(key, changes, expected=expected)
+        except LeaseLostError:
+            if held is not None:
+                held.lose()
+            raise
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.
@@ -680,6 +761,138 @@ class SessionService(AsyncContext):
             SessionNotFoundError: As for :meth:`update_session_state`.
         """
         await type(self).update_session_state(self, session_or_key, {name: DELETE})  # As above.
+
+    # -- turns
+
+    def lease(
+        self,
+        session_or_key: Session | SessionKey,
+        *,
+        when_busy: WhenBusy = "queue",
+        wait: Duration = 30.0,
+        ttl: Duration = 15.0,
+        grace: Duration = 5.0,
+        exclusive: bool = False,
+        run_id: str | None = None,
+    ) -> Lease:
+        """Return the right to write a turn to a session, which ``async with`` takes.
+
+        At most one turn has a session's lease at any moment, across all processes. What a turn
+        writes with ``lease=`` is checked in the step in which it is stored: when its lease has run
+        out, or another turn has taken over, nothing is stored any more. Writes without ``lease=``,
+        of tools and other writers, are let through unless the lease is *exclusive*.
+
+        It is renewed by itself as long as the event loop runs, and the session does not expire
+        meanwhile. If its process dies, whoever comes next takes over when *ttl* has passed; what
+        the dead turn left is closed then, as :meth:`close_turn` does.
+
+        Args:
+            session_or_key: The session, which exists. A :class:`~agentsession.Session` must be of
+                the session that is stored.
+            when_busy: What to do while another turn has the lease. ``"queue"``: stand in line, in
+                the order of arrival, which all processes share; up to 100 may. ``"reject"``: raise
+                :exc:`~agentsession.errors.SessionBusyError`. ``"interrupt"``: have the other turn
+                told to stop, wait for its *grace*, and take the lease from it then; of several that
+                interrupt the last one has it.
+            wait: How long to stand in line, in seconds or as a timedelta, 0 or more.
+            ttl: How long the lease lives without being renewed, from 1 to 3,600 seconds. So long it
+                takes until others can go on where a process has died.
+            grace: How long a turn that is interrupted may take to end, in seconds, 0 or more.
+            exclusive: Whether all other writes to the session are refused meanwhile; to delete it
+                is not.
+            run_id: The turn, of up to 1,000 characters; a new id by default. Two leases may have
+                the same one, when a turn is tried again.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of its range.
+        """
+        _, key, expected = self._target(session_or_key)
+        claim = checked_claim(
+            self._backend.new_owner(),
+            when_busy=when_busy,
+            ttl=ttl,
+            grace=grace,
+            exclusive=exclusive,
+            run_id=run_id,
+        )
+        seconds = checked_wait(wait)
+        return self._turns.lease(key, claim, wait=seconds, incarnation=expected.incarnation)
+
+    async def begin_turn(
+        self, lease: Lease, message: Event, *, num_recent_events: int | None = None
+    ) -> TurnStart:
+        """Take a lease, store the message that begins its turn, and load the session.
+
+        All of it takes one round trip where the session exists and nobody else has its lease; the
+        session is made if it does not exist. A turn that was left unended is closed first. Where
+        another turn has the session and the lease waits, the message is stored afterwards.
+
+        If the events to load are more than ``max_read_size``, the newest are loaded: at least half
+        of those that would fit, and never fewer than :attr:`always_readable`.
+
+        Args:
+            lease: A lease of this service that was not taken yet.
+            message: What the user says, or what else begins the turn.
+            num_recent_events: Load at most this many events, the newest.
+
+        Raises:
+            SessionBusyError: Another turn has the session, and the lease does not wait, or not any
+                longer; or a turn of the same ``run_id`` has it, for which no lease waits. Nothing
+                was stored.
+            SessionNotFoundError: The session was deleted, or made anew, meanwhile.
+            EventTooLargeError: As for :meth:`append_event`, and so are the other errors of a wrong
+                event.
+        """
+        self._check_usable()
+        bounds = window(num_recent_events, None, None, self._read_limit)
+        if _is_partial(message):
+            msg = "a chunk of a stream begins no turn: the message is partial"
+            raise ValueError(msg)
+        return await self._turns.begin(check_lease(lease), message, bounds)
+
+    async def stop_run(
+        self, session_or_key: Session | SessionKey, run_id: str | None = None
+    ) -> bool:
+        """Have whoever runs a turn on this session, in any process, told to stop.
+
+        It is told within moments, and at the latest when its lease is renewed, which is after a
+        third of its time to live. It ends its turn as ``"cancelled"``.
+
+        Args:
+            session_or_key: The session.
+            run_id: The turn; ``None`` for whichever has the session.
+
+        Returns:
+            Whether there was one to tell.
+
+        Raises:
+            SessionNotFoundError: The session does not exist.
+            RunNotFoundError: The turn of *run_id* does not have the session: it is over, or waits
+                for its turn or for an answer.
+        """
+        _, key, _ = self._target(session_or_key)
+        if run_id is not None:
+            check_run_id(run_id)
+        return await self._turns.stop(key, run_id)
+
+    async def close_turn(self, session_or_key: Session | SessionKey) -> Event | None:
+        """Close a turn whose process has died, if there is one.
+
+        Whoever next takes the session's lease does so too; this is for those who cannot wait for
+        that, such as a job that looks after sessions. Each call of a tool that has no result gets
+        one which says that the tool may or may not have run, and the turn its end: ``"abandoned"``,
+        or what it had been told to stop for.
+
+        Returns:
+            The event that ends the turn; ``None`` if there was nothing to close.
+
+        Raises:
+            SessionBusyError: A turn has the session, and its lease has not run out.
+            SessionNotFoundError: The session does not exist.
+        """
+        _, key, expected = self._target(session_or_key)
+        return await self._turns.close(key, expected.incarnation)
 
     # -- what comes in
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from agentsession._journal import Journal
+from agentsession.leases import Lease
 from agentsession.observers import Operation
 from agentsession.sessions import Session, SessionKey, UserKey
 
@@ -68,7 +69,7 @@ def _observed(
 
 
 def _named(subject: object) -> SessionKey | UserKey | str | None:
-    if isinstance(subject, Session):
+    if isinstance(subject, (Session, Lease)):
         return subject.key
     return subject if isinstance(subject, (SessionKey, UserKey, str)) else None
 

@@ -19,7 +19,8 @@ Rules for every operation:
 - A session that is deleted, or expires, and is made anew under its id is another session: another
   *incarnation*. An operation that expects one incarnation does nothing to any other.
 - Points in time are microseconds since the epoch on the backend's own clock. They tell no two
-  sessions apart, since clocks stand still and go back.
+  sessions apart, since clocks stand still and go back. Where the clock goes back, no lease outlives
+  its holder for longer than twice its time to live.
 
 ``agentsession.testing`` has a check for each sentence; a backend that passes them is a backend.
 """
@@ -33,10 +34,13 @@ from typing import TYPE_CHECKING
 from agentsession.backend.records import (
     ALL_EVENTS,
     ANYTHING,
+    LONGEST_LINE,
     NO_EVENTS,
     NO_REPEATS,
+    PLACE_KEPT,
     REMEMBERED_IDS,
     SMALLEST_EVENT,
+    Claim,
     Entry,
     EventSlice,
     Expected,
@@ -45,13 +49,20 @@ from agentsession.backend.records import (
     Receipt,
     SessionSlice,
     Snapshot,
+    Standing,
+    State,
+    Stop,
+    Then,
+    UnendedTurn,
     UserSlice,
+    WhenBusy,
     Window,
 )
+from agentsession.events import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from agentsession.concerns import Concern
     from agentsession.retention import Retention
@@ -61,11 +72,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_EVENTS",
     "ANYTHING",
+    "LONGEST_LINE",
     "NO_EVENTS",
     "NO_REPEATS",
+    "PLACE_KEPT",
     "REMEMBERED_IDS",
     "SMALLEST_EVENT",
     "Backend",
+    "Claim",
     "Entry",
     "EventSlice",
     "Expected",
@@ -74,7 +88,13 @@ __all__ = [
     "Receipt",
     "SessionSlice",
     "Snapshot",
+    "Standing",
+    "State",
+    "Stop",
+    "Then",
+    "UnendedTurn",
     "UserSlice",
+    "WhenBusy",
     "Window",
 ]
 
@@ -199,7 +219,12 @@ class Backend(ABC):
 
     @abstractmethod
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         """Add entries to the end of the log and apply their changes to state; all of it or nothing.
 
@@ -211,10 +236,17 @@ class Backend(ABC):
         grows by one, every expiry of the session moves, and the oldest events beyond
         ``event_limit`` leave.
 
+        What *then* says of the expected lease happens in the same step, also if all were stored
+        before, as long as it is held. Without entries only that happens.
+
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
                 expected one; nothing was written.
             RevisionConflictError: Its revision is not the expected one; nothing was written.
+            LeaseLostError: The expected lease is not held, or there is a turn to close, and *then*
+                is not ``"close"``; nothing was written.
+            SessionBusyError: No lease is expected, and another turn has an exclusive one; nothing
+                was written.
         """
 
     @abstractmethod
@@ -265,6 +297,8 @@ class Backend(ABC):
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
                 expected one; no scope was changed.
+            LeaseLostError: As :meth:`append`.
+            SessionBusyError: As :meth:`append`.
         """
 
     @abstractmethod
@@ -282,6 +316,96 @@ class Backend(ABC):
     @abstractmethod
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         """Return a user's state, empty if there is none."""
+
+    # -- leases
+
+    @abstractmethod
+    async def acquire(
+        self, key: SessionKey, claim: Claim, attempt: int, *, expected: Expected = ANYTHING
+    ) -> Standing:
+        """Ask for a session's lease, and tell where the claim stands.
+
+        A lease is free if nobody has it, or if its time to live has passed since it was taken or
+        renewed. Then the claim that is first in line has it, or the one that asks if there is no
+        line; else one that queues gets a place at the end of the line. One that interrupts has the
+        holder told to stop, and stands before those that queue, in the place of another that
+        interrupts and waits, which is superseded. When its grace is over since the holder was told,
+        or the holder waits, it has the lease.
+
+        Whoever is in line asks again, before :data:`~agentsession.backend.PLACE_KEPT` has passed,
+        or loses the place.
+
+        A lease that is taken over from a turn which has stored something, but has not given it
+        back, is given together with that turn, which is to be closed: until then nothing can be
+        written with the lease but its end.
+
+        Nothing of the session changes but its lease: not its revision, and no expiry.
+
+        Args:
+            key: The session.
+            claim: The claim.
+            attempt: Counts the calls for this claim, from 1.
+            expected: Only its incarnation counts.
+
+        Raises:
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one.
+        """
+
+    @abstractmethod
+    async def renew(self, key: SessionKey, owner: str, ttl: int) -> Standing:
+        """Begin the time to live of a lease anew, and tell where the claim stands.
+
+        It lives *ttl* milliseconds from now, or longer if it would have. Every expiry of the
+        session moves too, as a write moves it, so that no session expires in the middle of a turn.
+
+        Raises:
+            LeaseLostError: It is not held: its time ran out, it was given back, or taken over.
+            SessionNotFoundError: The session does not exist.
+        """
+
+    @abstractmethod
+    async def release(self, key: SessionKey, owner: str, attempt: int) -> None:
+        """Give a lease back, or leave the line; whoever has neither, or a lost one, is no error.
+
+        No copy of a call of :meth:`acquire` up to this attempt takes anything afterwards. Nor is it
+        an error if the session does not exist.
+        """
+
+    @abstractmethod
+    async def stop(self, key: SessionKey, run_id: str | None) -> str | None:
+        """Have the turn that holds the lease told to stop.
+
+        Args:
+            key: The session.
+            run_id: The turn; ``None`` for whichever it is.
+
+        Returns:
+            The turn; ``None`` if nobody holds the lease, or another one does.
+
+        Raises:
+            SessionNotFoundError: The session does not exist.
+        """
+
+    def new_owner(self) -> str:
+        """Make the name of a new claim."""
+        return new_id()
+
+    def listen(
+        self,
+        key: SessionKey,  # noqa: ARG002 - there always is
+        owner: str,  # noqa: ARG002
+        on_news: Callable[[], None],  # noqa: ARG002
+    ) -> AbstractContextManager[None]:
+        """Within the block, have it called when there may be news for a claim, on the event loop.
+
+        There are when it may have the lease, or is superseded, and for one that holds it when it is
+        to stop, or was taken over. News may be lost, and there may be none: whoever listens asks
+        again now and then in any case. A backend that has no way to tell need not.
+        """
+        return nullcontext()
+
+    # -- what endangers it
 
     async def check(self) -> list[Concern]:
         """Look for what endangers the data; an empty list if there is nothing to report.

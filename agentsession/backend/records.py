@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_EVENTS",
     "ANYTHING",
+    "LONGEST_LINE",
     "NO_EVENTS",
     "NO_REPEATS",
+    "PLACE_KEPT",
     "REMEMBERED_IDS",
     "SMALLEST_EVENT",
+    "Claim",
     "Entry",
     "EventSlice",
     "Expected",
@@ -33,7 +36,13 @@ __all__ = [
     "Receipt",
     "SessionSlice",
     "Snapshot",
+    "Standing",
+    "State",
+    "Stop",
+    "Then",
+    "UnendedTurn",
     "UserSlice",
+    "WhenBusy",
     "Window",
 ]
 
@@ -78,10 +87,13 @@ class Expected(Struct, frozen=True):
             session with the same id; ``""`` for any.
         revision: The revision of the session, which shows that nobody has written to it since;
             ``None`` for any. Only appends check it.
+        lease: The :attr:`Claim.owner` who holds the session's lease; ``""`` if the write is no part
+            of a turn. Only appends and updates check it.
     """
 
     incarnation: str = ""
     revision: int | None = None
+    lease: str = ""
 
 
 ANYTHING: Final = Expected()
@@ -240,3 +252,102 @@ class UserSlice(Struct, frozen=True):
 
     user_ids: Sequence[str]
     next: str | None
+
+
+# -- leases
+
+WhenBusy: TypeAlias = Literal["queue", "reject", "interrupt"]
+"""What a claim does while another turn has the lease.
+
+It waits for its own in the order of arrival, is refused, or has the other turn stopped."""
+
+Stop: TypeAlias = Literal["", "cancelled", "interrupted"]
+"""Why a turn is to stop.
+
+Somebody asked for it, or another turn takes its place; ``""`` if it may go on."""
+
+State: TypeAlias = Literal["held", "in_line", "busy", "full", "superseded", "gone"]
+"""Where a claim stands; see :class:`Standing`."""
+
+Then: TypeAlias = Literal["keep", "end", "wait", "close"]
+"""What becomes of the lease with which events are appended.
+
+It is kept; it is given back, since they end the turn; it waits, with nobody who holds it, until
+somebody goes on with the turn; or it is kept, and what an earlier turn left is closed."""
+
+LONGEST_LINE: Final = 100
+"""How many claims may wait for one session's lease."""
+
+PLACE_KEPT: Final = 10_000
+"""How long a place in line is kept for a claim that does not ask again, in milliseconds."""
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """A wish to write a turn to a session, alone.
+
+    Attributes:
+        owner: Unique to this claim, so that it is known before the lease is had; of
+            :meth:`Backend.new_owner <agentsession.backend.Backend.new_owner>`. It has no spaces or
+            commas.
+        run_id: The turn.
+        ttl: How long the lease lives without being renewed, in milliseconds.
+        when_busy: What to do while another turn has it.
+        grace: With ``"interrupt"``, how long the other turn may take to end, in milliseconds; then
+            the lease is taken from it.
+        exclusive: Whether writes that name no lease are refused meanwhile.
+        resumes: Whether to go on with the turn of this *run_id*, which waits.
+    """
+
+    owner: str
+    run_id: str
+    ttl: int
+    when_busy: WhenBusy = "queue"
+    grace: int = 0
+    exclusive: bool = False
+    resumes: bool = False
+
+
+class UnendedTurn(Struct, frozen=True):
+    """A turn whose lease was lost before it ended.
+
+    Attributes:
+        run_id: The turn.
+        after_seq: Its events come after this position.
+        stop: Why it was to stop; ``""`` if it was not, and its process has died or stood still.
+    """
+
+    run_id: str
+    after_seq: int
+    stop: Stop
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """Where a claim stands.
+
+    Attributes:
+        state: ``"held"``: it has the lease. ``"in_line"``: it waits. ``"busy"``: it is refused,
+            and so it is if it is ``"full"``: too many wait; ``"superseded"``: a later one that
+            interrupts came before it. ``"gone"``: this call was carried out before, and what it had
+            won is lost by now; ask again.
+        incarnation: Which session it is about; see :class:`Snapshot`.
+        now: The backend's present.
+        token: If it is held, the lease's number, which is larger than that of every earlier lease
+            of this id.
+        stop: If it is held, why the turn is to stop.
+        unended: If it is held, the turn that is to be closed before anything else is written.
+        run_id: If it is not held, the turn that has the lease, or is next to have it; ``""`` if
+            none is known.
+        ends_at: When the lease ends, if it is not renewed; 0 if nobody has it, or its turn waits.
+        ask_at: If it is in line, when to ask again at the latest, since something may have changed
+            of which there is no news; 0 if nothing is known to change.
+    """
+
+    state: State
+    incarnation: str
+    now: int
+    token: int = 0
+    stop: Stop = ""
+    unended: UnendedTurn | None = None
+    run_id: str = ""
+    ends_at: int = 0
+    ask_at: int = 0

@@ -21,6 +21,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from agentsession._alarms import Alarms
 from agentsession._journal import Journal
 from agentsession._pace import Pace
 from agentsession.backend import (
@@ -28,6 +29,7 @@ from agentsession.backend import (
     NO_EVENTS,
     NO_REPEATS,
     Backend,
+    Claim,
     Entry,
     EventSlice,
     Expected,
@@ -36,24 +38,29 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    Standing,
+    Then,
     UserSlice,
     Window,
 )
 from agentsession.clock import Clock, system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import (
+    LeaseLostError,
     RevisionConflictError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from agentsession.events import new_id
 from agentsession.memory._records import Log, Place, Scope, StoredSession, User
+from agentsession.memory._turns import Turns
 from agentsession.memory._users import Users
 from agentsession.observers import Swept
 from agentsession.sessions import UserKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from agentsession.observers import Observer
     from agentsession.retention import Retention
@@ -103,6 +110,7 @@ class MemoryBackend(Backend):
         self._apps: OrderedDict[str, Scope] = OrderedDict()
         self._users = Users()
         self._sweeper: asyncio.Task[None] | None = None
+        self._alarms = Alarms()
 
     def __repr__(self) -> str:
         sessions = sum(len(user.sessions) for user in self._users)
@@ -203,9 +211,14 @@ class MemoryBackend(Backend):
     # -- the log
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        session, now = await self._turn(key, expected)
+        session, now = await self._locked(key, expected)
         try:
             log = session.log
             new: dict[str, Entry] = {}
@@ -213,6 +226,8 @@ class MemoryBackend(Backend):
                 if entry.event_id not in log.ids:
                     new.setdefault(entry.event_id, entry)
             newest = log.count
+            if new or not entries:
+                self._check_lease(key, session, expected, now, then)
             if new:
                 if expected.revision is not None and expected.revision != session.revision:
                     raise RevisionConflictError(key, expected.revision, session.revision)
@@ -227,6 +242,8 @@ class MemoryBackend(Backend):
                 if self.retention.event_limit:
                     log.trim(self.retention.event_limit)
                 self._written(session, now)
+            if then != "keep" and session.turns is not None:
+                session.turns.written(expected.lease, then, now)
             return _receipt(session, seqs, repeats)
         finally:
             session.lock.release()
@@ -271,8 +288,9 @@ class MemoryBackend(Backend):
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
     ) -> Receipt:
-        session, now = await self._turn(key, expected)
+        session, now = await self._locked(key, expected)
         try:
+            self._check_lease(key, session, expected, now)
             if changes:
                 self._apply(session, changes, now)
                 self._written(session, now)
@@ -297,6 +315,59 @@ class MemoryBackend(Backend):
         if self.retention.refresh_on_read:
             self._change_user(self._users.get_or_add(user), {}, now)
         return _user_values(self._users.get(user), now)
+
+    # -- leases
+
+    async def acquire(
+        self, key: SessionKey, claim: Claim, attempt: int, *, expected: Expected = ANYTHING
+    ) -> Standing:
+        session, now = await self._locked(key, expected)
+        try:
+            if session.turns is None:
+                session.turns = Turns(self._alarms.ring)
+            return session.turns.acquire(
+                claim,
+                attempt,
+                now=now,
+                last_seq=session.log.count,
+                incarnation=session.incarnation,
+            )
+        finally:
+            session.lock.release()
+
+    async def renew(self, key: SessionKey, owner: str, ttl: int) -> Standing:
+        now = self._begin()
+        session = self._need(key, now)
+        standing = None
+        if session.turns is not None:
+            life = session.incarnation
+            standing = session.turns.renew(owner, ttl, now=now, incarnation=life)
+        if standing is None:
+            raise LeaseLostError(key)
+        session.touch(now, self.retention.session_ttl)
+        return standing
+
+    async def release(
+        self,
+        key: SessionKey,
+        owner: str,
+        attempt: int,  # noqa: ARG002 - no copy of a call comes late
+    ) -> None:
+        now = self._begin()
+        session = self._find(key, now)
+        if session is not None and session.turns is not None:
+            session.turns.release(owner, now)
+
+    async def stop(self, key: SessionKey, run_id: str | None) -> str | None:
+        now = self._begin()
+        turns = self._need(key, now).turns
+        return None if turns is None else turns.stop(run_id, now)
+
+    def listen(
+        self, key: SessionKey, owner: str, on_news: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        del key  # No two owners have the same name.
+        return self._alarms.listen(owner, on_news)
 
     # -- expiry
 
@@ -391,10 +462,10 @@ class MemoryBackend(Backend):
             raise SessionNotFoundError(key, replaced=True)
         return session
 
-    async def _turn(self, key: SessionKey, expected: Expected) -> tuple[StoredSession, int]:
-        """Wait for a session's turn to be written to; the caller releases its lock.
+    async def _locked(self, key: SessionKey, expected: Expected) -> tuple[StoredSession, int]:
+        """Wait for the lock of a session, to write to it; the caller releases it.
 
-        While waiting, the session may have been deleted, and even made anew; the turn is taken on
+        While waiting, the session may have been deleted, and even made anew; the lock is that of
         the one that is stored, if any may be expected.
         """
         session = self._need(key, self._begin(), expected)
@@ -405,6 +476,19 @@ class MemoryBackend(Backend):
                 return session, now
             session.lock.release()
             session = self._need(key, now, expected)
+
+    def _check_lease(
+        self,
+        key: SessionKey,
+        session: StoredSession,
+        expected: Expected,
+        now: int,
+        then: Then = "keep",
+    ) -> None:
+        if session.turns is not None:
+            session.turns.check(key, expected.lease, then, now)
+        elif expected.lease:
+            raise LeaseLostError(key)
 
     def _make(self, key: SessionKey, changes: Changes, incarnation: str, now: int) -> StoredSession:
         user = self._users.get_or_add(key.user)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from agentsession.backend import REMEMBERED_IDS, Entry
 
 if TYPE_CHECKING:
+    from agentsession.memory._turns import Turns
     from agentsession.sessions import UserKey
     from agentsession.state import ScopeChanges
 
@@ -154,6 +155,7 @@ class StoredSession(Mortal):
         "revision",
         "session_id",
         "state",
+        "turns",
         "updated",
     )
 
@@ -167,6 +169,8 @@ class StoredSession(Mortal):
         self.state = Values()
         self.log = Log()
         self.lock = asyncio.Lock()
+        # Who may write turns, once somebody has asked.
+        self.turns: Turns | None = None
 
     @property
     def stored(self) -> bool:

@@ -10,6 +10,7 @@ from agentsession.backend import (
     ANYTHING,
     NO_EVENTS,
     Backend,
+    Claim,
     Entry,
     EventSlice,
     Expected,
@@ -18,6 +19,8 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    Standing,
+    Then,
     UserSlice,
     Window,
 )
@@ -30,6 +33,7 @@ from agentsession.redis._operations.calls import Calls
 from agentsession.redis._operations.diagnosis import diagnose
 from agentsession.redis._operations.erasing import Erasing
 from agentsession.redis._operations.failures import after_the_first
+from agentsession.redis._operations.leases import Leases
 from agentsession.redis._operations.listing import Listing
 from agentsession.redis._operations.replies import (
     check_appended,
@@ -56,8 +60,8 @@ from agentsession.redis._scripts.words import (
 from agentsession.state import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from agentsession.concerns import Concern
     from agentsession.redis._links.link import Link
@@ -103,6 +107,7 @@ class RedisBackend(Backend):
         self._lives = life_words(retention)
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
         self._appending = Appending(self._calls, self._keyspace, retention)
+        self._leases = Leases(self._calls, self._keyspace, retention)
         # Most reads have one of a few windows, whose arguments take as long to build as to read an
         # event.
         self._get_words = lru_cache(maxsize=64)(self._words_of_get)
@@ -252,9 +257,14 @@ class RedisBackend(Backend):
     # -- the log
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        reply = await self._appending.call(key, entries, expected)
+        reply = await self._appending.call(key, entries, expected, then)
         check_appended(key, expected, reply)
         return read_receipt(key, reply)[0]
 
@@ -322,6 +332,7 @@ class RedisBackend(Backend):
             incarnation=expected.incarnation,
             session_id=key.session_id,
             scopes=add_scopes(keys, self._keyspace, key, touched),
+            lease=expected.lease,
             **self._lives,
         )
         reply: list[Any] = await self._calls.run(key, _UPDATE, keys, words + changes, rest)
@@ -340,6 +351,32 @@ class RedisBackend(Backend):
 
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         return await self._scopes.get_user(user, refresh=self.retention.refresh_on_read)
+
+    # -- leases
+
+    async def acquire(
+        self, key: SessionKey, claim: Claim, attempt: int, *, expected: Expected = ANYTHING
+    ) -> Standing:
+        return await self._leases.acquire(key, claim, attempt, expected.incarnation)
+
+    async def renew(self, key: SessionKey, owner: str, ttl: int) -> Standing:
+        return await self._leases.renew(key, owner, ttl)
+
+    async def release(self, key: SessionKey, owner: str, attempt: int) -> None:
+        await self._leases.release(key, owner, attempt)
+
+    async def stop(self, key: SessionKey, run_id: str | None) -> str | None:
+        return await self._leases.stop(key, run_id)
+
+    def new_owner(self) -> str:
+        return f"{self._calls.inbox.name}.{new_id()}"
+
+    def listen(
+        self, key: SessionKey, owner: str, on_news: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        del key  # An inbox is for all sessions.
+        inbox = self._calls.inbox
+        return inbox.listen(self._keyspace.inbox(inbox.name), owner, on_news)
 
     # -- what endangers it
 

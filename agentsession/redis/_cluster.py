@@ -46,7 +46,15 @@ from agentsession.state import split
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 
-    from agentsession.backend import Entry, Position, Receipt, SessionSlice, Snapshot, Window
+    from agentsession.backend import (
+        Entry,
+        Position,
+        Receipt,
+        SessionSlice,
+        Snapshot,
+        Then,
+        Window,
+    )
     from agentsession.redis._links.link import Link
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey, UserKey
@@ -171,10 +179,15 @@ class ClusterBackend(RedisBackend):
         return msgspec.structs.replace(found, sessions=sessions)
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         if not any(entry.changes.app for entry in entries):
-            return await super().append(key, entries, expected=expected)
+            return await super().append(key, entries, expected=expected, then=then)
         without = [
             msgspec.structs.replace(entry, changes=_without_app(entry.changes)) for entry in entries
         ]
@@ -194,7 +207,7 @@ class ClusterBackend(RedisBackend):
             return receipt
 
         rest = self._rest([entry.changes.app for entry in entries], follow)
-        first = self._appending.call(key, without, expected, rest)
+        first = self._appending.call(key, without, expected, then, rest)
         with self._waited_for():
             with _told(key, _WRITTEN_OR_NOT):
                 reply = await first

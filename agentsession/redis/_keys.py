@@ -6,8 +6,8 @@ key                      type       holds
 appdata:{app}            Hash       name to value
 userdata:{app:user}      Hash       name to value
 session:{app:user}:sid   Hash       v, incarnation, created, updated, revision, count,
-                                    last, horizon and ttl; session state as ``state:`` and
-                                    its name
+                                    last, horizon, ttl, lease and line; session state as
+                                    ``state:`` and its name
 events:{app:user}:sid    Sorted set the log; score: time in µs, value: event as JSON
 eventids:{app:user}:sid  Sorted set event ids; score: when it was stored in µs
 sessions:{app:user}      Sorted set session ids; score: last activity in µs
@@ -165,6 +165,10 @@ class Keyspace:
             if key.startswith(beginning) and key.endswith("}"):
                 return unquote(key[len(beginning) : -1])
         return None
+
+    def inbox(self, name: str) -> str:
+        """Return the channel of an inbox; lib/lease.lua names it by the key of a session."""
+        return f"{self.prefix}inbox:{name}"
 
     def near(self, tag: str) -> str:
         """Return a key with this hash tag that holds nothing."""

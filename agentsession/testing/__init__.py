@@ -18,7 +18,6 @@ from typing import Final, TypeAlias
 
 from agentsession.testing._checks import (
     expiry,
-    history,
     hostile,
     incarnations,
     limits,
@@ -29,6 +28,7 @@ from agentsession.testing._checks import (
     unreadable,
     users,
 )
+from agentsession.testing._checks.turns import history, leases
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
 __all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
@@ -50,6 +50,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         unreadable,
         expiry,
         history,
+        leases,
     )
     for name, function in vars(module).items()
     if name.startswith("check_")

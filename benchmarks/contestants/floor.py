@@ -21,6 +21,7 @@ from agentsession.backend import Entry, Window
 from agentsession.codec import encode_event
 from agentsession.events import Event
 from agentsession.redis._backend import RedisBackend
+from agentsession.redis._links.inbox import Inbox
 from agentsession.redis._links.link import Link, Rest, Room
 from agentsession.redis._scripts import Argument, Script
 from agentsession.sessions import SessionKey
@@ -119,6 +120,10 @@ class Recorder(Link):
     @property
     def crowded(self) -> bool:
         return False
+
+    @property
+    def inbox(self) -> Inbox:
+        raise NotImplementedError
 
     @property
     def layout(self) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ from harness import servers
 from harness.subjects import RedisSubject
 
 COMMANDS = (
-    "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +pttl "
-    "+scan +time +unlink +zadd +zcard +zcount +zrange +zrangebylex +zrank +zrem "
-    "+zremrangebyrank +zremrangebyscore +zrevrange +zrevrangebyscore +zscore"
+    "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +ping +pttl "
+    "+publish +scan +subscribe +time +unlink +zadd +zcard +zcount +zrange +zrangebylex +zrank "
+    "+zrem +zremrangebyrank +zremrangebyscore +zrevrange +zrevrangebyscore +zscore"
 )
+# Without these, turns that wait are not told when it is their turn, and ask for it.
+FOR_NEWS = ("+ping", "+publish", "+subscribe")
 CLUSTER_COMMANDS = "+asking +cluster|slots +cluster|nodes"
 PACKAGE = Path(agentsession.__file__).parent
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
@@ -41,7 +44,8 @@ def server() -> Iterator[servers.Node]:
 
 def allow(node: servers.Server, prefix: str, commands: str) -> None:
     """Make a user, or the one that is there another one, with these rights alone."""
-    node.ask("ACL", "SETUSER", "agents", "reset", "on", ">s3cret", f"~{prefix}*", *commands.split())
+    names = f"~{prefix}*", f"&{prefix}*"
+    node.ask("ACL", "SETUSER", "agents", "reset", "on", ">s3cret", *names, *commands.split())
 
 
 class RestrictedSubject(RedisSubject):
@@ -61,7 +65,7 @@ def test_the_documentation_says_what_is_tested() -> None:
     """The line that users copy has the very rights that these tests use."""
     line = re.search(r"^ACL SETUSER agents (.*)$", DOCUMENTED, re.MULTILINE)
     assert line is not None
-    assert line[1] == f"on >password ~prod:* {COMMANDS}"
+    assert line[1] == f"on >password ~prod:* &prod:* {COMMANDS}"
     for command in (
         *CLUSTER_COMMANDS.split(),
         "+select",
@@ -81,7 +85,8 @@ def test_the_rights_are_those_of_the_scripts() -> None:
     }
     used.remove("info")  # check() alone asks for it, and says so where it is denied
     used.remove("cluster")  # on a cluster alone
-    assert {f"+{name}" for name in used} | {"+eval", "+evalsha"} == set(COMMANDS.split())
+    of_links = {"+eval", "+evalsha", "+ping", "+subscribe"}
+    assert {f"+{name}" for name in used} | of_links == set(COMMANDS.split())
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -119,7 +124,7 @@ async def everything(url: str) -> None:
         await service.delete_user(KEY.user)
 
 
-@pytest.mark.parametrize("right", COMMANDS.split())
+@pytest.mark.parametrize("right", [each for each in COMMANDS.split() if each not in FOR_NEWS])
 async def test_each_right_is_needed(server: servers.Node, right: str) -> None:
     """Without it, an error says which one is missing; with all of them, there is none."""
     server.ask("FLUSHALL")
@@ -130,6 +135,31 @@ async def test_each_right_is_needed(server: servers.Node, right: str) -> None:
     server.ask("FLUSHALL")
     allow(server, "p:", COMMANDS)
     await everything(server.url)
+
+
+@pytest.mark.parametrize("left_out", [*FOR_NEWS, "&p:*"])
+async def test_without_news_turns_ask(server: servers.Node, left_out: str) -> None:
+    """Whoever waits has its turn all the same, a little later, and nothing is an error."""
+    server.ask("FLUSHALL")
+    allow(server, "p:", COMMANDS.replace(f"{left_out} ", ""))
+    if left_out == "&p:*":
+        server.ask("ACL", "SETUSER", "agents", "resetchannels")
+    login = {"username": "agents", "password": "s3cret"}
+    async with RedisSessionService.from_url(
+        server.url, client_options=login, key_prefix="p:"
+    ) as service:
+        await service.create_session(KEY)
+        lease = service.lease(KEY)
+        await lease.acquire()
+        async with asyncio.TaskGroup() as group:
+            waiting = service.lease(KEY)
+            taken = group.create_task(waiting.acquire())
+            while server.ask("HGET", "p:session:{app:user}:session", "line") is None:
+                await asyncio.sleep(0)
+            await lease.release()
+        assert taken.done()
+        assert waiting.held
+    server.ask("FLUSHALL")
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ async def weakened(
     server: servers.Server, admin: redis.asyncio.Redis, *rules: str
 ) -> list[Concern]:
     """Check as a user with all rights but these."""
-    server.ask("ACL", "SETUSER", "weak", "reset", "on", ">pw", *rules)
+    server.ask("ACL", "SETUSER", "weak", "reset", "on", ">pw", "allchannels", *rules)
     return await checked(server, client_options={"username": "weak", "password": "pw"})
 
 

@@ -12,7 +12,16 @@ import pytest
 
 from agentsession import InMemorySessionService, SessionKey, SessionService
 from agentsession.__main__ import main
-from agentsession.backend import ANYTHING, Entry, EventSlice, Expected, Receipt, Snapshot, Window
+from agentsession.backend import (
+    ANYTHING,
+    Entry,
+    EventSlice,
+    Expected,
+    Receipt,
+    Snapshot,
+    Then,
+    Window,
+)
 from agentsession.demo import SHIPPED_CONVERSATIONS
 from agentsession.demo import _player as player
 from agentsession.demo._conversations import (
@@ -38,9 +47,14 @@ class Forgetful(MemoryBackend):
     """Loses the fifth event of every session, and says that it was stored."""
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         if receipt.last_seq == 5:
             log = self._users.get_or_add(key.user).sessions[key.session_id].log
             log._payloads[-1] = log._payloads[-2]

@@ -40,6 +40,25 @@ class RedisSubject(Subject):
             if left >= 0:
                 # A time to live that is over deletes the key.
                 await self.client.pexpire(key, left - round(seconds * 1000))
+            await self._move_lease(key, -round(seconds * 1_000_000))
+
+    async def _move_lease(self, key: bytes, microseconds: int) -> None:
+        """Move the moments of a session's lease and of the line of those who wait for it."""
+        if not key.decode().removeprefix(self.prefix).startswith("session:"):
+            return
+        lease = await self.client.hget(key, "lease")
+        if lease is not None and len(words := as_bytes(lease).split()) > 1:
+            for place in (3, 7):  # when it ends, and when its turn was told to stop
+                if int(words[place]):
+                    words[place] = str(int(words[place]) + microseconds).encode()
+            await self.client.hset(key, "lease", b" ".join(words))
+        line = await self.client.hget(key, "line")
+        if line is not None:
+            places = [place.split(b",") for place in as_bytes(line).split()]
+            moved = [
+                b",".join([*rest, str(int(kept) + microseconds).encode()]) for *rest, kept in places
+            ]
+            await self.client.hset(key, "line", b" ".join(moved))
 
     async def set_clock_back(self, seconds: float) -> None:
         microseconds = round(seconds * 1_000_000)
@@ -51,6 +70,7 @@ class RedisSubject(Subject):
             elif kind == "session":
                 for field in ("created", "updated", "last"):
                     await self.client.hincrby(key, field, microseconds)
+                await self._move_lease(key, microseconds)
 
     async def unexpiring(self) -> list[str]:
         return [key.decode() for key in await self.keys() if await self.client.pttl(key) == -1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -20,9 +21,12 @@ from agentsession.errors import (
     EventLoopError,
     EventNotFoundError,
     EventTooLargeError,
+    LeaseLostError,
     OutcomeUnknownError,
     ReadTooLargeError,
     RevisionConflictError,
+    RunNotFoundError,
+    SessionBusyError,
     SessionExistsError,
     SessionNotFoundError,
     StateValueError,
@@ -31,6 +35,7 @@ from agentsession.errors import (
 from agentsession.sessions import SessionKey, UserKey
 
 KEY = SessionKey("shop", "ann", "s1")
+LATER = datetime(2026, 1, 2, tzinfo=UTC)
 LONG = SessionKey("a" * 10_000, "b" * 10_000, "c" * 10_000)
 
 # One of each, with its attributes and something that its message must say.
@@ -53,6 +58,22 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
         RevisionConflictError(KEY, 3, 5),
         {"key": KEY, "expected": 3, "actual": 5},
         "expected revision 3, found 5; nothing was stored. Load the session again",
+    ),
+    (
+        SessionBusyError(KEY, "r1", LATER),
+        {"key": KEY, "run_id": "r1", "ends_at": LATER, "problem": "busy"},
+        "busy with run 'r1', with a lease until 2026-01-02T00:00:00+00:00; nothing was stored. Wa",
+    ),
+    (
+        SessionBusyError(KEY, "", None, "full"),
+        {"key": KEY, "run_id": "", "ends_at": None, "problem": "full"},
+        "busy with another run; nothing was stored. So many wait",
+    ),
+    (LeaseLostError(KEY), {"key": KEY}, "this turn's lease ran out, was given back or was taken"),
+    (
+        RunNotFoundError(KEY, "r1"),
+        {"key": KEY, "run_id": "r1"},
+        "run 'r1' does not run here; it is over, or never began. There is nothing to stop",
     ),
     (
         EventTooLargeError(KEY, "e1", 2_000_000, 1_048_576),
@@ -228,6 +249,7 @@ def test_callers_can_catch_by_builtin() -> None:
     for kind, builtin in (
         (SessionNotFoundError, LookupError),
         (EventNotFoundError, LookupError),
+        (RunNotFoundError, LookupError),
         (EventTooLargeError, ValueError),
         (ReadTooLargeError, ValueError),
         (StateValueTooLargeError, ValueError),

@@ -35,6 +35,12 @@ ON_A_SESSION: dict[str, Call] = {
     "get_history": lambda service, key: service.get_history(key),
     "update_session_state": lambda service, key: service.update_session_state(key, {"a": 1}),
     "delete_session_state": lambda service, key: service.delete_session_state(key, "a"),
+    "lease": lambda service, key: service.lease(key),
+    "stop_run": lambda service, key: service.stop_run(key),
+    "close_turn": lambda service, key: service.close_turn(key),
+}
+ON_A_LEASE: dict[str, Call] = {
+    "begin_turn": lambda service, lease: service.begin_turn(lease, EVENT),
 }
 ON_A_USER: dict[str, Call] = {
     "list_sessions": lambda service, user: service.list_sessions(user),
@@ -75,7 +81,7 @@ def test_every_method_is_tried_here() -> None:
         and name != "aclose"
         and not isinstance(getattr(InMemorySessionService, name), property)
     }
-    assert methods == {*ON_A_SESSION, *ON_A_USER, *ON_AN_APP, *ON_NOTHING}
+    assert methods == {*ON_A_SESSION, *ON_A_LEASE, *ON_A_USER, *ON_AN_APP, *ON_NOTHING}
 
 
 @by_name(ON_A_SESSION)

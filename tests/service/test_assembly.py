@@ -11,7 +11,7 @@ import pytest
 
 from agentsession import Event, Session, SessionKey, SessionService
 from agentsession._service.assembly import apply_fresh
-from agentsession.backend import ANYTHING, Entry, Expected, Receipt, Snapshot, Window
+from agentsession.backend import ANYTHING, Entry, Expected, Receipt, Snapshot, Then, Window
 from agentsession.errors import BackendUnavailableError, SessionNotFoundError
 from agentsession.events import UNREADABLE
 from agentsession.memory import MemoryBackend
@@ -142,10 +142,15 @@ class Counting(MemoryBackend):
     reads = 0
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        await super().append(key, entries, expected=expected)
-        return await super().append(key, entries, expected=expected)
+        await super().append(key, entries, expected=expected, then=then)
+        return await super().append(key, entries, expected=expected, then=then)
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
         self.reads += 1

@@ -25,6 +25,7 @@ from agentsession import (
     open_service,
 )
 from agentsession.errors import SessionExistsError, SessionNotFoundError
+from agentsession.leases import Lease
 from agentsession.observers import Notice, Observer, Operation, Swept
 from agentsession.retention import Retention
 from agentsession.testing import ManualClock, Subject
@@ -86,6 +87,7 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         "delete_user": (USER,),
         "append_event": (session, say("hi")),
         "append_events": (KEY, [say("hi")]),
+        "begin_turn": (service.lease(KEY), say("hi")),
         "update_session_state": (session, {"a": 1}),
         "delete_session_state": (KEY, "a"),
         "update_app_state": ("app", {"a": 1}),
@@ -97,14 +99,16 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         "check": (),
         "aclose": (),
     }
-    in_this_order = sorted(OPERATIONS, key=["delete_session", "delete_user", "aclose"].count)
+    in_this_order = sorted(
+        OPERATIONS, key=["begin_turn", "delete_session", "delete_user", "aclose"].count
+    )
     in_this_order.sort(key=["aclose"].count)
     recorder.ended.clear()
     for name in in_this_order:
         arguments = given.get(name, (KEY,))
         await getattr(service, name)(*arguments)
         about = arguments[0] if arguments else None
-        about = about.key if isinstance(about, Session) else about
+        about = about.key if isinstance(about, (Session, Lease)) else about
         assert recorder.ended == [(name, about, None)]
         recorder.ended.clear()
 

@@ -25,6 +25,7 @@ from agentsession import (
 from agentsession.backend import (
     ANYTHING,
     Backend,
+    Claim,
     Entry,
     EventSlice,
     Expected,
@@ -33,7 +34,11 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    Standing,
+    Then,
+    UnendedTurn,
     UserSlice,
+    WhenBusy,
     Window,
 )
 from agentsession.clock import Clock
@@ -46,6 +51,7 @@ from agentsession.errors import (
     CodecError,
     EventNotFoundError,
     EventTooLargeError,
+    LeaseLostError,
     ReadTooLargeError,
     RevisionConflictError,
     SessionNotFoundError,
@@ -433,7 +439,12 @@ class MyBackend(Backend):
         raise BackendError(user, "no")
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         for entry in entries:
             assert_type((entry.event_id, entry.time), tuple[str, int])
@@ -476,6 +487,24 @@ class MyBackend(Backend):
 
     async def get_user_state(self, user: UserKey) -> dict[str, bytes]:
         return {}
+
+    async def acquire(
+        self, key: SessionKey, claim: Claim, attempt: int, *, expected: Expected = ANYTHING
+    ) -> Standing:
+        assert_type((claim.owner, claim.run_id, claim.ttl), tuple[str, str, int])
+        assert_type((claim.when_busy, claim.grace), tuple[WhenBusy, int])
+        assert_type((claim.exclusive, claim.resumes), tuple[bool, bool])
+        unended = UnendedTurn(claim.run_id, 0, "interrupted")
+        return Standing(state="held", incarnation="1", now=1, token=1, unended=unended)
+
+    async def renew(self, key: SessionKey, owner: str, ttl: int) -> Standing:
+        raise LeaseLostError(key)
+
+    async def release(self, key: SessionKey, owner: str, attempt: int) -> None:
+        return None
+
+    async def stop(self, key: SessionKey, run_id: str | None) -> str | None:
+        return run_id
 
     async def aclose(self) -> None:
         return None

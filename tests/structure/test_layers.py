@@ -14,6 +14,7 @@ from harness.sources import MODULES, imported, imports, ours, room, within
 # table, and from nowhere else; a package stands for all that is in it.
 LAYERS: dict[str, tuple[str, ...]] = {
     "models": (
+        "_alarms",
         "_concurrently",
         "_wording",
         "_misuse",
@@ -34,7 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_journal",
     ),
     "backend": ("backend",),
-    "service": ("_service", "service"),
+    "service": ("leases", "_service", "service"),
     "backends": ("memory", "redis", "stores"),
     "runner": ("runner",),
     "root": ("__init__",),

@@ -28,6 +28,7 @@ from agentsession.redis._core.request import Command, Request
 from agentsession.redis._core.slots import SlotMap, redirection, slot_of
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.counted import CountedLink
+from agentsession.redis._links.inbox import Inbox
 from agentsession.redis._links.server import ServerLink
 
 if TYPE_CHECKING:
@@ -80,9 +81,19 @@ class ClusterLink(CountedLink):
         # A node that refused a slot which it owns by the map.
         self._doubted: Host | None = None
         self._over = False
+        self._inbox = Inbox(self._some_node, timeout / 2)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
+
+    @property
+    def inbox(self) -> Inbox:
+        return self._inbox
+
+    def _some_node(self) -> Endpoint:
+        """Return where any node is: what is published at one is told at all of them."""
+        hosts = sorted({*self._slots.hosts} or {*self._known})
+        return self._endpoint.at(random.choice(hosts))  # noqa: S311 - no secret
 
     @property
     def layout(self) -> object:
@@ -269,6 +280,7 @@ class ClusterLink(CountedLink):
 
     async def let_go(self) -> None:
         self._over = True
+        await self._inbox.aclose()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])

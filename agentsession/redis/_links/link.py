@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentsession.redis._core.request import Request
+    from agentsession.redis._links.inbox import Inbox
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["Link", "Rest", "Room"]
@@ -97,6 +98,11 @@ class Link(ABC):
                 replicas.
             ServerError: The server's answer is an error.
         """
+
+    @property
+    @abstractmethod
+    def inbox(self) -> Inbox:
+        """Where this process is told of what happens on the server; closed with the link."""
 
     @property
     @abstractmethod

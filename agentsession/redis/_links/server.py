@@ -28,6 +28,7 @@ from agentsession.redis._core.silence import Silence
 from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.endpoint import PrimaryAbsentError
+from agentsession.redis._links.inbox import Inbox
 from agentsession.redis._links.notices import failed_attempt, new_journal, reason, refusal
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class ServerLink(CountedLink):
         super().__init__(timeout, Backlog() if backlog is None else backlog)
         self._endpoint = endpoint
         self._when_closed = closed
+        self._inbox = Inbox(lambda: endpoint, timeout * _CONNECTING)
         self._acknowledgement = acknowledgement
         self._troubled = troubled
         self._journal = new_journal() if journal is None else journal
@@ -119,6 +121,10 @@ class ServerLink(CountedLink):
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unused" if self._connection is None else "open"
         return f"<{type(self).__name__} {state} {self._pipeline!r}>"
+
+    @property
+    def inbox(self) -> Inbox:
+        return self._inbox
 
     @property
     def layout(self) -> object:
@@ -265,6 +271,7 @@ class ServerLink(CountedLink):
     def reconnect(self) -> None:
         """Give the connection up: the server has another address now."""
         self._give_up(ConnectionError("the server has another address now"))
+        self._inbox.reconnect()
 
     @property
     def idle(self) -> bool:
@@ -336,6 +343,7 @@ class ServerLink(CountedLink):
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait([self._connecting])
+        await self._inbox.aclose()
         self._pipeline.fail_all()
         self._give_up(ConnectionError("closed"))
         if self._deadlines is not None:

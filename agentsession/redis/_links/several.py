@@ -12,6 +12,7 @@ from agentsession.redis._links.link import Link
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from agentsession.redis._links.inbox import Inbox
     from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
@@ -51,6 +52,10 @@ class SeveralLinks(Link):
         tag = keys[0].partition("{")[2].partition("}")[0]
         link = self._links[crc32(tag.encode()) % len(self._links)]
         return await link.run(script, keys, args, room=room, rest=rest)
+
+    @property
+    def inbox(self) -> Inbox:
+        return self._links[0].inbox
 
     @property
     def layout(self) -> object:

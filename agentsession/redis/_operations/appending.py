@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from agentsession.backend import REMEMBERED_IDS
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import change_words, life_words, number
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from agentsession.backend import Entry, Expected
+    from agentsession.backend import Entry, Expected, Then
     from agentsession.redis._keys import Keyspace
     from agentsession.redis._links.link import Rest
     from agentsession.redis._operations.calls import Calls
@@ -24,7 +23,7 @@ __all__ = ["Appending", "add_scopes", "scopes_of"]
 _APPEND: Final = load("append")
 # The places in the header of the words that differ from call to call.
 _OF_THE_CALL: Final = tuple(
-    map(_APPEND.header.index, ("incarnation", "revision", "session_id", "scopes"))
+    map(_APPEND.header.index, ("incarnation", "revision", "session_id", "scopes", "lease"))
 )
 
 
@@ -47,8 +46,8 @@ class Appending:
             revision="",
             session_id="",
             scopes="",
+            lease="",
             keep_events=number(-limit - 1) if limit else "",
-            keep_ids=number(-limit - REMEMBERED_IDS - 1) if limit else "",
             **life_words(retention),
         )
 
@@ -57,6 +56,7 @@ class Appending:
         key: SessionKey,
         entries: Sequence[Entry],
         expected: Expected,
+        then: Then = "keep",
         rest: Rest | None = None,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Make the call of the script; awaited, it gives the reply."""
@@ -73,11 +73,13 @@ class Appending:
                 words.append("0")
         names = self._keyspace.session(key)
         keys = [names.session, names.events, names.ids, names.index]
-        incarnation, revision, session_id, scopes = _OF_THE_CALL
+        incarnation, revision, session_id, scopes, lease = _OF_THE_CALL
         words[incarnation] = expected.incarnation
         words[session_id] = key.session_id
         if expected.revision is not None:
             words[revision] = str(expected.revision)
+        if expected.lease:
+            words[lease] = f"{expected.lease} {then}"
         if touched:
             words[scopes] = add_scopes(keys, self._keyspace, key, touched)
         return self._calls.run(key, _APPEND, keys, words, rest)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from contextvars import Token
 
+    from agentsession.redis._links.inbox import Inbox
     from agentsession.redis._links.link import Link, Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
@@ -73,6 +74,11 @@ class Calls:
         except _FAILURES as exc:
             error = translated(exc, subject, script.name, writes=script.writes)
             raise error from error.__cause__
+
+    @property
+    def inbox(self) -> Inbox:
+        """Where this process is told of what happens on the server."""
+        return self._link.inbox
 
     @property
     def layout(self) -> object:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from agentsession._pace import Pace
 from agentsession._wording import brief, described_app
 from agentsession.backend import Receipt, Snapshot
+from agentsession.clock import from_microseconds
 from agentsession.errors import (
     CodecError,
+    LeaseLostError,
     OutcomeUnknownError,
     ReadTooLargeError,
     RevisionConflictError,
+    SessionBusyError,
     SessionNotFoundError,
 )
 from agentsession.redis._keys import STATE_FIELD
@@ -62,6 +66,8 @@ def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
             raise CodecError(key, _version_problem(reply[-1]))
         case b"damaged":
             raise CodecError(key, _WRONG_COUNT)
+        case b"lost":
+            raise LeaseLostError(key)
         case _:
             pass
 
@@ -71,7 +77,15 @@ def check_appended(key: SessionKey, expected: Expected, reply: Sequence[Any]) ->
     if reply[1] != b"ok":
         if reply[1] == b"conflict":
             raise RevisionConflictError(key, expected.revision or 0, reply[3])
+        check_not_busy(key, reply)
         check_found(key, reply)
+
+
+def check_not_busy(key: SessionKey, reply: Sequence[Any]) -> None:
+    """Raise if a script says that another turn's lease is exclusive."""
+    if reply[1] == b"busy":
+        ends_at = from_microseconds(reply[4]) if reply[4] else None
+        raise SessionBusyError(key, unquote(reply[3].decode()), ends_at, "exclusive")
 
 
 def was_made(reply: Sequence[Any]) -> bool:
@@ -83,6 +97,7 @@ def read_updated(key: SessionKey, reply: Sequence[Any]) -> Receipt:
     """Read what a script says of an update, and refuse one that it did not carry out."""
     if reply[1] == b"gone":
         raise OutcomeUnknownError(key, _GONE)
+    check_not_busy(key, reply)
     check_found(key, reply)
     return read_receipt(key, reply)[0]
 

@@ -1,14 +1,15 @@
 --! keys: session, events, ids, index
---! write: incarnation, revision, session_id, scopes, keep_events, keep_ids, session_ttl, user_ttl, app_ttl
+--! write: incarnation, revision, session_id, scopes, lease, keep_events, session_ttl, user_ttl, app_ttl
 -- Adds events to the end of a session's log with their changes to state, or does nothing at all.
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
--- ARGV   `incarnation` and `revision` are what is expected, or ''; `keep_events` and `keep_ids` the last rank to trim, counted
---        from the end, or '' without a limit; then for each event: id, time in microseconds, payload, number of changes,
---        these changes (lib/changes.lua)
+-- ARGV   `incarnation` and `revision` are what is expected, or ''; `lease` is who holds the session's lease and what becomes of it
+--        then (lib/lease.lua), or '' outside of turns; `keep_events` is the last rank to trim, counted from the end, or '' without
+--        a limit; then for each event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua)
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, for each event its position, or, if it was stored
 --        before, its position, its payload or false, and when}, {echo, 'late', now}, {echo, 'early', now, when it may be issued},
---        {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'conflict', now, revision}, {echo, 'foreign', now, version or ''}
+--        {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'conflict', now, revision}, {echo, 'lost', now} if the lease is
+--        not held, {echo, 'busy', now, run, when it ends} if another one is exclusive, {echo, 'foreign', now, version or ''}
 --        or {echo, 'damaged', now}
 --
 -- No copy of a call may do anything once the call is over. A copy that comes after its deadline is late. One of an append
@@ -41,7 +42,7 @@ if scopes ~= '' then
   end
 end
 
-local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl')
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease')
 if meta[1] ~= '1' then
   if not meta[1] and call('EXISTS', session) == 0 then
     return { echo, 'missing', now }
@@ -62,18 +63,41 @@ if issued < horizon then
 end
 
 local argc = #ARGV
--- A repeat is answered as the first time was, whatever the revision is by now.
-if revision ~= '' and revision ~= meta[3] then
-  local at = first
-  while at <= argc do
-    if not call('ZSCORE', ids, ARGV[at]) then
-      if tonumber(revision) > current then
-        -- The session may come to this revision, and a copy of this call after it.
-        call('HSET', session, 'horizon', math.max(horizon, now + 1))
-      end
-      return { echo, 'conflict', now, current }
+-- Most sessions have no lease that matters here, and then no function is made for it.
+local refusal, may_change, after_lease = false, false, false
+if lease ~= '' or (meta[9] and string.byte(meta[9]) == 33) then
+  --! uses lease
+  local held = read_lease(meta[9])
+  local owner, also = string.match(lease, '^(%S+) (%S+)$')
+  if not owner then
+    if held.ends ~= 0 and is_held(held, now) then
+      refusal, may_change = { echo, 'busy', now, held.run, held.ends }, true
     end
+  elseif not has_lease(held, owner, now) then
+    refusal = { echo, 'lost', now }
+  elseif held.left and also ~= 'close' then
+    refusal, may_change = { echo, 'lost', now }, true
+  elseif also ~= 'keep' then
+    after_lease = function()
+      after_write(session, held, also, now)
+    end
+  end
+end
+if not refusal and revision ~= '' and revision ~= meta[3] then
+  refusal, may_change = { echo, 'conflict', now, current }, tonumber(revision) > current
+end
+if refusal then
+  -- A repeat is answered as the first time was, whatever is so by now.
+  local at = first
+  while at <= argc and call('ZSCORE', ids, ARGV[at]) do
     at = at + 4 + 3 * ARGV[at + 3]
+  end
+  if at <= argc or argc < first then
+    if may_change then
+      -- What stands against it may be gone later, and a copy of this call come after that.
+      call('HSET', session, 'horizon', math.max(horizon, now + 1))
+    end
+    return refusal
   end
 end
 local top = call('ZREVRANGE', index, '0', '0', 'WITHSCORES')
@@ -128,6 +152,9 @@ if failure then
   end
   return failure
 end
+if after_lease then
+  after_lease()
+end
 if count == before then
   if number > 7 then
     -- A repeat writes too, though nothing new: see lib/once.lua.
@@ -161,6 +188,7 @@ call('HSET', session, 'revision', reply[4], 'count', count, 'last', last, 'updat
 if keep_events ~= '' and count >= -keep_events then
   call('ZREMRANGEBYRANK', events, '0', keep_events)
   -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
+  local keep_ids = keep_events - 1000 -- REMEMBERED_IDS of agentsession.backend
   if count >= -keep_ids and (count % 64 == 0 or added > 1) and call('ZREMRANGEBYRANK', ids, '0', keep_ids) > 0 then
     call('HSET', session, 'horizon', call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2])
   end

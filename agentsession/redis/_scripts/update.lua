@@ -1,12 +1,12 @@
 --! keys: session, events, ids, index, calls
---! write: id, incarnation, session_id, scopes, session_ttl, user_ttl, app_ttl
+--! write: id, incarnation, session_id, scopes, lease, session_ttl, user_ttl, app_ttl
 --! uses once, activity, changes, scope_expiry, session_expiry
 -- Changes the state of a session, and of its user and its application, without an event.
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
--- ARGV   then the changes (lib/changes.lua); without any, nothing is written
+-- ARGV   `lease` is who holds the session's lease, or '' outside of turns; then the changes (lib/changes.lua); without any, nothing is written
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation}, {echo, 'late', now}, {echo, 'missing', now},
---        {echo, 'replaced', now}, {echo, 'foreign', now, version or ''}, {echo, 'damaged', now}, or {echo, 'gone', now} if it
+--        {echo, 'replaced', now}, {echo, 'lost', now}, {echo, 'busy', now, run, when it ends} as append.lua, {echo, 'foreign', now, version or ''}, {echo, 'damaged', now}, or {echo, 'gone', now} if it
 --        was carried out, and somebody has deleted the session since
 
 local call = redis.call
@@ -24,7 +24,7 @@ if string.find(scopes, 'a') then
   call('HLEN', app)
 end
 
-local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl')
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease')
 local revision, count, updated = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[6])
 local refusal
 if not meta[1] and call('EXISTS', session) == 0 then
@@ -43,6 +43,23 @@ if refusal then
     remember_refused(calls, id, deadline, now)
   end
   return refusal
+end
+if not known and (lease ~= '' or (meta[9] and string.byte(meta[9]) == 33)) then
+  --! uses lease
+  local held = read_lease(meta[9])
+  if lease == '' and held.ends ~= 0 and is_held(held, now) then
+    refusal = { echo, 'busy', now, held.run, held.ends }
+  elseif lease ~= '' and (held.left or not has_lease(held, lease, now)) then
+    refusal = { echo, 'lost', now }
+  end
+end
+-- With a mark of its own, since what stands against it may be gone when a copy comes.
+local refused = id .. '~'
+if refusal then
+  remember_refused(calls, refused, deadline, now)
+  return refusal
+elseif not known and call('ZSCORE', calls, '!' .. refused) then
+  return lease == '' and { echo, 'busy', now, '', 0 } or { echo, 'lost', now }
 end
 if known == 'ran' or #ARGV < first then
   return { echo, 'ok', now, revision, count, updated, meta[2] }

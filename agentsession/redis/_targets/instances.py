@@ -17,6 +17,7 @@ from agentsession.redis._targets.making import LinkOptions, Target, check_client
 
 if TYPE_CHECKING:
     from agentsession.observers import Observer
+    from agentsession.redis._links.inbox import Inbox
     from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
@@ -179,6 +180,10 @@ class SharedLink(Link):
             opened[place].journal.join(self, self._observers)
             self._place = place
         return opened[self._place].link
+
+    @property
+    def inbox(self) -> Inbox:
+        return self._link().inbox
 
     @property
     def layout(self) -> object:

@@ -18,6 +18,7 @@ from agentsession.backend import (
     Receipt,
     SessionSlice,
     Snapshot,
+    Then,
     Window,
 )
 from agentsession.errors import (
@@ -57,9 +58,14 @@ class Sometimes(MemoryBackend):
 
 class DropsAnEvent(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         if self.now_and_then():
             log = self.log_of(key)
             log._payloads.pop()
@@ -70,9 +76,14 @@ class DropsAnEvent(Sometimes):
 
 class ReordersTwo(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         payloads = self.log_of(key)._payloads
         if len(payloads) > 1 and self.now_and_then():
             payloads[-2:] = payloads[:-3:-1]
@@ -85,9 +96,14 @@ class LetsTheLaterOneOvertake(Sometimes):
     early: int | None = None
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         (*_, seq), log = receipt.seqs, self.log_of(key)
         if len(entries) > 1 or seq != log.count or key != shared_sessions()[0]:
             return receipt
@@ -107,9 +123,14 @@ def _at(receipt: Receipt, seq: int) -> Receipt:
 
 class StoresAnEventTwice(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         if self.now_and_then():
             self.log_of(key).add(entries[-1], self._clock())
         return receipt
@@ -123,9 +144,14 @@ class AppliesADeltaTwice(Sometimes):
         self.older: dict[str, bytes | None] = {}
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         for changes in (entry.changes.session for entry in entries):
             for name in changes.keys() & self.older.keys():
                 self.broken += 1
@@ -136,10 +162,15 @@ class AppliesADeltaTwice(Sometimes):
 
 class LosesADelta(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         before = self.stored(key).state.read()
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         if self.now_and_then():
             state = self.stored(key).state = Values()
             state.change(dict(before))
@@ -171,32 +202,47 @@ class ShowsAnothersState(Sometimes):
 
 class ForgetsTheLimit(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         kept = self.retention
         if self.now_and_then():
             self.retention = Retention()
         try:
-            return await super().append(key, entries, expected=expected)
+            return await super().append(key, entries, expected=expected, then=then)
         finally:
             self.retention = kept
 
 
 class StoresHalfABatch(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         if len(entries) > 1 and self.now_and_then():
-            await super().append(key, entries[: len(entries) // 2], expected=expected)
+            await super().append(key, entries[: len(entries) // 2], expected=expected, then=then)
             raise OutcomeUnknownError(key, "half of it")
-        return await super().append(key, entries, expected=expected)
+        return await super().append(key, entries, expected=expected, then=then)
 
 
 class StoresWhatItRefuses(Sometimes):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
-        receipt = await super().append(key, entries, expected=expected)
+        receipt = await super().append(key, entries, expected=expected, then=then)
         if self.now_and_then():
             raise BackendUnavailableError(key, "nothing was written")
         return receipt
@@ -209,10 +255,15 @@ class IgnoresTheRevision(Sometimes):
         return snapshot
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         self.broken += expected.revision not in (None, self.stored(key).revision)
-        return await super().append(key, entries)
+        return await super().append(key, entries, then=then)
 
 
 class ReadsWhatIsOld(Sometimes):
@@ -292,10 +343,15 @@ class OpensLate(Late):
 
 class AppendsLate(Late):
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         self.note(partial(super().append, key, entries, expected=expected))
-        return await super().append(key, entries, expected=expected)
+        return await super().append(key, entries, expected=expected, then=then)
 
 
 class UpdatesLate(Late):
@@ -322,13 +378,18 @@ class StoresLateWhatItGaveUp(Late):
     """Gives an append up, and stores it when others have been stored after it."""
 
     async def append(
-        self, key: SessionKey, entries: Sequence[Entry], *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
     ) -> Receipt:
         if super().now_and_then():
             due = self._calls + 5
             self._copies.append((due, partial(super().append, key, entries, expected=expected)))
             raise OutcomeUnknownError(key, "no reply in time")
-        return await super().append(key, entries, expected=expected)
+        return await super().append(key, entries, expected=expected, then=then)
 
 
 class RaisesARawError(Sometimes):

@@ -189,7 +189,7 @@ def test_who_has_time_may_be_unsure_only_of_a_session_that_may_be_gone(
 SCRIPTS = [
     ("_APPEND", "call('ZADD', ids, 'NX', ", "call('ZADD', ids, ", "disagreement"),
     ("_APPEND", "ARGV[at]) == 1 then", "ARGV[at]) >= 0 then", "twice"),
-    ("_APPEND", "if revision ~= '' and", "if false and", "order"),
+    ("_APPEND", "if not refusal and revision ~= '' and", "if false and", "order"),
     ("_APPEND", "apply_changes(new[i] + 4,", "(function() end)(new[i] + 4,", "state"),
     ("_APPEND", "if keep_events ~= '' and count >= -keep_events then", "if false then", "limit"),
     ("_APPEND", "redis.call('PEXPIRE', session, ttl)", "", "expiry"),

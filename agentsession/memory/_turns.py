@@ -1,0 +1,248 @@
+"""Who may write a turn to a session: its lease, and the line of those who wait for it.
+
+Nothing here waits or knows a clock: each step gets the present, and tells who is to be told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
+
+from agentsession.backend import LONGEST_LINE, PLACE_KEPT, Standing, State, Stop, UnendedTurn
+from agentsession.clock import from_microseconds
+from agentsession.errors import LeaseLostError, SessionBusyError
+
+if TYPE_CHECKING:
+    from agentsession.backend import Claim, Then
+    from agentsession.sessions import SessionKey
+
+__all__ = ["Turns"]
+
+Tell: TypeAlias = Callable[[str], None]
+"""Tells the owner of a claim that there is news for it."""
+
+
+class _Holder(Struct):
+    """The turn that has the lease, or had it and did not give it back."""
+
+    owner: str
+    run_id: str
+    token: int
+    ends_at: int
+    ttl: int
+    exclusive: bool
+    after_seq: int
+    stop: Stop = ""
+    stopped_at: int = 0
+    waits: bool = False
+
+    def has_it(self, now: int) -> bool:
+        """Tell whether the lease has not run out; also where the clock went back meanwhile."""
+        return self.waits or now <= self.ends_at <= now + 2000 * self.ttl
+
+
+class _Place(Struct):
+    """A claim that waits in line."""
+
+    owner: str
+    run_id: str
+    interrupts: bool
+    kept_until: int = 0
+
+    def is_kept(self, now: int) -> bool:
+        return now <= self.kept_until <= now + 2000 * PLACE_KEPT
+
+
+class Turns:
+    """The lease of one session.
+
+    Args:
+        tell: Tells the owner of a claim that there is news for it.
+    """
+
+    __slots__ = ("_holder", "_line", "_tell", "_token", "_unended")
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._token = 0
+        self._holder: _Holder | None = None
+        self._line: list[_Place] = []
+        self._unended: UnendedTurn | None = None
+
+    def acquire(
+        self, claim: Claim, attempt: int, *, now: int, last_seq: int, incarnation: str
+    ) -> Standing:
+        """Do what :meth:`agentsession.backend.Backend.acquire` says."""
+        holder = self._holder
+        self._line = [place for place in self._line if place.is_kept(now)]
+        if holder is not None and holder.owner == claim.owner and holder.has_it(now):
+            return self._held(holder, now, incarnation)
+        own = next((place for place in self._line if place.owner == claim.owner), None)
+        interrupts = claim.when_busy == "interrupt" and not claim.resumes
+        if interrupts and attempt > 1 and own is None:
+            return self._behind("superseded", claim, now, incarnation)
+        free = self._is_free_for(claim, now)
+        if claim.resumes and not free:
+            return self._behind("busy", claim, now, incarnation)
+        if interrupts:
+            self._supersede(claim.owner)
+        is_next = not self._line or self._line[0] is own
+        if free and (interrupts or claim.resumes or is_next):
+            return self._held(self._take(claim, now, last_seq), now, incarnation)
+        if claim.when_busy == "reject":
+            return self._behind("busy", claim, now, incarnation)
+        if own is None:
+            if not interrupts and len(self._line) >= LONGEST_LINE:
+                return self._behind("full", claim, now, incarnation)
+            own = _Place(claim.owner, claim.run_id, interrupts)
+            self._line.insert(0 if interrupts else len(self._line), own)
+        own.kept_until = now + 1000 * PLACE_KEPT
+        return self._behind("in_line", claim, now, incarnation)
+
+    def renew(self, owner: str, ttl: int, *, now: int, incarnation: str) -> Standing | None:
+        """Begin a lease's time anew; ``None`` if it is not held."""
+        holder = self._holder_named(owner, now)
+        if holder is None:
+            return None
+        holder.ends_at = max(holder.ends_at, now + 1000 * ttl)
+        holder.ttl = max(holder.ttl, ttl)
+        return self._held(holder, now, incarnation)
+
+    def release(self, owner: str, now: int) -> None:
+        """Give a lease back, or leave the line."""
+        self._line = [place for place in self._line if place.owner != owner]
+        if self._holder_named(owner, now) is not None:
+            self._holder = None
+        if self._holder is None or not self._holder.has_it(now):
+            self._tell_the_next()
+
+    def stop(self, run_id: str | None, now: int) -> str | None:
+        """Have the turn that holds the lease told to stop, and return its id."""
+        holder = self._holder
+        if holder is None or holder.waits or not holder.has_it(now):
+            return None
+        if run_id is not None and run_id != holder.run_id:
+            return None
+        if not holder.stop:
+            self._have_stopped(holder, "cancelled", now)
+        return holder.run_id
+
+    def check(self, key: SessionKey, owner: str, then: Then, now: int) -> None:
+        """Check a write.
+
+        Raises:
+            LeaseLostError: The lease that it names is not held, or may not be used for it.
+            SessionBusyError: It names none, and nobody else may write meanwhile.
+        """
+        if owner:
+            if self._holder_named(owner, now) is None or (self._unended and then != "close"):
+                raise LeaseLostError(key)
+            return
+        holder = self._holder
+        if holder is not None and holder.exclusive and not holder.waits and holder.has_it(now):
+            ends_at = from_microseconds(holder.ends_at)
+            raise SessionBusyError(key, holder.run_id, ends_at, "exclusive")
+
+    def written(self, owner: str, then: Then, now: int) -> None:
+        """Do what a write with a lease has asked for; if it is a repeat, also without the lease."""
+        holder = self._holder_named(owner, now)
+        if holder is None:
+            return
+        if then == "end":
+            self.release(owner, now)
+        elif then == "wait":
+            holder.waits = True
+        elif then == "close":
+            self._unended = None
+
+    def _holder_named(self, owner: str, now: int) -> _Holder | None:
+        """Return who holds the lease, if it is this one."""
+        holder = self._holder
+        if holder is None or holder.owner != owner or holder.waits or not holder.has_it(now):
+            return None
+        return holder
+
+    def _tell_the_next(self) -> None:
+        if self._line:
+            self._tell(self._line[0].owner)
+
+    def _have_stopped(self, holder: _Holder, why: Stop, now: int) -> None:
+        holder.stop, holder.stopped_at = why, now
+        self._tell(holder.owner)
+
+    def _is_free_for(self, claim: Claim, now: int) -> bool:
+        """Tell whether no other turn stands in the way; one that is to be stopped is told."""
+        holder = self._holder
+        if claim.resumes:
+            return holder is not None and holder.waits and holder.run_id == claim.run_id
+        if holder is None or not holder.has_it(now):
+            return True
+        if claim.when_busy != "interrupt":
+            return False
+        if not holder.waits and not holder.stop:
+            self._have_stopped(holder, "interrupted", now)
+        return holder.waits or now >= holder.stopped_at + 1000 * claim.grace
+
+    def _supersede(self, owner: str) -> None:
+        """Take another claim that interrupts out of the line, for a later one."""
+        for place in [each for each in self._line if each.interrupts and each.owner != owner]:
+            self._line.remove(place)
+            self._tell(place.owner)
+
+    def _take(self, claim: Claim, now: int, last_seq: int) -> _Holder:
+        before, after_seq = self._holder, last_seq
+        self._line = [place for place in self._line if place.owner != claim.owner]
+        if before is not None:
+            if claim.resumes:
+                after_seq = before.after_seq
+            elif self._unended is None and last_seq > before.after_seq:
+                stop: Stop = "interrupted" if before.has_it(now) else ""
+                self._unended = UnendedTurn(before.run_id, before.after_seq, before.stop or stop)
+            self._tell(before.owner)
+        self._token = max(self._token + 1, now)
+        self._holder = _Holder(
+            owner=claim.owner,
+            run_id=claim.run_id,
+            token=self._token,
+            ends_at=now + 1000 * claim.ttl,
+            ttl=claim.ttl,
+            exclusive=claim.exclusive,
+            after_seq=after_seq,
+        )
+        return self._holder
+
+    def _held(self, holder: _Holder, now: int, incarnation: str) -> Standing:
+        return Standing(
+            state="held",
+            incarnation=incarnation,
+            now=now,
+            token=holder.token,
+            stop=holder.stop,
+            unended=self._unended,
+            ends_at=holder.ends_at,
+        )
+
+    def _behind(self, state: State, claim: Claim, now: int, incarnation: str) -> Standing:
+        """Tell who stands before a claim, and when that may change without any news."""
+        holder = self._holder
+        run_id, ends_at, ask_at = "", 0, 0
+        if holder is not None and holder.has_it(now):
+            run_id = holder.run_id
+            if not holder.waits:
+                ends_at, ask_at = holder.ends_at, holder.ends_at + 1
+                if claim.when_busy == "interrupt" and holder.stop:
+                    ask_at = min(ask_at, holder.stopped_at + 1000 * claim.grace)
+        elif self._line:
+            run_id, ask_at = self._line[0].run_id, self._line[0].kept_until + 1
+        if state == "superseded":
+            run_id = next((place.run_id for place in self._line if place.interrupts), run_id)
+        return Standing(
+            state=state,
+            incarnation=incarnation,
+            now=now,
+            run_id=run_id,
+            ends_at=ends_at,
+            ask_at=ask_at if state == "in_line" else 0,
+        )

@@ -1,0 +1,37 @@
+--! keys: session, calls
+--! write: id, run
+--! uses once, lease
+-- Has the turn that holds the lease of a session told to stop.
+--
+-- ARGV   `id` is the call's; `run` is the turn, or '' for whichever it is
+-- Returns {echo, 'ok', now, run or '' if nobody was told}, {echo, 'missing', now} or {echo, 'late', now}; of a repeat, what is so now
+--
+-- A late copy must not stop the turn after it.
+
+local known, now = standing(calls, id, deadline)
+if known == 'late' then
+  return { echo, 'late', now }
+end
+local meta = redis.call('HMGET', session, 'incarnation', 'lease')
+if not meta[1] then
+  if not known then
+    remember_refused(calls, id, deadline, now)
+  end
+  return { echo, 'missing', now }
+end
+local lease = read_lease(meta[2])
+local meant = lease.ends ~= 0 and is_held(lease, now) and (run == '' or run == lease.run)
+if known then
+  return { echo, 'ok', now, known == 'ran' and meant and lease.stop ~= '-' and lease.run or '' }
+end
+if not meant then
+  remember_refused(calls, id, deadline, now)
+  return { echo, 'ok', now, '' }
+end
+remember(calls, id, deadline, now)
+if lease.stop == '-' then
+  lease.stop, lease.stopped = 'cancelled', now
+  write_lease(session, lease)
+  tell(session, lease.owner)
+end
+return { echo, 'ok', now, lease.run }
