@@ -10,6 +10,7 @@
     ├── SessionBusyError                     another turn has the session; nothing was stored
     ├── LeaseLostError                       this turn has it no more; nothing was stored
     ├── RunNotFoundError (LookupError)       that run is over, or never was
+    ├── CallNotOpenError (LookupError)       no turn waits for a result of this call
     ├── EventTooLargeError (ValueError)      the encoded event is over the size limit
     ├── ReadTooLargeError (ValueError)       more events asked for than one read may return
     ├── StateValueError (ValueError)         a value that cannot be stored; names its path
@@ -42,6 +43,7 @@ __all__ = [
     "AgentSessionError",
     "BackendError",
     "BackendUnavailableError",
+    "CallNotOpenError",
     "ClosedError",
     "CodecError",
     "EventLoopError",
@@ -240,6 +242,30 @@ class RunNotFoundError(AgentSessionError, LookupError):
         return (
             f"{described(self.key)}: run {brief(self.run_id)} does not run here; it is over, or "
             "never began. There is nothing to stop"
+        )
+
+
+class CallNotOpenError(AgentSessionError, LookupError):
+    """No turn waits for a result of this call; nothing was stored.
+
+    Attributes:
+        key: The session.
+        call_id: The call that the result was for.
+        answered: Whether the turn that ended last, or waits, has made such a call, which was
+            answered.
+    """
+
+    def __init__(self, key: SessionKey, call_id: str, answered: bool = False) -> None:  # noqa: FBT001, FBT002 - as above
+        super().__init__(key, call_id, answered)
+        self.key = key
+        self.call_id = call_id
+        self.answered = answered
+
+    def __str__(self) -> str:
+        why = "was answered before" if self.answered else "is not one that a turn waits for"
+        return (
+            f"{described(self.key)}: call {brief(self.call_id)} {why}; nothing was stored. Load "
+            "the session, and see whether its last turn waits, and for which calls"
         )
 
 

@@ -124,6 +124,13 @@ class Lease(AsyncContext):
         It is no error if the store cannot be reached: then the lease runs out by itself.
         """
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Renew the lease no more, and do not give it back: it runs out.
+
+        For a turn whose end cannot be stored: whoever comes next closes it.
+        """
+
     async def __aenter__(self) -> Self:
         await self.acquire()
         return self

@@ -21,6 +21,7 @@ from agentsession._service.arguments import (
     check_batch,
     check_event,
     check_observers,
+    check_results,
     check_session,
     check_state,
     check_user,
@@ -62,7 +63,7 @@ from agentsession.errors import (
     EventLoopError,
     LeaseLostError,
 )
-from agentsession.events import Event, new_id
+from agentsession.events import Event, ToolResult, new_id
 from agentsession.history import View
 from agentsession.retention import DEFAULT_READ_SIZE, LARGEST, MEBIBYTE, Duration, positive
 from agentsession.sessions import Session, SessionKey, SessionPage, UserKey, UserPage
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from agentsession.backend import Then, WhenBusy
+    from agentsession.backend import Then, WhenBusy, Window
     from agentsession.concerns import Concern
     from agentsession.history import OpenCalls
     from agentsession.leases import Lease, TurnStart
@@ -834,7 +835,7 @@ class SessionService(AsyncContext):
         Args:
             lease: A lease of this service that was not taken yet.
             message: What the user says, or what else begins the turn.
-            num_recent_events: Load at most this many events, the newest.
+            num_recent_events: Load at most this many events before the message, the newest.
 
         Raises:
             SessionBusyError: Another turn has the session, and the lease does not wait, or not any
@@ -845,11 +846,50 @@ class SessionService(AsyncContext):
                 event.
         """
         self._check_usable()
-        bounds = window(num_recent_events, None, None, self._read_limit)
+        bounds = self._with_one_more(num_recent_events)
         if _is_partial(message):
             msg = "a chunk of a stream begins no turn: the message is partial"
             raise ValueError(msg)
         return await self._turns.begin(check_lease(lease), message, bounds)
+
+    def _with_one_more(self, num_recent_events: int | None) -> Window:
+        """Tell which events to load at the beginning of a turn: its message counts extra."""
+        most = optional_natural("num_recent_events", num_recent_events)
+        return window(None if most is None else most + 1, None, None, self._read_limit)
+
+    async def resume_turn(
+        self,
+        lease: Lease,
+        results: Sequence[ToolResult],
+        *,
+        num_recent_events: int | None = None,
+    ) -> TurnStart:
+        """Take a lease to go on with the turn that waits, and store the results it waits for.
+
+        A turn waits when it ended with the outcome ``"waiting"``. Any process may go on with it,
+        once: of several that bring a result of the same call, one is let through. The lease gets
+        the turn's ``run_id``. If other calls of the turn are open still, it waits on: then the
+        lease is over when this returns, and the ``outcome`` of the message is ``"waiting"``.
+
+        Args:
+            lease: A lease of this service that was not taken yet. It does not wait.
+            results: At least one, each for a call that the turn waits for.
+            num_recent_events: As for :meth:`begin_turn`.
+
+        Returns:
+            The session, and as its message the event with the results.
+
+        Raises:
+            CallNotOpenError: No turn waits for a result of one of these calls: it was answered
+                before, was never made, or the turn does not wait any more. Nothing was stored.
+            SessionBusyError: Somebody else goes on with the turn at this moment.
+            SessionNotFoundError: The session does not exist.
+            TypeError: A result is none.
+            ValueError: There is no result.
+        """
+        self._check_usable()
+        bounds = self._with_one_more(num_recent_events)
+        return await self._turns.resume(check_lease(lease), check_results(results), bounds)
 
     async def stop_run(
         self, session_or_key: Session | SessionKey, run_id: str | None = None

@@ -36,6 +36,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(asyncio|collections\.abc|contextlib|datetime|pathlib|typing)\..*"),
     (r"py:.*", r"(_pytest|anthropic|contextvars|msgspec|openai|redis)\..*"),
     (r"py:mod", r"logging"),
+    # What a class is made of that users never make themselves.
+    (r"py:.*", r"agentsession\.runner\._.*"),
 ]
 
 autodoc_member_order = "bysource"

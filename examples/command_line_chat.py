@@ -30,7 +30,7 @@ async def agent(context: AgentContext) -> AsyncIterator[Event]:
     chunks += [f"Before it you said: {said[-2]!r}."] if len(said) > 1 else ["Nice to meet you."]
     for chunk in chunks:
         yield Event(author="agent", content=chunk, partial=True)
-    yield Event(author="agent", content="".join(chunks))
+    yield Event(author="agent", content="".join(chunks), outcome="completed")
 
 
 async def answer(runner: Runner, user: str, chat: str, words: str) -> None:

@@ -45,7 +45,7 @@ async def agent(context: AgentContext) -> AsyncIterator[Event]:
                 yield Event(author="assistant", content=[piece])
                 result = TOOLS[piece.name](piece.arguments["city"])
                 yield Event(author="tool", content=[ToolResult(piece.call_id, result, piece.name)])
-    yield Event(author="assistant", content=words)
+    yield Event(author="assistant", content=words, outcome="completed")
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from agentsession.backend import Position, ReadLimit, Window
 from agentsession.clock import to_microseconds
-from agentsession.events import Event
+from agentsession.events import Event, ToolResult
 from agentsession.observers import Observer
 from agentsession.retention import LARGEST, MEBIBYTE, positive
 from agentsession.sessions import Session, SessionKey, UserKey
@@ -173,6 +173,23 @@ def check_batch(events: Iterable[Event], most: int) -> list[Event]:
     given = list(events)
     if len(given) > most:
         msg = f"a batch holds up to {most:,} events, not {len(given):,}; append in pieces"
+        raise ValueError(msg)
+    return given
+
+
+def check_results(results: Sequence[ToolResult]) -> list[ToolResult]:
+    """Check that results of tools were given."""
+    if isinstance(results, ToolResult):
+        msg = "a turn goes on with several results; pass a list of them"
+        raise TypeError(msg)
+    given = [*results]
+    for each in given:
+        if not isinstance(each, ToolResult):
+            kind = type(each).__qualname__
+            msg = f"expected an agentsession.ToolResult, not {kind}: {each!r:.80}"
+            raise TypeError(msg)
+    if not given:
+        msg = "a turn that waits goes on with at least one result"
         raise ValueError(msg)
     return given
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+
+import msgspec
 
 from agentsession._wording import described
 from agentsession.backend import Claim, Expected, WhenBusy
@@ -37,6 +39,8 @@ __all__ = [
     "checked_wait",
 ]
 
+_T = TypeVar("_T")
+
 # In seconds. A place in line is kept for ten without being asked for again.
 _ASK_AGAIN: Final = 3.0
 # So that a store that says it may be asked at once is not asked without end.
@@ -64,8 +68,8 @@ def checked_claim(
     when_busy: WhenBusy,
     ttl: Duration,
     grace: Duration,
-    exclusive: bool,
-    run_id: str | None,
+    exclusive: bool = False,
+    run_id: str | None = None,
 ) -> Claim:
     """Check what is asked of a lease."""
     if when_busy not in get_args(WhenBusy):
@@ -141,13 +145,19 @@ class Leasing:
         self.backend = backend
         self.close = close
         self.taken: set[ServiceLease] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something without anybody who waits for it."""
+    def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Do something that goes on though nobody waits for it."""
         task = asyncio.create_task(work, name="agentsession-lease")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # A caller that was cancelled will not ask for it.
 
     async def aclose(self) -> None:
         """Give back what is held, and wait until that is done."""
@@ -177,6 +187,8 @@ class ServiceLease(Lease):
         self._claim = claim
         self._wait = wait
         self._incarnation = incarnation
+        # Whether it waits for others; then nothing was stored, nor is until it is held.
+        self.in_line = False
         self._attempt = 0
         self._asked_at = 0.0
         self._token = 0
@@ -252,7 +264,7 @@ class ServiceLease(Lease):
         try:
             await self.settle(await self.ask())
         except BaseException:
-            self.give_up()
+            await self.release()
             raise
 
     def start(self) -> None:
@@ -270,6 +282,16 @@ class ServiceLease(Lease):
         expected = Expected(self._incarnation)
         return await self._backend.acquire(self.key, self._claim, self._attempt, expected=expected)
 
+    def resume(self, run_id: str) -> None:
+        """Ask for the lease of a turn that waits."""
+        self.run_id = run_id
+        self._claim = msgspec.structs.replace(self._claim, run_id=run_id, resumes=True)
+
+    async def ask_as_usual(self) -> Standing:
+        """Ask for a lease that is free."""
+        self._claim = msgspec.structs.replace(self._claim, resumes=False, when_busy="reject")
+        return await self.ask()
+
     async def settle(self, standing: Standing, *, joins: bool = False) -> None:
         """Wait in line if need be until the lease is held, and close what was left.
 
@@ -282,6 +304,7 @@ class ServiceLease(Lease):
         news = asyncio.Event()
         with ExitStack() as listening:
             is_listening = False
+            self.in_line = standing.state != "held"
             while standing.state != "held":
                 if standing.state not in ("in_line", "gone") or (
                     joins and standing.run_id == self.run_id
@@ -297,9 +320,10 @@ class ServiceLease(Lease):
                     is_listening = True
                 news.clear()
                 standing = await self.ask()
+        self.in_line = False
         if self._state == "over":
             # Whoever closes the service has given it up meanwhile.
-            self._leasing.begin(self._give_back(None))
+            self._leasing.begin(self._give_back())
             raise ClosedError
         self._hold(standing)
         if standing.unended is not None:
@@ -400,31 +424,32 @@ class ServiceLease(Lease):
     # -- giving it back
 
     async def release(self) -> None:
-        if self._state in ("new", "over"):
-            self._state = "over"
-            return
-        done = asyncio.get_running_loop().create_future()
-        self.give_up(done)
-        await done
+        released = self.give_up()
+        if released is not None:
+            await asyncio.shield(released)
 
-    def give_up(self, done: asyncio.Future[None] | None = None) -> None:
-        """Give the lease back in the background, or leave the line."""
-        if self._state != "over":
-            self._state = "over"
-            self._watch_no_more()
-            self._leasing.begin(self._give_back(done))
+    def give_up(self) -> asyncio.Task[None] | None:
+        """Give the lease back in the background, or leave the line, if there is anything to."""
+        is_used = self._state in ("asking", "held")
+        self._state = "over"
+        if not is_used:
+            return None
+        self._watch_no_more()
+        return self._leasing.begin(self._give_back())
 
-    async def _give_back(self, done: asyncio.Future[None] | None) -> None:
+    async def _give_back(self) -> None:
         try:
             with suppress(AgentSessionError):
                 await self._backend.release(self.key, self.owner, self._attempt)
         finally:
             self._leasing.taken.discard(self)
-            if done is not None and not done.done():
-                done.set_result(None)
+
+    def abandon(self) -> None:
+        if self._state == "held":
+            self.end()
 
     def end(self) -> None:
-        """Note that it was given back by the write that ended the turn."""
+        """Note that there is nothing to give back: the write that ended the turn has done so."""
         self._state = "over"
         self._leasing.taken.discard(self)
         self._watch_no_more()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -12,8 +13,10 @@ from agentsession._pace import Pace
 from agentsession._service.assembly import apply_temporary, as_stored, assemble
 from agentsession._service.leasing import Leasing, ServiceLease
 from agentsession._service.log import LogReader
-from agentsession.backend import Claim, Expected
+from agentsession.backend import Claim, Expected, Snapshot
 from agentsession.errors import (
+    AgentSessionError,
+    CallNotOpenError,
     LeaseLostError,
     ReadTooLargeError,
     RunNotFoundError,
@@ -26,7 +29,7 @@ from agentsession.leases import Lease, TurnStart
 from agentsession.state import NO_CHANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from agentsession._service.writing import Writer
     from agentsession.backend import (
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
         Entry,
         ReadLimit,
         Receipt,
-        Snapshot,
         Standing,
         Then,
         UnendedTurn,
@@ -44,7 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns", "ended_by", "named_by", "then_of"]
 
+_Read: TypeAlias = "Snapshot | ReadTooLargeError | None"
+"""What a read gave: the session, that it was too large, or that there was none."""
+
 _PAGE: Final = 1000
+_NEWEST: Final = 50
 _TTL: Final = 15_000
 
 
@@ -76,19 +82,43 @@ class Turns:
 
         The session is made if it is not there.
         """
-        key = lease.key
         message = named_by(lease, message)
-        entry, prepared = self._writer.prepare(key, message)
+        entry, prepared = self._writer.prepare(lease.key, message)
         lease.start()
-        try:
-            receipt, snapshot = await self._begin(lease, entry, bounds)
-            session = await assemble(key, snapshot, Pace())
-        except BaseException:
-            lease.give_up()
-            raise
-        stored = as_stored(receipt, 0, entry, prepared)
+        receipt, snapshot = await self._to_the_end(lease, self._begin(lease, entry, bounds))
+        session = await assemble(lease.key, snapshot, Pace())
         apply_temporary(session, message.state_delta)
-        return TurnStart(session, stored, bool(receipt.repeats))
+        return TurnStart(session, as_stored(receipt, 0, entry, prepared), bool(receipt.repeats))
+
+    async def _to_the_end(
+        self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Snapshot]]
+    ) -> tuple[Receipt, Snapshot]:
+        """Begin a turn; if the caller is cancelled when it may have begun, end it at once."""
+        task = self._leasing.begin(beginning)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if lease.in_line:
+                task.cancel()
+            await asyncio.shield(self._leasing.begin(self._end_unwanted(lease, task)))
+            raise
+        except BaseException:
+            await lease.release()
+            raise
+
+    async def _end_unwanted(
+        self, lease: ServiceLease, beginning: asyncio.Task[tuple[Receipt, Snapshot]]
+    ) -> None:
+        """End a turn that nobody wants any more, once it has begun; or give up the lease."""
+        await asyncio.wait([beginning])
+        if beginning.cancelled() or beginning.exception() is not None:
+            await lease.release()
+            return
+        ending = Event(author="agent", invocation_id=lease.run_id, outcome="cancelled")
+        entry, _ = self._writer.prepare(lease.key, ending)
+        with suppress(AgentSessionError):
+            await self._append(lease, entry, "end")
+        lease.end()
 
     async def _begin(
         self, lease: ServiceLease, entry: Entry, bounds: Window
@@ -100,21 +130,19 @@ class Turns:
             standing, receipt, snapshot = await self._all_at_once(lease, entry, bounds)
         await lease.settle(standing, joins=True)
         if receipt is None:
-            receipt, snapshot = await self._store(lease, entry, bounds)
-        if snapshot is None or not _has(snapshot, receipt):
-            snapshot = await self._load(lease.key, bounds)
-        return receipt, snapshot
+            return await self._stored(lease, entry, bounds, "keep")
+        return receipt, await self._loaded(lease.key, bounds, receipt, snapshot)
 
     async def _all_at_once(
         self, lease: ServiceLease, entry: Entry, bounds: Window
-    ) -> tuple[Standing | None, Receipt | None, Snapshot | None]:
+    ) -> tuple[Standing | None, Receipt | None, _Read]:
         """Ask for the lease, append with it, and read; the owner is known before it has the lease.
 
         If the lease is not to be had, nothing is stored.
 
         Returns:
             Where the claim stands, or ``None`` if there is no such session; what the append did, if
-            it was not too early; and the session, if it could be read.
+            it was not too early; and what was read of the session.
         """
         asked, stored, read = await together(
             caught(lease.ask(), SessionNotFoundError),
@@ -127,38 +155,125 @@ class Turns:
             return None, None, None
         if isinstance(stored, Exception):
             return asked, None, None
-        return asked, stored, None if isinstance(read, Exception) else read
+        return asked, stored, read
 
-    async def _store(
-        self, lease: ServiceLease, entry: Entry, bounds: Window
-    ) -> tuple[Receipt, Snapshot | None]:
-        """Append with a lease that is held, and read, in one round trip."""
-        stored, read = await together(
-            self._append(lease, entry),
-            caught(self._backend.get(lease.key, bounds), ReadTooLargeError),
-        )
-        return stored, None if isinstance(read, Exception) else read
+    async def _append(self, lease: ServiceLease, entry: Entry, then: Then = "keep") -> Receipt:
+        return await self._backend.append(lease.key, (entry,), expected=lease.expected, then=then)
 
-    async def _append(self, lease: ServiceLease, entry: Entry) -> Receipt:
-        return await self._backend.append(lease.key, (entry,), expected=lease.expected)
-
-    async def _load(self, key: SessionKey, bounds: Window) -> Snapshot:
+    async def _loaded(
+        self, key: SessionKey, bounds: Window, receipt: Receipt, read: _Read
+    ) -> Snapshot:
         """Load a session with its newest events, half as many until one read returns them.
 
         What is returned is of one moment, since it is what one read returned. A search would find
         all that fit, but each of its reads costs the server as much as this whole load.
+
+        Args:
+            key: The session.
+            bounds: The events to load.
+            receipt: An append to it, which is to be seen.
+            read: What was read at the same time as that.
         """
-        while True:
-            try:
-                snapshot = await self._backend.get(key, bounds)
-            except ReadTooLargeError as exc:
+        while not isinstance(read, Snapshot) or not _has(read, receipt):
+            if isinstance(read, ReadTooLargeError):
                 least = 1 if self._read_limit is None else self._read_limit.harmless
-                most = max(exc.events // 2, least)
+                most = max(read.events // 2, least)
                 bounds = msgspec.structs.replace(bounds, last=most)
-            else:
-                if snapshot is None:
-                    raise SessionNotFoundError(key)
-                return snapshot
+            read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
+            if read is None:
+                raise SessionNotFoundError(key)
+        return read
+
+    async def resume(
+        self, lease: ServiceLease, results: Sequence[ToolResult], bounds: Window
+    ) -> TurnStart:
+        """Take a lease to go on with the turn that waits, and store results of its open calls."""
+        turn = await self._last_turn(lease)
+        self._check_results(lease.key, turn, results)
+        lease.resume(turn.run_id)
+        lease.start()
+        try:
+            standing = await lease.ask()
+            if standing.state == "busy" and not standing.run_id:
+                # Whoever went on with the turn has died before anything was stored.
+                standing = await lease.ask_as_usual()
+            await lease.settle(standing)
+            answer = await self._answer(lease, turn.run_id, results)
+        except BaseException:
+            await lease.release()
+            raise
+        entry, prepared = self._writer.prepare(lease.key, answer)
+        then = then_of([answer])
+        stored = self._stored(lease, entry, bounds, then)
+        receipt, snapshot = await self._to_the_end(lease, stored)
+        if then != "keep":
+            lease.end()
+        session = await assemble(lease.key, snapshot, Pace())
+        return TurnStart(session, as_stored(receipt, 0, entry, prepared), bool(receipt.repeats))
+
+    async def _answer(
+        self, lease: ServiceLease, run_id: str, results: Sequence[ToolResult]
+    ) -> Event:
+        """Make the event that answers open calls; it waits on if others are open still."""
+        turn = await self._last_turn(lease)
+        try:
+            if turn.run_id != run_id:
+                raise CallNotOpenError(lease.key, results[0].call_id)
+            self._check_results(lease.key, turn, results)
+        except CallNotOpenError:
+            # The turn waits on, for the right results.
+            await self._backend.append(lease.key, (), expected=lease.expected, then="wait")
+            lease.end()
+            raise
+        answered = [result.call_id for result in results]
+        left = [call for call in turn.open_calls if call.call_id not in answered]
+        return Event(
+            author="tool",
+            invocation_id=run_id,
+            content=[*results],
+            outcome="waiting" if left else "",
+        )
+
+    @staticmethod
+    def _check_results(key: SessionKey, turn: _LastTurn, results: Sequence[ToolResult]) -> None:
+        """Check that each result answers a call that waits, and no two answer the same one."""
+        waiting = [call.call_id for call in turn.open_calls] if turn.waits else []
+        for result in results:
+            if result.call_id not in waiting:
+                made = any(
+                    call.call_id == result.call_id
+                    for event in turn.events
+                    for call in event.tool_calls
+                )
+                raise CallNotOpenError(key, result.call_id, made)
+            waiting.remove(result.call_id)
+
+    async def _last_turn(self, lease: ServiceLease) -> _LastTurn:
+        """Read the turn that ended last, or waits, from the end of the log."""
+        reader = LogReader(
+            self._backend, lease.key, None, self._read_limit, Expected(lease.incarnation)
+        )
+        events: list[Event] = []
+        before_seq, run_id = None, ""
+        while True:
+            page = await reader.page(before_seq=before_seq, limit=_NEWEST, newest_first=True)
+            events += page
+            run_id = run_id or next((e.invocation_id for e in events if e.outcome), "")
+            if len(page) < _NEWEST or any(event.id == run_id for event in page):
+                break
+            before_seq = page[-1].seq
+        own = [event for event in reversed(events) if event.invocation_id == run_id]
+        return _LastTurn(run_id, own)
+
+    async def _stored(
+        self, lease: ServiceLease, entry: Entry, bounds: Window, then: Then
+    ) -> tuple[Receipt, Snapshot]:
+        """Append with a lease that is held, and read, in one round trip."""
+        receipt, read = await together(
+            self._append(lease, entry, then),
+            caught(self._backend.get(lease.key, bounds), ReadTooLargeError),
+        )
+        return receipt, await self._loaded(lease.key, bounds, receipt, read)
 
     async def close(self, key: SessionKey, incarnation: str) -> Event | None:
         """Close the turn whose lease ran out, if there is one."""
@@ -186,7 +301,9 @@ class Turns:
                 break
             after_seq = page[-1].seq
         entries: list[Entry] = []
-        if events and not events[-1].outcome:
+        # A turn that waits is not closed if whoever went on with it died before it stored anything.
+        ended = bool(events) and events[-1].outcome
+        if events and (not ended or (ended == "waiting" and unended.stop)):
             outcome: Outcome = unended.stop or "abandoned"
             ending = ended_by(outcome, events, id=f"{unended.run_id}:{unended.after_seq}:{outcome}")
             entries.append(self._writer.prepare(lease.key, ending)[0])
@@ -203,6 +320,22 @@ class Turns:
         return stopped is not None
 
 
+class _LastTurn:
+    """The turn that ended last, or waits.
+
+    Args:
+        run_id: Its id; ``""`` if there was none.
+        events: Its events, as far as the log holds them.
+    """
+
+    def __init__(self, run_id: str, events: Sequence[Event]) -> None:
+        self.run_id = run_id
+        self.events = events
+        outcomes = [event.outcome for event in events if event.outcome]
+        self.waits = bool(outcomes) and outcomes[-1] == "waiting"
+        self.open_calls = unanswered_calls(events)
+
+
 def ended_by(outcome: Outcome, events: Sequence[Event], *, id: str = "") -> Event:  # noqa: A002
     """Make the event that ends a turn, with results for the calls that nothing answers.
 
@@ -217,7 +350,7 @@ def ended_by(outcome: Outcome, events: Sequence[Event], *, id: str = "") -> Even
         id=id or new_id(),
         author="tool" if results else _author(events),
         invocation_id=events[-1].invocation_id,
-        content=[*results],
+        content=[*results] or "",
         outcome=outcome,
     )
 

@@ -9,16 +9,37 @@ from functools import partial
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from agentsession.events import Event
+from agentsession.leases import Told
 from agentsession.runner._tracked_state import TrackedState
 from agentsession.sessions import Session
 
-__all__ = ["Agent", "AgentContext", "AgentObject", "name_of", "runnable", "started"]
+__all__ = [
+    "Agent",
+    "AgentContext",
+    "AgentObject",
+    "Stopping",
+    "name_of",
+    "runnable",
+    "started",
+]
 
 # How long closing an agent that was cancelled may take, in seconds, before it is left to itself.
 _CLOSING_TIME = 5.0
+
+
+class Stopping(Struct):
+    """Whether a turn is to stop, and whether its agent looks at that.
+
+    Attributes:
+        why: What it was told; ``None`` if it may go on.
+        is_watched: Whether the agent has asked.
+    """
+
+    why: Told | None = None
+    is_watched: bool = False
 
 
 class AgentContext(Struct, frozen=True, kw_only=True):
@@ -27,15 +48,29 @@ class AgentContext(Struct, frozen=True, kw_only=True):
     Attributes:
         session: The session so far, the user's message included; kept up to date while the agent
             runs.
-        message: The user's message as it was stored.
+        message: The user's message as it was stored; or, of a turn that waited and goes on, the
+            results that it waited for.
         invocation_id: The turn; the runner puts it into every event that has none.
         state: The session's merged state, to read and to change.
+        stopping: What :attr:`cancelled` tells.
     """
 
     session: Session
     message: Event
     invocation_id: str
     state: TrackedState
+    stopping: Stopping = field(default_factory=Stopping)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the turn is to stop, so that the agent, or a tool, should come to its end.
+
+        An agent that never asks is cancelled at once, by an :exc:`asyncio.CancelledError`. One that
+        has asked in this turn may end by itself first, and store what it has; after 3 seconds it is
+        cancelled too.
+        """
+        self.stopping.is_watched = True
+        return self.stopping.why is not None
 
     @property
     def history(self) -> list[Event]:

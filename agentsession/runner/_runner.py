@@ -2,97 +2,45 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Final, NoReturn, Self
+import asyncio
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from agentsession._misuse import AsyncContext
-from agentsession._pace import Pace
-from agentsession._wording import brief, described
-from agentsession.errors import AgentSessionError, ReadTooLargeError, StateValueError
-from agentsession.events import Content, Event, EventError, new_id
+from agentsession._service.arguments import check_results
+from agentsession._service.leasing import check_run_id, checked_claim, checked_wait
+from agentsession._wording import described
+from agentsession.events import Content, Event, EventError, ToolResult, new_id
 from agentsession.memory import InMemorySessionService
-from agentsession.runner._agent import Agent, AgentContext, name_of, runnable, started
-from agentsession.runner._tracked_state import TrackedState
+from agentsession.retention import Duration, seconds
+from agentsession.runner._agent import Agent, runnable
+from agentsession.runner._run import Run
+from agentsession.runner._turn import Settings, Turn
 from agentsession.service import SessionService
-from agentsession.sessions import Session, SessionKey
-from agentsession.state import is_temporary, split
+from agentsession.sessions import SessionKey
 
-__all__ = ["Run", "Runner"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-_ABSENT: Final = object()
-_ITERATE: Final = "'async for event in runner.run(...)'"
-_UNDESCRIBED: Final = EventError(message="the agent failed, and its error could not be described")
+    from agentsession.backend import WhenBusy
 
+__all__ = ["OnDisconnect", "Runner"]
 
-class Run(AsyncIterator[Event], AsyncContext):
-    """One turn of an agent: iterate over it, once, to run the turn and get its events.
+OnDisconnect: TypeAlias = Literal["cancel", "detach"]
+"""What happens to a turn when its last reader has gone."""
 
-    Leaving the loop early ends the turn at once only if the run is closed: ``async with
-    runner.run(...) as run``.
-
-    Attributes:
-        key: The session, with its id, also if it was generated.
-        invocation_id: The turn.
-    """
-
-    # Whether it is complete and nobody has iterated over it yet.
-    _idle = False
-
-    def __init__(
-        self, key: SessionKey, invocation_id: str, events: AsyncGenerator[Event, None]
-    ) -> None:
-        self.key = key
-        self.invocation_id = invocation_id
-        self._events = events
-        self._idle = True
-
-    def __del__(self) -> None:
-        if self._idle:
-            msg = f"{described(self.key)}: a turn never began; write {_ITERATE}"
-            warnings.warn(msg, RuntimeWarning, stacklevel=2, source=self)
-
-    if not TYPE_CHECKING:  # As in agentsession._misuse.
-
-        def __await__(self) -> NoReturn:
-            self._idle = False
-            msg = f"a run is neither awaited nor looped over with a plain 'for'; write {_ITERATE}"
-            raise TypeError(msg)
-
-        __iter__ = __await__
-
-    @property
-    def session_id(self) -> str:
-        """The session's id, also if it was generated."""
-        return self.key.session_id
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        self._idle = False
-        return await anext(self._events)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """End the turn where it is: the agent is closed, and what was appended stays."""
-        self._idle = False
-        await self._events.aclose()
+# How long turns that were cancelled may take to end when the runner closes, in seconds.
+_CLOSING: Final = 15.0
 
 
 class Runner(AsyncContext):
     """Creates, loads and updates sessions, so that an agent's author never does.
 
-    Any number of turns may run at once. Two turns of one session interleave their events, each in
-    order and each with its own ``invocation_id``.
+    Any number of turns may run at once, one at a time of each session, also where several processes
+    run them: whoever comes while another turn has the session does what *when_busy* says. Each turn
+    that begins has an end, which its last event tells by its ``outcome``, whatever becomes of its
+    reader or of its process; :mod:`agentsession.runner` has the rules.
 
     Args:
         app_name: The application, part of every session's key.
@@ -104,11 +52,17 @@ class Runner(AsyncContext):
             stored and yielded; by default, with the exception's message and class. If this function
             fails itself, the event says only that the agent failed, and the exception is raised
             with a note of what went wrong.
+        when_busy: As for :meth:`~agentsession.SessionService.lease`, and so are the next three.
+        wait: How long a turn stands in line, in seconds.
+        ttl: How long its lease lives without being renewed, in seconds.
+        grace: How long a turn that is interrupted may take to end, in seconds.
+        on_disconnect: What happens when the last reader of a turn has gone: ``"cancel"`` ends it,
+            ``"detach"`` lets it go on.
 
     Raises:
-        TypeError: *agent* cannot be run, *session_service* is no service, or *describe_error* is
-            not callable.
-        ValueError: *app_name* is empty.
+        TypeError: *agent* cannot be run, *session_service* is no service, *describe_error* is not
+            callable, or another argument has the wrong type.
+        ValueError: *app_name* is empty, or another argument is out of its range.
     """
 
     def __init__(
@@ -118,14 +72,23 @@ class Runner(AsyncContext):
         session_service: SessionService | None = None,
         *,
         describe_error: Callable[[Exception], EventError] | None = None,
+        when_busy: WhenBusy = "queue",
+        wait: Duration = 30.0,
+        ttl: Duration = 15.0,
+        grace: Duration = 5.0,
+        on_disconnect: OnDisconnect = "cancel",
     ) -> None:
         SessionKey(app_name, "-")  # checks the name
         self._app_name = app_name
-        self._agent, self._runnable = agent, runnable(agent)
+        checked_claim("-", when_busy=when_busy, ttl=ttl, grace=grace)
+        checked_wait(wait)
+        if on_disconnect not in get_args(OnDisconnect):
+            known = " or ".join(map(repr, get_args(OnDisconnect)))
+            msg = f"on_disconnect must be {known}, not {on_disconnect!r:.80}"
+            raise ValueError(msg)
         if describe_error is not None and not callable(describe_error):
             msg = f"describe_error must be callable, not {describe_error!r:.80}"
             raise TypeError(msg)
-        self._describe_error = describe_error or _message_and_class
         if session_service is not None and not isinstance(session_service, SessionService):
             msg = f"session_service must be a SessionService, not {session_service!r:.80}"
             if isinstance(session_service, str):
@@ -135,6 +98,17 @@ class Runner(AsyncContext):
             raise TypeError(msg)
         self._owns_service = session_service is None
         self._service = InMemorySessionService() if session_service is None else session_service
+        self._settings = Settings(
+            service=self._service,
+            agent=agent,
+            runnable=runnable(agent),
+            describe_error=describe_error or _message_and_class,
+            lease_options={"when_busy": when_busy, "wait": wait, "ttl": ttl, "grace": grace},
+            detaches=on_disconnect == "detach",
+        )
+        # The turns that run, by the session and the id of the message.
+        self._turns: dict[tuple[SessionKey, str], Turn] = {}
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._app_name!r} on {self._service!r}>"
@@ -150,10 +124,32 @@ class Runner(AsyncContext):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    async def aclose(self) -> None:
-        """Close the service if it is the runner's own; one that was handed in stays open."""
+    async def aclose(self, *, timeout: Duration = 30.0) -> None:  # noqa: ASYNC109 - what it bounds is left to end
+        """Wait for the turns that run, and close the service if it is the runner's own.
+
+        A service that was handed in stays open. No turn can begin any more.
+
+        Args:
+            timeout: How many seconds turns may take to come to their end; those that have not are
+                cancelled then. 0 cancels all at once. A turn that waits for a reader, who has left
+                it without closing it, is cancelled at once too.
+        """
+        self._closed = True
+        patience = seconds("timeout", timeout) or 0.0
+        for turn in [*self._turns.values()]:
+            if turn.audience.is_kept_waiting:
+                turn.stop()
+        await self._wait_for_turns(patience)
+        for turn in [*self._turns.values()]:
+            turn.stop()
+        await self._wait_for_turns(_CLOSING)
         if self._owns_service:
             await self._service.aclose()
+
+    async def _wait_for_turns(self, patience: float) -> None:
+        tasks = [turn.start() for turn in self._turns.values()]
+        if tasks and patience:
+            await asyncio.wait(tasks, timeout=patience)
 
     def run(
         self,
@@ -167,7 +163,12 @@ class Runner(AsyncContext):
 
         An agent's exception becomes a last event with ``error``, stored and handed on, and is then
         raised; so does that of a write that was refused. If the caller is cancelled or closes the
-        run, the agent is closed and what was appended stays.
+        run, the agent is closed, what was appended stays, and the turn ends as ``"cancelled"``.
+
+        A message that is sent again, with the same id, belongs to the same turn. If that runs, in
+        this process or in another one, this run joins it; if it has ended, its stored events are
+        handed on; if its process has died, or its message was stored and it never began, the agent
+        is run.
 
         If the events to load are more than the service's ``max_read_size``, the newest are loaded:
         at least half of those that would fit, and never fewer than the service's
@@ -193,138 +194,84 @@ class Runner(AsyncContext):
         """
         key = SessionKey(self._app_name, user_id, session_id or new_id())
         event = message if isinstance(message, Event) else Event(author="user", content=message)
+        if _is_answer(event):
+            msg = (
+                f"{described(key)}: a message that only answers calls begins no turn; "
+                "runner.resume() goes on with the one that waits for them"
+            )
+            raise ValueError(msg)
         # A message that is sent again belongs to the same turn.
-        invocation_id = event.invocation_id or event.id
-        event = msgspec.structs.replace(event, invocation_id=invocation_id)
-        return Run(key, invocation_id, self._turn(key, event, num_recent_events))
+        run_id = event.invocation_id or event.id
+        check_run_id(run_id)
+        event = msgspec.structs.replace(event, invocation_id=run_id)
 
-    async def _turn(
-        self, key: SessionKey, message: Event, num_recent_events: int | None
-    ) -> AsyncGenerator[Event, None]:
-        session = await self._load(key, num_recent_events)
-        message = await self._service.append_event(session, message)
-        context = AgentContext(
-            session=session,
-            message=message,
-            invocation_id=message.invocation_id,
-            state=TrackedState(session),
-        )
-        try:
-            pace = Pace()
-            async with aclosing(started(self._runnable, context)) as events:
-                async for event in events:
-                    # An agent that never waits would hold the loop: nobody could even cancel it.
-                    if pace.due():
-                        await pace.rest()
-                    yield await self._keep(context, event)
-            await self._keep_changes(context)
-        except Exception as exc:
-            last = await self._keep_error(context, exc)
-            if last is not None:
-                yield last
-            raise
+        def begin() -> Turn:
+            return self._begin(
+                event.id, Turn(self._settings, key, run_id, event, num_recent_events)
+            )
 
-    async def _load(self, key: SessionKey, most: int | None) -> Session:
-        """Load a session with its newest events, half as many until one read returns them.
+        return Run(key, run_id, begin)
 
-        What is returned is of one moment, since it is what one read returned. A search would find
-        all that fit, but each of its reads costs the server as much as this whole load.
-        """
-        while True:
-            try:
-                return await self._service.get_or_create_session(key, num_recent_events=most)
-            except ReadTooLargeError as exc:
-                most = max(exc.events // 2, self._service.always_readable)
+    def resume(
+        self,
+        user_id: str,
+        session_id: str,
+        results: Sequence[ToolResult],
+        *,
+        num_recent_events: int | None = None,
+    ) -> Run:
+        """Go on with a turn that ended with the outcome ``"waiting"``, in any process.
 
-    async def _keep(self, context: AgentContext, event: Event) -> Event:
-        """Append a whole event, with the turn's id and the state that the agent changed."""
-        if not isinstance(event, Event):
-            kind = type(event).__qualname__
-            msg = f"an agent yields agentsession.Event objects, not {kind}: {event!r:.80}"
-            raise TypeError(msg)
-        if not event.invocation_id:
-            event = msgspec.structs.replace(event, invocation_id=context.invocation_id)
-        if event.partial:
-            return event
-        changes, newest = context.state.take_changes(), context.session.last_seq
-        try:
-            if changes:
-                event = msgspec.structs.replace(event, state_delta=changes | event.state_delta)
-            stored = await self._service.append_event(context.session, event)
-        except Exception:
-            context.state.put_back(changes)
-            raise
-        # A repeated event stores nothing, so what the agent has changed since is kept for the next.
-        # That it stored the same value once means little: others may have come after it.
-        is_old = stored.seq <= newest
-        lost = [
-            name
-            for name, value in event.state_delta.items()
-            if name in changes and (is_old or stored.state_delta.get(name, _ABSENT) != value)
-        ]
-        context.state.put_back({name: changes[name] for name in lost if not is_temporary(name)})
-        return stored
+        The results are stored, and the agent is run again: its ``context.message`` has them, and
+        the session shows the turn so far. If other calls of the turn are open still it waits on,
+        and the agent is not run. Nothing happens until the run is iterated over or started.
 
-    async def _keep_changes(self, context: AgentContext) -> None:
-        """Store the state that the agent changed and no event carried."""
-        changes = context.state.take_changes()
-        if not changes:
-            return
-        try:
-            await self._service.update_session_state(context.session, changes)
-        except Exception:
-            context.state.put_back(changes)
-            raise
-
-    async def _keep_error(self, context: AgentContext, exc: Exception) -> Event | None:
-        """Append the event of an exception, with the state that no event carried.
-
-        Whatever goes wrong with that becomes a note of the exception, which is the one to come out.
+        Args:
+            user_id: Whose session.
+            session_id: The session.
+            results: At least one, each for a call that the turn waits for, which answers it once.
+            num_recent_events: As for :meth:`run`.
 
         Returns:
-            The event; ``None`` if it could not be stored.
+            The run. When it begins it raises :exc:`~agentsession.errors.CallNotOpenError` if a call
+            was answered before, or no turn waits for it, and
+            :exc:`~agentsession.errors.SessionBusyError` if somebody else goes on with the turn.
         """
-        described = Event(author=name_of(self._agent), error=self._described(exc))
-        refusal: Exception | None = None
-        self._drop_unstorable(context, exc)
-        try:
-            # If the event is too large together with the changes, these are stored before it.
-            for event in (described, described):
-                try:
-                    return await self._keep(context, event)
-                except (TypeError, ValueError) as failure:
-                    refusal = failure
-                await self._keep_changes(context)
-            exc.add_note(f"agentsession could not store how this error was described: {refusal}")
-            return await self._keep(context, Event(author="agent", error=_UNDESCRIBED))
-        except (AgentSessionError, TypeError, ValueError) as failure:
-            exc.add_note(f"agentsession could not store the event of this error: {failure}")
-            return None
+        key = SessionKey(self._app_name, user_id, session_id)
+        given = check_results(results)
 
-    def _described(self, exc: Exception) -> EventError:
-        """Describe an exception as the application wishes, or not at all if that fails."""
-        try:
-            error = self._describe_error(exc)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the agent's own comes out
-            exc.add_note(f"agentsession: describe_error raised {brief(failure)} for this error")
-            return _UNDESCRIBED
-        if not isinstance(error, EventError):
-            kind = type(error).__qualname__
-            exc.add_note(f"agentsession: describe_error returned a {kind}, not an EventError")
-            return _UNDESCRIBED
-        return error
+        def begin() -> Turn:
+            turn = Turn(self._settings, key, "", given, num_recent_events)
+            return self._begin(new_id(), turn)
 
-    def _drop_unstorable(self, context: AgentContext, exc: Exception) -> None:
-        """Lose each change that could never be stored, so that the others can be."""
-        changes = context.state.take_changes()
-        for name, value in list(changes.items()):
-            try:
-                split({name: value}, self._service.max_value_size)
-            except StateValueError as refused:
-                del changes[name]
-                if refused.args != getattr(exc, "args", ()):
-                    exc.add_note(f"agentsession lost a change to state: {refused}")
-        context.state.put_back(changes)
+        return Run(key, "", begin)
+
+    def _begin(self, message_id: str, turn: Turn) -> Turn:
+        """Return the turn that is to be run, or the same one that runs already."""
+        if self._closed:
+            msg = f"{described(turn.key)}: the runner is closed; make a new one"
+            raise RuntimeError(msg)
+        place = turn.key, message_id
+        running = self._turns.get(place)
+        if running is not None and not running.audience.is_over:
+            return running
+        self._turns[place] = turn
+        turn.when_over = lambda: self._ended(place, turn)
+        return turn
+
+    def _ended(self, place: tuple[SessionKey, str], turn: Turn) -> None:
+        if self._turns.get(place) is turn:
+            del self._turns[place]
+
+
+def _is_answer(message: Event) -> bool:
+    """Tell results of tools from what a user says."""
+    content = message.content
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and all(isinstance(part, ToolResult) for part in content)
+    )
 
 
 def _message_and_class(exc: Exception) -> EventError:

@@ -12,7 +12,8 @@ async def shopping_list(context: AgentContext) -> AsyncIterator[Event]:
     things: list[str] = context.state.setdefault("user:things", [])
     if context.message.text == "done":
         del context.state["user:things"]
-        yield Event(author="agent", content=f"You wanted {', '.join(things)}.")
+        words = f"You wanted {', '.join(things)}."
     else:
         things.append(context.message.text)
-        yield Event(author="agent", content=f"{len(things)} on your list.")
+        words = f"{len(things)} on your list."
+    yield Event(author="agent", content=words, outcome="completed")

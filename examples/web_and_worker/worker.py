@@ -27,7 +27,8 @@ APP, JOBS = "web-and-worker", "jobs"
 async def agent(context: AgentContext) -> AsyncIterator[Event]:
     """Answer one message; a real agent asks its model here."""
     words = f"You said {context.message.text!r}."
-    yield Event(author="agent", id=f"answer-{context.message.id}", content=words)
+    answer = f"answer-{context.message.id}"
+    yield Event(author="agent", id=answer, content=words, outcome="completed")
 
 
 async def jobs(queue: Redis, worker: str) -> AsyncIterator[str]:

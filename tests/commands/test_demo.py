@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from agentsession.backend import (
     Expected,
     Receipt,
     Snapshot,
+    Standing,
     Then,
     Window,
 )
@@ -73,10 +75,20 @@ class Swapping(MemoryBackend):
 
 
 class Blind(MemoryBackend):
-    """Finds no session again."""
+    """Finds no session again, once no turn runs."""
+
+    turns = 0
+
+    async def acquire(self, *args: Any, **options: Any) -> Standing:
+        self.turns += 1
+        return await super().acquire(*args, **options)
 
     async def get(self, key: SessionKey, window: Window) -> Snapshot | None:
-        return None
+        return await super().get(key, window) if self.turns else None
+
+    async def append(self, *args: Any, **options: Any) -> Receipt:
+        self.turns -= options.get("then") == "end"
+        return await super().append(*args, **options)
 
     async def read(self, key: SessionKey, **_: object) -> EventSlice:
         return EventSlice(1, [], "")

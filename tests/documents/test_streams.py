@@ -42,7 +42,8 @@ async def obedient(context):
                     yield Event(author="agent", content="x" * 10_000, partial=True)
     finally:
         Path("ended").touch()
-    yield Event(author="agent", content="well\\n\\rdone\\u2028at last")
+    words = "well\\n\\rdone\\u2028at last"
+    yield Event(author="agent", content=words, outcome="completed")
 
 
 {module}.agent = obedient
@@ -190,10 +191,11 @@ async def test_a_turn_ends_when_its_client_goes(
             eventually((tmp_path / "ended").exists, seconds=60)
             async with said(client, "go on") as (_, stream):
                 *_, answer, done = [frame async for frame in stream]
-    assert (answer.id, done.type) == ("3", "done")
+    assert (answer.id, done.type) == ("4", "done")
     assert (tmp_path / "log").read_text(encoding="utf-8") == "", "a client may leave"
     assert [event.author for event in await stored_in(valkey_url, tmp_path)] == [
         "user",
+        "agent",  # the words that had come so far, cut off
         "user",
         "agent",
     ]

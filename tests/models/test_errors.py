@@ -16,6 +16,7 @@ from agentsession.errors import (
     AgentSessionError,
     BackendError,
     BackendUnavailableError,
+    CallNotOpenError,
     ClosedError,
     CodecError,
     EventLoopError,
@@ -68,6 +69,16 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
         SessionBusyError(KEY, "", None, "full"),
         {"key": KEY, "run_id": "", "ends_at": None, "problem": "full"},
         "busy with another run; nothing was stored. So many wait",
+    ),
+    (
+        CallNotOpenError(KEY, "c1"),
+        {"key": KEY, "call_id": "c1", "answered": False},
+        "call 'c1' is not one that a turn waits for; nothing was stored. Load the session",
+    ),
+    (
+        CallNotOpenError(KEY, "c1", answered=True),
+        {"key": KEY, "call_id": "c1", "answered": True},
+        "call 'c1' was answered before; nothing was stored",
     ),
     (LeaseLostError(KEY), {"key": KEY}, "this turn's lease ran out, was given back or was taken"),
     (
@@ -250,6 +261,7 @@ def test_callers_can_catch_by_builtin() -> None:
         (SessionNotFoundError, LookupError),
         (EventNotFoundError, LookupError),
         (RunNotFoundError, LookupError),
+        (CallNotOpenError, LookupError),
         (EventTooLargeError, ValueError),
         (ReadTooLargeError, ValueError),
         (StateValueTooLargeError, ValueError),

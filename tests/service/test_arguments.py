@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -10,8 +11,15 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from agentsession import Event, InMemorySessionService, SessionKey, SessionPage, UserKey
-from agentsession.errors import ClosedError, EventLoopError, StateValueError
+from agentsession import (
+    Event,
+    InMemorySessionService,
+    SessionKey,
+    SessionPage,
+    ToolResult,
+    UserKey,
+)
+from agentsession.errors import ClosedError, EventLoopError, LeaseLostError, StateValueError
 from agentsession.retention import MEBIBYTE
 from agentsession.state import DELETE
 
@@ -20,6 +28,7 @@ USER = UserKey("app", "user")
 UNNAMED = SessionKey("app", "user")
 NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - the mistake
 EVENT = Event(author="user", content="hi")
+RESULT = ToolResult("call", "done")
 
 Call: TypeAlias = Callable[..., Awaitable[object]]
 
@@ -41,6 +50,7 @@ ON_A_SESSION: dict[str, Call] = {
 }
 ON_A_LEASE: dict[str, Call] = {
     "begin_turn": lambda service, lease: service.begin_turn(lease, EVENT),
+    "resume_turn": lambda service, lease: service.resume_turn(lease, [RESULT]),
 }
 ON_A_USER: dict[str, Call] = {
     "list_sessions": lambda service, user: service.list_sessions(user),
@@ -549,3 +559,90 @@ async def test_a_refused_event_is_named(service: InMemorySessionService) -> None
         await service.append_events(KEY, [EVENT, wrong])
     (note,) = raised.value.__notes__
     assert note.startswith("This was event 'e2' for session ")
+
+
+@by_name(ON_A_LEASE)
+@pytest.mark.parametrize("wrong", [KEY, None, "lease"], ids=ascii)
+async def test_a_lease_comes_from_a_service(
+    service: InMemorySessionService, call: Call, wrong: object
+) -> None:
+    """A key is none."""
+    with pytest.raises(TypeError, match=r"a lease comes from service\.lease\(\), and is no "):
+        await call(service, wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"when_busy": "wait"}, ValueError, "when_busy must be one of 'queue', 'reject', 'interr"),
+        ({"wait": -1}, ValueError, "wait must be from 0"),
+        ({"wait": 3601}, ValueError, "wait must be at most 3,600 seconds, not 3601"),
+        ({"wait": "5"}, TypeError, "wait must be seconds or a timedelta, not str"),
+        ({"ttl": 0.9}, ValueError, "ttl must be from 1 to 3,600 seconds, not 0.9: a shorter one"),
+        ({"ttl": 0}, ValueError, "ttl must be from 1 to 3,600 seconds, not 0"),
+        ({"ttl": timedelta(hours=2)}, ValueError, "ttl must be at most 3,600 seconds, not 7200"),
+        ({"grace": 4000}, ValueError, "grace must be at most 3,600 seconds, not 4000"),
+        ({"exclusive": 1}, TypeError, "exclusive must be True or False, not 1"),
+        ({"run_id": 5}, TypeError, "run_id must be a str, not int: 5"),
+        ({"run_id": ""}, ValueError, "run_id must have from 1 to 1,000 characters, not 0"),
+        ({"run_id": "x" * 1001}, ValueError, "run_id must have from 1 to 1,000 characters, not"),
+        ({"run_id": "\ud800"}, ValueError, "run_id holds half of a surrogate pair at position 0"),
+    ],
+    ids=ascii,
+)
+def test_what_a_lease_takes(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    """Each option says what it may be; nothing is asked of the store."""
+
+    async def ask() -> None:
+        async with InMemorySessionService() as service:
+            service.lease(KEY, **options)
+
+    with pytest.raises(error, match=re.escape(words)):
+        asyncio.run(ask())
+
+
+async def test_a_lease_is_used_in_order(service: InMemorySessionService) -> None:
+    """Taken once, before anything is written with it, and for its own session."""
+    lease = service.lease(KEY)
+    with pytest.raises(RuntimeError, match="the lease was not taken yet; write 'async with"):
+        await service.append_event(KEY, EVENT, lease=lease)
+    async with lease:
+        with pytest.raises(RuntimeError, match="a lease is used once; make another with"):
+            await lease.acquire()
+        with pytest.raises(RuntimeError, match="a lease is used once"):
+            await service.begin_turn(lease, EVENT)
+        other = SessionKey("app", "user", "other")
+        for call in (
+            service.append_event(other, EVENT, lease=lease),
+            service.update_session_state(other, {"a": 1}, lease=lease),
+        ):
+            with pytest.raises(
+                ValueError, match=r"'other'.*: the lease is of another session: sess"
+            ):
+                await call
+        ending = Event(author="agent", outcome="completed")
+        with pytest.raises(ValueError, match="ends the turn, but is not the last of the batch"):
+            await service.append_events(KEY, [ending, EVENT], lease=lease)
+    with pytest.raises(LeaseLostError):
+        await service.append_event(KEY, EVENT, lease=lease)
+    with pytest.raises(ValueError, match="a chunk of a stream begins no turn"):
+        await service.begin_turn(service.lease(KEY), Event(author="user", partial=True))
+    assert await service.get_events(KEY) == []
+
+
+@pytest.mark.parametrize("wrong", [None, "r", [KEY], ["r"], RESULT], ids=ascii)
+async def test_results_are_results(service: InMemorySessionService, wrong: Any) -> None:
+    """Several in a list, and at least one."""
+    with pytest.raises(TypeError):
+        await service.resume_turn(service.lease(KEY), wrong)
+    with pytest.raises(ValueError, match="goes on with at least one result"):
+        await service.resume_turn(service.lease(KEY), [])
+
+
+@pytest.mark.parametrize("wrong", [5, ""], ids=ascii)
+async def test_a_run_to_stop_is_named_by_its_id(
+    service: InMemorySessionService, wrong: Any
+) -> None:
+    """Which is not empty; to stop whichever it is, it is left out."""
+    with pytest.raises((TypeError, ValueError), match="run_id must "):
+        await service.stop_run(KEY, wrong)

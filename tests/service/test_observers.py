@@ -20,6 +20,8 @@ from agentsession import (
     Session,
     SessionKey,
     SessionService,
+    ToolCall,
+    ToolResult,
     UserKey,
     observers,
     open_service,
@@ -87,7 +89,8 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         "delete_user": (USER,),
         "append_event": (session, say("hi")),
         "append_events": (KEY, [say("hi")]),
-        "begin_turn": (service.lease(KEY), say("hi")),
+        "begin_turn": (service.lease(KEY, run_id="turn"), say("hi")),
+        "resume_turn": (service.lease(KEY), [ToolResult("c")]),
         "update_session_state": (session, {"a": 1}),
         "delete_session_state": (KEY, "a"),
         "update_app_state": ("app", {"a": 1}),
@@ -100,12 +103,16 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         "aclose": (),
     }
     in_this_order = sorted(
-        OPERATIONS, key=["begin_turn", "delete_session", "delete_user", "aclose"].count
+        OPERATIONS,
+        key=["begin_turn", "resume_turn", "delete_session", "delete_user", "aclose"].count,
     )
     in_this_order.sort(key=["aclose"].count)
     recorder.ended.clear()
     for name in in_this_order:
         arguments = given.get(name, (KEY,))
+        if name == "resume_turn":
+            call = Event(author="agent", content=[ToolCall("c", "t")], outcome="waiting")
+            await SessionService.append_event(service, KEY, call, lease=given["begin_turn"][0])
         await getattr(service, name)(*arguments)
         about = arguments[0] if arguments else None
         about = about.key if isinstance(about, (Session, Lease)) else about

@@ -386,7 +386,7 @@ async def runners(service: SessionService) -> None:
     assert_type(run, Run)
     assert_type(run.key, SessionKey)
     assert_type(run.session_id, str)
-    assert_type(run.invocation_id, str)
+    assert_type(run.id, str)
     async with Runner("app", ObjectAgent(), session_service=service) as entered:
         assert_type(entered, Runner)
         async with entered.run("user", "session", [Text("hi")]) as turn:

@@ -55,7 +55,14 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("__init__",),
     ),
     "agentsession.memory": (("_turns",), ("_records",), ("_users",), ("_backend",), ("__init__",)),
-    "agentsession.runner": (("_tracked_state",), ("_agent",), ("_runner",), ("__init__",)),
+    "agentsession.runner": (
+        ("_reading", "_tracked_state"),
+        ("_agent",),
+        ("_turn",),
+        ("_run",),
+        ("_runner",),
+        ("__init__",),
+    ),
     "agentsession.testing": (
         ("_subject",),
         ("_checks",),
