@@ -24,7 +24,7 @@ from agentsession.retention import positive
 if TYPE_CHECKING:
     from agentsession._pace import Steps
 
-__all__ = ["NO_RESULT", "OpenCalls", "View", "unanswered_calls"]
+__all__ = ["NO_RESULT", "OpenCalls", "View", "closing_results", "unanswered_calls"]
 
 NO_RESULT: Final = "No result of this call is known. The tool may have run, or not."
 """What a model is told of a call that nothing answered, with ``is_error``."""
@@ -143,6 +143,19 @@ def unanswered_calls(events: Sequence[Event]) -> list[ToolCall]:
     pairs = _Pairs([event for event in events if event.content and not event.partial])
     drained(pairs.find())
     return pairs.unanswered()
+
+
+def closing_results(events: Sequence[Event]) -> list[ToolResult]:
+    """Make results that say :data:`NO_RESULT`, for the calls that no result answers.
+
+    Args:
+        events: As for :func:`unanswered_calls`.
+    """
+    return [_no_result(call) for call in unanswered_calls(events)]
+
+
+def _no_result(call: ToolCall) -> ToolResult:
+    return ToolResult(call.call_id, NO_RESULT, call.name, is_error=True)
 
 
 class _Turn:
@@ -334,5 +347,5 @@ def _closing(event: Event, calls: Sequence[ToolCall]) -> Event:
         author="tool",
         invocation_id=event.invocation_id,
         branch=event.branch,
-        content=[ToolResult(call.call_id, NO_RESULT, call.name, is_error=True) for call in calls],
+        content=[_no_result(call) for call in calls],
     )

@@ -310,6 +310,8 @@ class ServiceLease(Lease):
                     joins and standing.run_id == self.run_id
                 ):
                     raise self._busy(standing)
+                if standing.state == "in_line":
+                    self._claim = msgspec.structs.replace(self._claim, in_line=True)
                 if standing.state == "in_line" and is_listening:
                     await self._pause(news, standing, gives_up - loop.time())
                     if loop.time() >= gives_up and not news.is_set():
@@ -374,6 +376,7 @@ class ServiceLease(Lease):
     def _listen(self) -> None:
         listening = self._backend.listen(self.key, self.owner, self._begin_to_renew)
         self._listening.enter_context(listening)
+        self._begin_to_renew()  # By which it is told of what happened before.
 
     def _begin_to_renew(self) -> None:
         if not self._renewing and self.held:

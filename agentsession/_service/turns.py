@@ -24,7 +24,7 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import Event, Outcome, ToolResult, new_id
-from agentsession.history import NO_RESULT, unanswered_calls
+from agentsession.history import closing_results, unanswered_calls
 from agentsession.leases import Lease, TurnStart
 from agentsession.state import NO_CHANGES
 
@@ -344,8 +344,7 @@ def ended_by(outcome: Outcome, events: Sequence[Event], *, id: str = "") -> Even
         events: The events of the turn so far.
         id: The event's id; a new one by default.
     """
-    calls = unanswered_calls(events)
-    results = [ToolResult(call.call_id, NO_RESULT, call.name, is_error=True) for call in calls]
+    results = closing_results(events)
     return Event(
         id=id or new_id(),
         author="tool" if results else _author(events),

@@ -296,6 +296,8 @@ class Claim(Struct, frozen=True, kw_only=True):
             the lease is taken from it.
         exclusive: Whether writes that name no lease are refused meanwhile.
         resumes: Whether to go on with the turn of this *run_id*, which waits.
+        in_line: Whether it was told before that it is in line. One that interrupts, and has no
+            place any more, is superseded.
     """
 
     owner: str
@@ -305,6 +307,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     grace: int = 0
     exclusive: bool = False
     resumes: bool = False
+    in_line: bool = False
 
 
 class UnendedTurn(Struct, frozen=True):

@@ -319,18 +319,20 @@ class MemoryBackend(Backend):
     # -- leases
 
     async def acquire(
-        self, key: SessionKey, claim: Claim, attempt: int, *, expected: Expected = ANYTHING
+        self,
+        key: SessionKey,
+        claim: Claim,
+        attempt: int,  # noqa: ARG002 - as in release()
+        *,
+        expected: Expected = ANYTHING,
     ) -> Standing:
         session, now = await self._locked(key, expected)
         try:
             if session.turns is None:
                 session.turns = Turns(self._alarms.ring)
+            life = session.incarnation
             return session.turns.acquire(
-                claim,
-                attempt,
-                now=now,
-                last_seq=session.log.count,
-                incarnation=session.incarnation,
+                claim, now=now, last_seq=session.log.count, incarnation=life
             )
         finally:
             session.lock.release()

@@ -71,9 +71,7 @@ class Turns:
         self._line: list[_Place] = []
         self._unended: UnendedTurn | None = None
 
-    def acquire(
-        self, claim: Claim, attempt: int, *, now: int, last_seq: int, incarnation: str
-    ) -> Standing:
+    def acquire(self, claim: Claim, *, now: int, last_seq: int, incarnation: str) -> Standing:
         """Do what :meth:`agentsession.backend.Backend.acquire` says."""
         holder = self._holder
         self._line = [place for place in self._line if place.is_kept(now)]
@@ -81,7 +79,7 @@ class Turns:
             return self._held(holder, now, incarnation)
         own = next((place for place in self._line if place.owner == claim.owner), None)
         interrupts = claim.when_busy == "interrupt" and not claim.resumes
-        if interrupts and attempt > 1 and own is None:
+        if interrupts and claim.in_line and own is None:
             return self._behind("superseded", claim, now, incarnation)
         free = self._is_free_for(claim, now)
         if claim.resumes and not free:

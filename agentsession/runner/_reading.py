@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final, Self
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["Audience", "Reader"]
+
+_logger = logging.getLogger("agentsession.runner")
 
 # Of chunks of a stream that a slow reader has not taken, so many wait for it; further ones are
 # dropped. Whole events are not, since they are stored too.
@@ -40,7 +43,12 @@ class Audience:
         self._is_over = False
         self._error: BaseException | None = None
         self._is_wanted = asyncio.Event()
-        self.raised = False
+        self._is_raised = False
+
+    def __del__(self) -> None:
+        error = self._error
+        if error is not None and not self._is_raised:
+            _logger.error("a turn failed, and nobody has read it: %r", error, exc_info=error)
 
     def enter(self) -> _Place:
         """Begin to read, from the beginning of the turn."""
@@ -92,7 +100,7 @@ class Audience:
     def raise_error(self) -> None:
         """Raise what the turn ended with, if that is an error."""
         if self._error is not None:
-            self.raised = True
+            self._is_raised = True
             raise self._error
 
     @property

@@ -147,7 +147,7 @@ class Run(AsyncIterable[Event], AsyncContext):
             if first:
                 turn.stop()
             raise
-        if turn.audience.is_over:
+        if not turn.has_begun:
             turn.audience.raise_error()
         return self
 

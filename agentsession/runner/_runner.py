@@ -135,6 +135,7 @@ class Runner(AsyncContext):
                 it without closing it, is cancelled at once too.
         """
         self._closed = True
+        await asyncio.sleep(0)  # Whoever has left a turn behind is known to have gone after that.
         patience = seconds("timeout", timeout) or 0.0
         for turn in [*self._turns.values()]:
             if turn.audience.is_kept_waiting:

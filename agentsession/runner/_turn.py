@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,7 @@ from agentsession.errors import (
     StateValueError,
 )
 from agentsession.events import Event, EventError, Outcome, ToolResult
-from agentsession.history import NO_RESULT, unanswered_calls
+from agentsession.history import closing_results, unanswered_calls
 from agentsession.runner._agent import AgentContext, name_of, started
 from agentsession.runner._reading import Audience
 from agentsession.runner._tracked_state import TrackedState
@@ -81,6 +81,7 @@ class Turn:
         outcome: How it ended; ``""`` as long as it has not, or if it never began.
         audience: Who reads it.
         begun: Set when its message is stored, or when it is over.
+        has_begun: Whether its message is stored.
         when_over: Called when it is over.
     """
 
@@ -97,6 +98,7 @@ class Turn:
         self.outcome: Outcome = ""
         self.audience = Audience(self._nobody_reads)
         self.begun = asyncio.Event()
+        self.has_begun = False
         self.when_over: Callable[[], None] = _nothing
         self._settings = settings
         self._service = settings.service
@@ -187,7 +189,6 @@ class Turn:
             invocation_id=self.run_id,
             state=TrackedState(session),
         )
-        self.begun.set()
         try:
             await self._drive(context)
         except asyncio.CancelledError as exc:
@@ -227,7 +228,7 @@ class Turn:
         try:
             while True:
                 lease = self._service.lease(
-                    self.key, run_id=self.run_id, **self._settings.lease_options
+                    self.key, run_id=self.run_id or None, **self._settings.lease_options
                 )
                 try:
                     start = await self._start(lease)
@@ -238,6 +239,7 @@ class Turn:
                         return None
                     continue
                 self._lease, self.run_id = lease, lease.run_id
+                self._note_begun()
                 if not await self._is_to_run(start, lease):
                     return None
                 self._watching = asyncio.create_task(self._watch(lease))
@@ -248,6 +250,10 @@ class Turn:
             _uncancel()
             self.outcome = "cancelled"
             return None
+
+    def _note_begun(self) -> None:
+        self.has_begun = True
+        self.begun.set()
 
     async def _start(self, lease: Lease) -> TurnStart:
         most = self._num_recent_events
@@ -268,7 +274,6 @@ class Turn:
         if not outcomes or outcomes[-1] not in _FINAL:
             return True
         await lease.release()
-        self.begun.set()
         for event in stored:
             await self._pass_on(event)
         return False
@@ -293,7 +298,7 @@ class Turn:
             if not self._followed:
                 (stored,) = await self._service.get_events(self.key, around=message.id, limit=1)
                 self._followed = stored.seq
-                self.begun.set()
+                self._note_begun()
             for _ in range(_LOOKS):
                 for event in await self._stored(self._followed):
                     self._followed = event.seq
@@ -370,11 +375,6 @@ class Turn:
         """Return the turn's own events, as far as the agent's session has them."""
         return [each for each in context.session.events if each.invocation_id == self.run_id]
 
-    def _results(self, context: AgentContext) -> list[ToolResult]:
-        """Make results for the calls that nothing has answered."""
-        calls = unanswered_calls(self._events(context))
-        return [ToolResult(call.call_id, NO_RESULT, call.name, is_error=True) for call in calls]
-
     async def _keep_changes(self, context: AgentContext) -> None:
         """Store the state that the agent changed and no event carried."""
         changes = context.state.take_changes()
@@ -427,20 +427,12 @@ class Turn:
         that no event has carried yet is dropped: it belongs to an event that never came.
         """
         self.audience.patient = False
-        events: list[Event] = []
-        results = self._results(context)
-        if results:
-            events.append(Event(author="tool", content=[*results]))
-        events += [
-            Event(author=author, branch=branch, content="".join(words))
-            for (author, branch), words in self._chunks.items()
-            if any(words)
-        ]
-        if not events:
-            events.append(Event(author=self._name))
-        events[-1] = msgspec.structs.replace(events[-1], outcome=outcome)
         try:
-            stored = await self._service.append_events(context.session, events, lease=self._lease)
+            # What was being appended when the turn was stopped may be stored, unknown to us.
+            newer = await self._stored(context.session.last_seq)
+            stored = await self._service.append_events(
+                context.session, self._ending(context, newer, outcome), lease=self._lease
+            )
         except LeaseLostError:
             self._lost()
         except (AgentSessionError, ValueError) as exc:
@@ -449,8 +441,26 @@ class Turn:
             )
         else:
             self.outcome = outcome
-            for event in stored:
+            for event in [*newer, *stored]:
                 await self._pass_on(event)
+
+    def _ending(
+        self, context: AgentContext, newer: Sequence[Event], outcome: Outcome
+    ) -> list[Event]:
+        """Make the events that end a turn which was stopped."""
+        for event in newer:
+            self._chunks.pop((event.author, event.branch), None)
+        results = closing_results([*self._events(context), *newer])
+        ending = [Event(author="tool", content=[*results])] if results else []
+        ending += [
+            Event(author=author, branch=branch, content="".join(words))
+            for (author, branch), words in self._chunks.items()
+            if any(words)
+        ]
+        if not ending:
+            ending.append(Event(author=self._name))
+        ending[-1] = msgspec.structs.replace(ending[-1], outcome=outcome)
+        return ending
 
     def _lost(self) -> None:
         """Note what becomes of a turn whose lease is lost: whoever comes next closes it."""
@@ -470,7 +480,7 @@ class Turn:
         refusal: Exception | None = None
         _drop_unstorable(context, self._service.max_value_size, exc)
         try:
-            results = self._results(context)
+            results = closing_results(self._events(context))
             if results:
                 await self._append_and_hand_on(context, Event(author="tool", content=[*results]))
             # If the event is too large together with the changes, these are stored before it.

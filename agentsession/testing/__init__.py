@@ -28,7 +28,7 @@ from agentsession.testing._checks import (
     unreadable,
     users,
 )
-from agentsession.testing._checks.turns import history, leases
+from agentsession.testing._checks.turns import endings, history, leases
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
 __all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
@@ -51,6 +51,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         expiry,
         history,
         leases,
+        endings,
     )
     for name, function in vars(module).items()
     if name.startswith("check_")

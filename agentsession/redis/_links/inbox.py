@@ -122,14 +122,13 @@ class Inbox:
 
     def _received(self, reply: Any, _now: float) -> bool:
         self._heard = True
-        if isinstance(reply, list) and reply:
-            match reply[0]:
-                case b"subscribe":
-                    self._alarms.ring_all()  # Of what came before nobody was told.
-                case b"message":
-                    self._alarms.ring(reply[2].decode("ascii", "replace"))
-                case _:
-                    pass
+        is_told = isinstance(reply, list)
+        kind = reply[0] if is_told and reply else None
+        if kind == b"subscribe":
+            self._alarms.ring_all()  # Of what came before nobody was told.
+        elif kind == b"message":
+            name: bytes = reply[2]
+            self._alarms.ring(name.decode("ascii", "replace"))
         return True
 
 

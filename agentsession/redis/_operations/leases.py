@@ -65,7 +65,7 @@ class Leases:
             ttl=number(claim.ttl),
             grace=number(claim.grace),
             exclusive=flag(claim.exclusive),
-            again=flag(attempt > 1),
+            in_line=flag(claim.in_line),
         )
         reply = await self._calls.run(key, _ACQUIRE, [names.session, names.calls], words)
         if reply[1] not in _STATES:

@@ -1,10 +1,11 @@
 --! keys: session, calls
---! write: id, incarnation, owner, run, how, ttl, grace, exclusive, again
+--! write: id, incarnation, owner, run, how, ttl, grace, exclusive, in_line
 --! uses once, lease
 -- Asks for the lease of a session, or goes on asking.
 --
 -- ARGV   `id` is the call's; `incarnation` is what is expected, or ''; `how` is 'queue', 'reject', 'interrupt' or 'resume'; `ttl` and
---        `grace` are in milliseconds; `exclusive` is '1' or ''; `again` is '1' if the owner has asked before
+--        `grace` are in milliseconds; `exclusive` is '1' or ''; `in_line` is '1' if the owner was told
+--        before that it is in line
 -- Returns {echo, 'held', now, incarnation, token, ends, stop or '-', what is to be closed or ''},
 --        {echo, 'in_line', 'busy', 'full', 'superseded' or 'gone', now, incarnation, who is before it: run or '', when that lease ends
 --        or 0, when to ask again or 0},
@@ -85,7 +86,7 @@ if how == 'resume' then
     remember_refused(calls, id, deadline, now)
     return behind('busy')
   end
-elseif interrupts and again == '1' and not own then
+elseif interrupts and in_line == '1' and not own then
   remember_refused(calls, id, deadline, now)
   return behind('superseded')
 elseif interrupts and not free then
