@@ -671,11 +671,11 @@ class SessionService(AsyncContext):
         """Merge these names into a session's state, in one step and without an event.
 
         Names with the prefixes ``app:`` and ``user:`` go to those scopes, ``temp:`` names nowhere;
-        :data:`agentsession.state.DELETE` as a value deletes the name. A
-        :class:`~agentsession.Session` must be of the session that is stored; it does not change.
+        :data:`agentsession.state.DELETE` as a value deletes the name.
 
         Args:
-            session_or_key: The session.
+            session_or_key: The session. A :class:`~agentsession.Session` must be of the session
+                that is stored; it is brought up to date, as its class says.
             state: The names.
             lease: As for :meth:`append_event`.
 
@@ -686,7 +686,7 @@ class SessionService(AsyncContext):
             SessionBusyError: As for :meth:`append_event`.
             StateValueError: A value cannot be stored; nothing was stored.
         """
-        _, key, expected = self._target(session_or_key)
+        session, key, expected = self._target(session_or_key)
         check_state(state)
         held = None if lease is None else check_lease(lease)
         if held is not None:
@@ -695,11 +695,13 @@ class SessionService(AsyncContext):
         try:
             async with self._room(key, in_steps=bool(state)):
                 changes = await self._writer.changes(state)
-                await self._backend.update_state(key, changes, expected=expected)
+                receipt = await self._backend.update_state(key, changes, expected=expected)
         except LeaseLostError:
             if held is not None:
                 held.lose()
             raise
+        if session is not None:
+            await self._writer.update_state(session, receipt, changes)
 
     async def update_app_state(self, app_name: str, state: Mapping[str, Any]) -> None:
         """Merge these names into an application's state, in one step.

@@ -103,7 +103,8 @@ class SessionKey(Model, Struct, frozen=True):
 class Session(Model, Struct, kw_only=True):
     """A copy of a session as it was when it was read; changing it changes nothing in the store.
 
-    A session that is handed to ``append_event`` is brought up to date by that call: its events, its
+    A session that is handed to ``append_event``, or to ``update_session_state``, is brought up to
+    date by that call: its events, its
     own state, :attr:`revision`, :attr:`last_seq` and :attr:`updated_at` are then the store's. If
     others have written to the session meanwhile, all of it is read again, user and application
     state included. If not, these two stay as they were last read, with the changes of this append:

@@ -154,6 +154,17 @@ def apply_appended(
     return True
 
 
+def apply_updated(session: Session, receipt: Receipt, delta: Mapping[str, Any]) -> bool:
+    """Apply a change of state to the caller's session, as :func:`apply_appended` does."""
+    if receipt.revision <= session.revision:
+        return True
+    if receipt.revision != session.revision + 1 or receipt.last_seq != session.last_seq:
+        return False
+    _fold(session.state, delta)
+    session.revision, session.updated_at = receipt.revision, from_microseconds(receipt.updated)
+    return True
+
+
 def _is_retry(session: Session, receipt: Receipt, entries: Sequence[Entry]) -> bool:
     """Tell whether the last write was this very append, repeated since its answer was lost."""
     return list(receipt.seqs) == list(range(session.last_seq + 1, receipt.last_seq + 1)) and all(

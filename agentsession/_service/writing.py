@@ -12,6 +12,7 @@ from agentsession._service.assembly import (
     apply_appended,
     apply_fresh,
     apply_temporary,
+    apply_updated,
     assemble,
     decode_changes,
     stands,
@@ -153,6 +154,11 @@ class Writer:
         for index, event in enumerate(given):
             if event.state_delta and stands(receipt, index, entries[index]):
                 apply_temporary(session, event.state_delta)
+
+    async def update_state(self, session: Session, receipt: Receipt, changes: Changes) -> None:
+        """Bring a session that one holds up to date after a change to its state."""
+        if not apply_updated(session, receipt, decode_changes(changes)):
+            await self._reload(session)
 
     async def _reload(self, session: Session) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""

@@ -488,3 +488,18 @@ async def test_large_events_are_not_all_read_to_be_refused(
         assert await calls_of(client, "zrange") == before + 2
         assert len(await service.get_events(KEY, limit=4)) == 4
         await service.delete_user(KEY.user)
+
+
+async def test_a_token_grows_though_the_clock_went_back(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Of leases of a server whose clock was a day ahead, as that of a primary that was lost."""
+    async with RedisSessionService.from_url(redis_url, key_prefix=prefix) as service:
+        await service.create_session(KEY)
+        async with service.lease(KEY) as lease:
+            ahead = lease.token + 86_400_000_000
+        name = f"{prefix}session:{{app:user}}:session"
+        await client.hset(name, "lease", str(ahead))
+        async with service.lease(KEY) as lease:
+            assert lease.token == ahead + 1
+        await service.delete_user(KEY.user)

@@ -161,6 +161,23 @@ async def check_partial_events_are_never_stored(subject: Subject) -> None:
     assert session.state == {}
 
 
+async def check_a_change_of_state_shows_in_a_held_session(subject: Subject) -> None:
+    """At once if nobody else has written since, and together with all else if somebody has."""
+    service = subject.service()
+    held = await service.create_session(subject.key, {"a": 1, "user:u": 1, "temp:t": 1})
+    await service.update_session_state(held, {"a": DELETE, "b": [2], "app:c": 3, "temp:x": 1})
+    assert held.state == {"b": [2], "user:u": 1, "app:c": 3, "temp:t": 1}
+    del held.state["temp:t"]
+    assert held == await service.get_session(subject.key)
+    await service.append_event(subject.key, say("another's", {"d": 4}))
+    await service.update_session_state(held, {"e": 5})
+    assert held == await service.get_session(subject.key)
+    assert said(held.events) == ["another's"]
+    await service.update_session_state(held, {})
+    await service.delete_session_state(held, "e")
+    assert held == await service.get_session(subject.key)
+
+
 async def check_a_held_session_is_brought_up_to_date(subject: Subject) -> None:
     """A session that is handed to an append equals a fresh one afterwards, whoever else wrote."""
     service, other = subject.service(event_limit=5), subject.service(event_limit=5)

@@ -154,10 +154,11 @@ async def check_nothing_is_written_before_a_dead_turn_is_closed(subject: Subject
         assert standing.state == "held"
         assert standing.unended is not None
         assert (standing.unended.run_id, standing.unended.after_seq) == ("dead", 0)
+        await service.append_event(subject.key, say("another writer"))
     await subject.advance(16)
     ended = await service.close_turn(subject.key)
     assert ended is not None
-    assert (ended.outcome, ended.seq) == ("abandoned", 3)
+    assert (ended.outcome, ended.seq) == ("abandoned", 5)
 
 
 async def check_a_dead_turn_is_closed_on_demand(subject: Subject) -> None:
