@@ -74,10 +74,11 @@ class Lease(AsyncContext):
     @property
     @abstractmethod
     def token(self) -> int:
-        """A fencing token, a number larger than that of every earlier lease of the session's id.
+        """A fencing token, a number larger than that of every earlier lease of the session.
 
-        Another store that keeps the largest one it has seen can refuse what comes from an earlier
-        turn. 0 before the lease is taken.
+        So it is for the leases of a session that was made anew, as long as the store's clock did
+        not go back. Another store that keeps the largest one it has seen can refuse what comes from
+        an earlier turn. 0 before the lease is taken.
         """
 
     @property

@@ -785,9 +785,10 @@ class SessionService(AsyncContext):
         out, or another turn has taken over, nothing is stored any more. Writes without ``lease=``,
         of tools and other writers, are let through unless the lease is *exclusive*.
 
-        It is renewed by itself as long as the event loop runs, and the session does not expire
-        meanwhile. If its process dies, whoever comes next takes over when *ttl* has passed; what
-        the dead turn left is closed then, as :meth:`close_turn` does.
+        It is renewed by itself as long as the event loop runs. Taking and renewing it move the
+        expiry of the session, so that no session expires in the middle of a turn. If its process
+        dies, whoever comes next takes over when *ttl* has passed; what the dead turn left is closed
+        then, as :meth:`close_turn` does.
 
         Args:
             session_or_key: The session, which exists. A :class:`~agentsession.Session` must be of
@@ -851,6 +852,9 @@ class SessionService(AsyncContext):
         bounds = self._with_one_more(num_recent_events)
         if _is_partial(message):
             msg = "a chunk of a stream begins no turn: the message is partial"
+            raise ValueError(msg)
+        if message.outcome:
+            msg = f"a message begins a turn, and cannot end it: outcome is {message.outcome!r:.80}"
             raise ValueError(msg)
         return await self._turns.begin(check_lease(lease), message, bounds)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 import msgspec
 
 from agentsession._wording import described
-from agentsession.backend import Claim, Expected, WhenBusy
+from agentsession.backend import Claim, Expected, UnendedTurn, WhenBusy
 from agentsession.clock import from_microseconds
 from agentsession.errors import (
     AgentSessionError,
@@ -25,7 +25,7 @@ from agentsession.retention import seconds
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from agentsession.backend import Backend, Standing, UnendedTurn
+    from agentsession.backend import Backend, Standing, Then
     from agentsession.events import Event
     from agentsession.retention import Duration
     from agentsession.sessions import SessionKey
@@ -134,13 +134,13 @@ class Leasing:
 
     Args:
         backend: Keeps the sessions.
-        close: Closes the turn that was left before a lease was taken over.
+        close: Closes a turn that was left: before a lease was taken over, or by its own holder.
     """
 
     def __init__(
         self,
         backend: Backend,
-        close: Callable[[ServiceLease, UnendedTurn], Awaitable[Event | None]],
+        close: Callable[[ServiceLease, UnendedTurn, Then], Awaitable[Event | None]],
     ) -> None:
         self.backend = backend
         self.close = close
@@ -187,6 +187,8 @@ class ServiceLease(Lease):
         self._claim = claim
         self._wait = wait
         self._incarnation = incarnation
+        # Whether whoever asked for it has gone meanwhile.
+        self.unwanted = False
         # Whether it waits for others; then nothing was stored, nor is until it is held.
         self.in_line = False
         self._attempt = 0
@@ -198,8 +200,16 @@ class ServiceLease(Lease):
         # When it is lost for sure, on the loop's clock, and what watches over it until then.
         self._ends = 0.0
         self._timers: list[asyncio.TimerHandle] = []
-        self._renewing = False
+        self._renewing = self._renew_again = False
         self._listening = ExitStack()
+        # Set when there may be news while it stands in line, also that it is not wanted any more.
+        self._news = asyncio.Event()
+        # Where the message of its turn is, once that has begun; -1 if that is not known.
+        self.begun_at = 0
+        # After this position the events of its turn come.
+        self.after_seq = 0
+        # Whether it goes on with a turn that waits, and has stored nothing yet.
+        self.resumes = False
         # The end of the turn that was left before, once it is closed.
         self.closed: Event | None = None
 
@@ -282,67 +292,72 @@ class ServiceLease(Lease):
         expected = Expected(self._incarnation)
         return await self._backend.acquire(self.key, self._claim, self._attempt, expected=expected)
 
-    def resume(self, run_id: str) -> None:
-        """Ask for the lease of a turn that waits."""
-        self.run_id = run_id
-        self._claim = msgspec.structs.replace(self._claim, run_id=run_id, resumes=True)
+    def resume(self) -> None:
+        """Ask for the lease of whichever turn waits."""
+        self.resumes = True
+        self._claim = msgspec.structs.replace(self._claim, run_id="", resumes=True)
 
-    async def ask_as_usual(self) -> Standing:
-        """Ask for a lease that is free."""
-        self._claim = msgspec.structs.replace(self._claim, resumes=False, when_busy="reject")
-        return await self.ask()
+    def join(self) -> None:
+        """Do not wait for a turn of the same run."""
+        self._claim = msgspec.structs.replace(self._claim, joins=True)
 
-    async def settle(self, standing: Standing, *, joins: bool = False) -> None:
+    async def settle(self, standing: Standing) -> None:
         """Wait in line if need be until the lease is held, and close what was left.
 
         Args:
             standing: What the store has answered.
-            joins: Whether not to wait for a turn of the same id.
         """
-        loop = asyncio.get_running_loop()
         gives_up = self._asked_at + self._wait
-        news = asyncio.Event()
         with ExitStack() as listening:
             is_listening = False
-            self.in_line = standing.state != "held"
             while standing.state != "held":
-                if standing.state not in ("in_line", "gone") or (
-                    joins and standing.run_id == self.run_id
-                ):
+                self._check_wanted()
+                if standing.state not in ("in_line", "gone"):
                     raise self._busy(standing)
-                if standing.state == "in_line":
-                    self._claim = msgspec.structs.replace(self._claim, in_line=True)
+                self.in_line = True
                 if standing.state == "in_line" and is_listening:
-                    await self._pause(news, standing, gives_up - loop.time())
-                    if loop.time() >= gives_up and not news.is_set():
-                        raise self._busy(standing, waited=True)
+                    await self._wait_in_line(standing, gives_up)
                 elif not is_listening:
                     # What happened before this is seen by asking again.
-                    listening.enter_context(self._backend.listen(self.key, self.owner, news.set))
+                    hear = self._backend.listen(self.key, self.owner, self._news.set)
+                    listening.enter_context(hear)
                     is_listening = True
-                news.clear()
+                self._news.clear()
                 standing = await self.ask()
         self.in_line = False
-        if self._state == "over":
-            # Whoever closes the service has given it up meanwhile.
-            self._leasing.begin(self._give_back())
-            raise ClosedError
+        self._check_wanted()
         self._hold(standing)
         if standing.unended is not None:
-            self.closed = await self._leasing.close(self, standing.unended)
+            self.closed = await self._leasing.close(self, standing.unended, "close")
 
-    async def _pause(self, news: asyncio.Event, standing: Standing, left: float) -> None:
+    def _check_wanted(self) -> None:
+        """Refuse to go on if nobody wants the lease any more.
+
+        Whoever closes the service, or is cancelled, has given it up meanwhile; what was asked for
+        since then is given back.
+        """
+        if self._state == "over":
+            self._leasing.begin(self._give_back())
+            raise ClosedError
+        if self.unwanted and not self.begun_at:
+            raise asyncio.CancelledError
+
+    async def _wait_in_line(self, standing: Standing, gives_up: float) -> None:
         """Wait for news, but not longer than until the store should be asked again."""
-        pause = min(_ASK_AGAIN, left)
+        loop = asyncio.get_running_loop()
+        pause = min(_ASK_AGAIN, gives_up - loop.time())
         if standing.ask_at:
             pause = min(pause, (standing.ask_at - standing.now) / 1_000_000)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(pause, _SHORTEST_PAUSE)):
-                await news.wait()
+                await self._news.wait()
+        self._check_wanted()
+        if loop.time() >= gives_up and not self._news.is_set():
+            raise self._busy(standing, waited=True)
 
     def _busy(self, standing: Standing, *, waited: bool = False) -> SessionBusyError:
         ends_at = from_microseconds(standing.ends_at) if standing.ends_at else None
-        if standing.state != "in_line":
+        if standing.state not in ("in_line", "gone"):
             self.end()  # There is nothing to give back.
         if standing.state in ("full", "superseded"):
             return SessionBusyError(self.key, standing.run_id, ends_at, standing.state)
@@ -355,6 +370,7 @@ class ServiceLease(Lease):
         loop = asyncio.get_running_loop()
         self._state = "held"
         self._token, self._incarnation = standing.token, standing.incarnation
+        self.run_id, self.after_seq = standing.run_id, standing.after_seq
         self._ends = self._asked_at + self._claim.ttl / 1000
         self._timers.append(loop.call_later(_LISTEN_AFTER, self._listen))
         self._renew_in_time()
@@ -367,9 +383,11 @@ class ServiceLease(Lease):
         for timer in others:
             timer.cancel()
         third = self._claim.ttl / 3000
+        session_ttl = self._backend.retention.session_ttl
+        due = min(third, session_ttl / 3000) if session_ttl else third
         self._timers = [
             listen,
-            loop.call_at(self._ends - 2 * third, self._begin_to_renew),
+            loop.call_at(self._ends - 3 * third + due, self._begin_to_renew),
             loop.call_at(self._ends, self._look_at_the_end),
         ]
 
@@ -379,6 +397,8 @@ class ServiceLease(Lease):
         self._begin_to_renew()  # By which it is told of what happened before.
 
     def _begin_to_renew(self) -> None:
+        # What happens while it is being renewed may not be known to that: then it is done again.
+        self._renew_again = self._renewing
         if not self._renewing and self.held:
             self._renewing = True
             self._leasing.begin(self._renew())
@@ -388,7 +408,7 @@ class ServiceLease(Lease):
         loop = asyncio.get_running_loop()
         try:
             while self.held and loop.time() < self._ends:
-                asked_at = loop.time()
+                asked_at, self._renew_again = loop.time(), False
                 try:
                     standing = await self._backend.renew(self.key, self.owner, self._claim.ttl)
                 except AgentSessionError as exc:
@@ -396,11 +416,12 @@ class ServiceLease(Lease):
                         self.lose()
                         return
                     await asyncio.sleep(self._claim.ttl / 30_000)
-                else:
-                    if self.held:
-                        self._ends = asked_at + self._claim.ttl / 1000
-                        self._renew_in_time()
-                        self._note(standing)
+                    continue
+                if self.held:
+                    self._ends = asked_at + self._claim.ttl / 1000
+                    self._renew_in_time()
+                    self._note(standing)
+                if not self._renew_again:
                     return
         finally:
             self._renewing = False
@@ -433,17 +454,29 @@ class ServiceLease(Lease):
 
     def give_up(self) -> asyncio.Task[None] | None:
         """Give the lease back in the background, or leave the line, if there is anything to."""
-        is_used = self._state in ("asking", "held")
-        self._state = "over"
-        if not is_used:
+        before, self._state = self._state, "over"
+        self._news.set()
+        if before not in ("asking", "held"):
             return None
         self._watch_no_more()
         return self._leasing.begin(self._give_back())
 
     async def _give_back(self) -> None:
+        """Give it back in the way in which nothing is left behind.
+
+        A turn that has begun, and has not ended, ends as cancelled: nobody would close it once the
+        lease is given back. If it is not known whether it has begun, the lease runs out, so that
+        whoever comes next looks. A turn that waited waits on if nothing was stored.
+        """
         try:
             with suppress(AgentSessionError):
-                await self._backend.release(self.key, self.owner, self._attempt)
+                if self.begun_at > 0:
+                    left = UnendedTurn(self.run_id, self.after_seq, "cancelled")
+                    await self._leasing.close(self, left, "end")
+                elif self.resumes:
+                    await self._backend.append(self.key, (), expected=self.expected, then="wait")
+                elif self.begun_at == 0:
+                    await self._backend.release(self.key, self.owner, self._attempt)
         finally:
             self._leasing.taken.discard(self)
 

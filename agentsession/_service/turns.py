@@ -15,9 +15,9 @@ from agentsession._service.leasing import Leasing, ServiceLease
 from agentsession._service.log import LogReader
 from agentsession.backend import Claim, Expected, Snapshot
 from agentsession.errors import (
-    AgentSessionError,
     CallNotOpenError,
     LeaseLostError,
+    OutcomeUnknownError,
     ReadTooLargeError,
     RunNotFoundError,
     SessionExistsError,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         UnendedTurn,
         Window,
     )
-    from agentsession.sessions import SessionKey
+    from agentsession.sessions import Session, SessionKey
 
 __all__ = ["Turns", "ended_by", "named_by", "then_of"]
 
@@ -85,53 +85,46 @@ class Turns:
         message = named_by(lease, message)
         entry, prepared = self._writer.prepare(lease.key, message)
         lease.start()
-        receipt, snapshot = await self._to_the_end(lease, self._begin(lease, entry, bounds))
-        session = await assemble(lease.key, snapshot, Pace())
+        lease.join()
+        receipt, session = await self._to_the_end(lease, self._begin(lease, entry, bounds))
         apply_temporary(session, message.state_delta)
-        return TurnStart(session, as_stored(receipt, 0, entry, prepared), bool(receipt.repeats))
+        is_repeat = receipt.seqs[0] <= lease.after_seq
+        return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat)
 
     async def _to_the_end(
-        self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Snapshot]]
-    ) -> tuple[Receipt, Snapshot]:
-        """Begin a turn; if the caller is cancelled when it may have begun, end it at once."""
+        self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Session]]
+    ) -> tuple[Receipt, Session]:
+        """Begin a turn; if that fails, or the caller is cancelled, end what has begun."""
         task = self._leasing.begin(beginning)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if lease.in_line:
-                task.cancel()
+                task.cancel()  # Nothing was stored, nor will be.
             await asyncio.shield(self._leasing.begin(self._end_unwanted(lease, task)))
             raise
         except BaseException:
             await lease.release()
             raise
 
-    async def _end_unwanted(
-        self, lease: ServiceLease, beginning: asyncio.Task[tuple[Receipt, Snapshot]]
-    ) -> None:
+    async def _end_unwanted(self, lease: ServiceLease, beginning: asyncio.Task[Any]) -> None:
         """End a turn that nobody wants any more, once it has begun; or give up the lease."""
+        lease.unwanted = True
         await asyncio.wait([beginning])
-        if beginning.cancelled() or beginning.exception() is not None:
-            await lease.release()
-            return
-        ending = Event(author="agent", invocation_id=lease.run_id, outcome="cancelled")
-        entry, _ = self._writer.prepare(lease.key, ending)
-        with suppress(AgentSessionError):
-            await self._append(lease, entry, "end")
-        lease.end()
+        await lease.release()
 
     async def _begin(
         self, lease: ServiceLease, entry: Entry, bounds: Window
-    ) -> tuple[Receipt, Snapshot]:
-        standing, receipt, snapshot = await self._all_at_once(lease, entry, bounds)
+    ) -> tuple[Receipt, Session]:
+        standing, receipt, read = await self._all_at_once(lease, entry, bounds)
         while standing is None:
             with suppress(SessionExistsError):
                 await self._backend.create(lease.key, NO_CHANGES, token=new_id())
-            standing, receipt, snapshot = await self._all_at_once(lease, entry, bounds)
-        await lease.settle(standing, joins=True)
+            standing, receipt, read = await self._all_at_once(lease, entry, bounds)
+        await lease.settle(standing)
         if receipt is None:
             return await self._stored(lease, entry, bounds, "keep")
-        return receipt, await self._loaded(lease.key, bounds, receipt, snapshot)
+        return receipt, await self._loaded(lease.key, bounds, receipt, read)
 
     async def _all_at_once(
         self, lease: ServiceLease, entry: Entry, bounds: Window
@@ -158,11 +151,20 @@ class Turns:
         return asked, stored, read
 
     async def _append(self, lease: ServiceLease, entry: Entry, then: Then = "keep") -> Receipt:
-        return await self._backend.append(lease.key, (entry,), expected=lease.expected, then=then)
+        """Append what begins a turn, and note on the lease that it has begun."""
+        try:
+            receipt = await self._backend.append(
+                lease.key, (entry,), expected=lease.expected, then=then
+            )
+        except (OutcomeUnknownError, asyncio.CancelledError):
+            lease.begun_at = -1
+            raise
+        lease.begun_at = receipt.seqs[0]
+        return receipt
 
     async def _loaded(
         self, key: SessionKey, bounds: Window, receipt: Receipt, read: _Read
-    ) -> Snapshot:
+    ) -> Session:
         """Load a session with its newest events, half as many until one read returns them.
 
         What is returned is of one moment, since it is what one read returned. A search would find
@@ -182,97 +184,92 @@ class Turns:
             read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
             if read is None:
                 raise SessionNotFoundError(key)
-        return read
+        return await assemble(key, read, Pace())
 
     async def resume(
         self, lease: ServiceLease, results: Sequence[ToolResult], bounds: Window
     ) -> TurnStart:
         """Take a lease to go on with the turn that waits, and store results of its open calls."""
-        turn = await self._last_turn(lease)
-        self._check_results(lease.key, turn, results)
-        lease.resume(turn.run_id)
         lease.start()
+        lease.resume()
+        answer, then = await self._answer_or_release(lease, results)
+        entry, prepared = self._writer.prepare(lease.key, answer)
+        receipt, session = await self._to_the_end(lease, self._stored(lease, entry, bounds, then))
+        if then != "keep":
+            lease.end()
+        return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat=False)
+
+    async def _answer_or_release(
+        self, lease: ServiceLease, results: Sequence[ToolResult]
+    ) -> tuple[Event, Then]:
+        """Take the lease of the turn that waits, and make the event that answers its open calls.
+
+        If that fails the turn waits on, for the right results.
+        """
         try:
             standing = await lease.ask()
+            while standing.state == "gone":
+                standing = await lease.ask()
             if standing.state == "busy" and not standing.run_id:
-                # Whoever went on with the turn has died before anything was stored.
-                standing = await lease.ask_as_usual()
+                raise CallNotOpenError(
+                    lease.key, results[0].call_id, await self._was_made(lease, results[0])
+                )
             await lease.settle(standing)
-            answer = await self._answer(lease, turn.run_id, results)
+            answer = await self._answer(lease, results)
         except BaseException:
             await lease.release()
             raise
-        entry, prepared = self._writer.prepare(lease.key, answer)
-        then = then_of([answer])
-        stored = self._stored(lease, entry, bounds, then)
-        receipt, snapshot = await self._to_the_end(lease, stored)
-        if then != "keep":
-            lease.end()
-        session = await assemble(lease.key, snapshot, Pace())
-        return TurnStart(session, as_stored(receipt, 0, entry, prepared), bool(receipt.repeats))
+        return answer, then_of([answer])
 
-    async def _answer(
-        self, lease: ServiceLease, run_id: str, results: Sequence[ToolResult]
-    ) -> Event:
+    async def _answer(self, lease: ServiceLease, results: Sequence[ToolResult]) -> Event:
         """Make the event that answers open calls; it waits on if others are open still."""
-        turn = await self._last_turn(lease)
-        try:
-            if turn.run_id != run_id:
-                raise CallNotOpenError(lease.key, results[0].call_id)
-            self._check_results(lease.key, turn, results)
-        except CallNotOpenError:
-            # The turn waits on, for the right results.
-            await self._backend.append(lease.key, (), expected=lease.expected, then="wait")
-            lease.end()
-            raise
-        answered = [result.call_id for result in results]
-        left = [call for call in turn.open_calls if call.call_id not in answered]
-        return Event(
-            author="tool",
-            invocation_id=run_id,
-            content=[*results],
-            outcome="waiting" if left else "",
-        )
-
-    @staticmethod
-    def _check_results(key: SessionKey, turn: _LastTurn, results: Sequence[ToolResult]) -> None:
-        """Check that each result answers a call that waits, and no two answer the same one."""
-        waiting = [call.call_id for call in turn.open_calls] if turn.waits else []
+        events = await self._turn_so_far(lease, lease.run_id, lease.after_seq)
+        waiting = [call.call_id for call in unanswered_calls(events)]
         for result in results:
             if result.call_id not in waiting:
-                made = any(
-                    call.call_id == result.call_id
-                    for event in turn.events
-                    for call in event.tool_calls
-                )
-                raise CallNotOpenError(key, result.call_id, made)
+                raise CallNotOpenError(lease.key, result.call_id, _has_call(events, result))
             waiting.remove(result.call_id)
+        return Event(
+            author="tool",
+            invocation_id=lease.run_id,
+            content=[*results],
+            outcome="waiting" if waiting else "",
+        )
 
-    async def _last_turn(self, lease: ServiceLease) -> _LastTurn:
-        """Read the turn that ended last, or waits, from the end of the log."""
+    async def _was_made(self, lease: ServiceLease, result: ToolResult) -> bool:
+        """Tell whether one of the newest events has made this call."""
         reader = LogReader(
             self._backend, lease.key, None, self._read_limit, Expected(lease.incarnation)
         )
+        newest = await reader.page(limit=_NEWEST, newest_first=True)
+        return _has_call(newest, result)
+
+    async def _turn_so_far(self, lease: ServiceLease, run_id: str, after_seq: int) -> list[Event]:
+        """Read a turn's own events after a position."""
+        reader = LogReader(
+            self._backend,
+            lease.key,
+            lambda event: event.invocation_id == run_id,
+            self._read_limit,
+            Expected(lease.incarnation),
+        )
         events: list[Event] = []
-        before_seq, run_id = None, ""
         while True:
-            page = await reader.page(before_seq=before_seq, limit=_NEWEST, newest_first=True)
+            page = await reader.page(after_seq=after_seq, limit=_PAGE)
             events += page
-            run_id = run_id or next((e.invocation_id for e in events if e.outcome), "")
-            if len(page) < _NEWEST or any(event.id == run_id for event in page):
-                break
-            before_seq = page[-1].seq
-        own = [event for event in reversed(events) if event.invocation_id == run_id]
-        return _LastTurn(run_id, own)
+            if len(page) < _PAGE:
+                return events
+            after_seq = page[-1].seq
 
     async def _stored(
         self, lease: ServiceLease, entry: Entry, bounds: Window, then: Then
-    ) -> tuple[Receipt, Snapshot]:
+    ) -> tuple[Receipt, Session]:
         """Append with a lease that is held, and read, in one round trip."""
         receipt, read = await together(
             self._append(lease, entry, then),
             caught(self._backend.get(lease.key, bounds), ReadTooLargeError),
         )
+        lease.begun_at = receipt.seqs[0]
         return receipt, await self._loaded(lease.key, bounds, receipt, read)
 
     async def close(self, key: SessionKey, incarnation: str) -> Event | None:
@@ -283,33 +280,15 @@ class Turns:
         async with lease:
             return lease.closed
 
-    async def _close(self, lease: ServiceLease, unended: UnendedTurn) -> Event | None:
+    async def _close(self, lease: ServiceLease, unended: UnendedTurn, then: Then) -> Event | None:
         """Store the end of a turn that was left, with results for its open calls."""
-        reader = LogReader(
-            self._backend,
-            lease.key,
-            lambda event: event.invocation_id == unended.run_id,
-            self._read_limit,
-            Expected(lease.incarnation),
-        )
-        events: list[Event] = []
-        after_seq = unended.after_seq
-        while True:
-            page = await reader.page(after_seq=after_seq, limit=_PAGE)
-            events += page
-            if len(page) < _PAGE:
-                break
-            after_seq = page[-1].seq
+        events = await self._turn_so_far(lease, unended.run_id, unended.after_seq)
         entries: list[Entry] = []
-        # A turn that waits is not closed if whoever went on with it died before it stored anything.
-        ended = bool(events) and events[-1].outcome
-        if events and (not ended or (ended == "waiting" and unended.stop)):
+        if events and events[-1].outcome in ("", "waiting"):
             outcome: Outcome = unended.stop or "abandoned"
-            ending = ended_by(outcome, events, id=f"{unended.run_id}:{unended.after_seq}:{outcome}")
-            entries.append(self._writer.prepare(lease.key, ending)[0])
-        receipt = await self._backend.append(
-            lease.key, entries, expected=lease.expected, then="close"
-        )
+            name = f"{unended.run_id}:{unended.after_seq}:{outcome}"
+            entries.append(self._writer.prepare(lease.key, ended_by(outcome, events, id=name))[0])
+        receipt = await self._backend.append(lease.key, entries, expected=lease.expected, then=then)
         return as_stored(receipt, 0, entries[0], None) if entries else None
 
     async def stop(self, key: SessionKey, run_id: str | None) -> bool:
@@ -318,22 +297,6 @@ class Turns:
         if stopped is None and run_id is not None:
             raise RunNotFoundError(key, run_id)
         return stopped is not None
-
-
-class _LastTurn:
-    """The turn that ended last, or waits.
-
-    Args:
-        run_id: Its id; ``""`` if there was none.
-        events: Its events, as far as the log holds them.
-    """
-
-    def __init__(self, run_id: str, events: Sequence[Event]) -> None:
-        self.run_id = run_id
-        self.events = events
-        outcomes = [event.outcome for event in events if event.outcome]
-        self.waits = bool(outcomes) and outcomes[-1] == "waiting"
-        self.open_calls = unanswered_calls(events)
 
 
 def ended_by(outcome: Outcome, events: Sequence[Event], *, id: str = "") -> Event:  # noqa: A002
@@ -383,6 +346,11 @@ def then_of(events: Sequence[Event]) -> Then:
             return "wait"
         case _:
             return "end"
+
+
+def _has_call(events: Sequence[Event], result: ToolResult) -> bool:
+    """Tell whether the call that a result is for is among these."""
+    return any(call.call_id == result.call_id for each in events for call in each.tool_calls)
 
 
 def _has(snapshot: Snapshot, receipt: Receipt) -> bool:

@@ -339,7 +339,11 @@ class Backend(ABC):
         back, is given together with that turn, which is to be closed: until then nothing can be
         written with the lease but its end.
 
-        Nothing of the session changes but its lease: not its revision, and no expiry.
+        A turn that waits may have its lease again by a claim that resumes it. If that one stores
+        nothing until its time has passed, the turn waits again.
+
+        Nothing of the session changes but its lease: not its revision, and an expiry only where the
+        lease is given, as :meth:`renew` moves it.
 
         Args:
             key: The session.

@@ -295,9 +295,9 @@ class Claim(Struct, frozen=True, kw_only=True):
         grace: With ``"interrupt"``, how long the other turn may take to end, in milliseconds; then
             the lease is taken from it.
         exclusive: Whether writes that name no lease are refused meanwhile.
-        resumes: Whether to go on with the turn of this *run_id*, which waits.
-        in_line: Whether it was told before that it is in line. One that interrupts, and has no
-            place any more, is superseded.
+        resumes: Whether to go on with the turn of this *run_id*, which waits; ``""`` for whichever.
+        joins: Whether to be refused where a turn of the same *run_id* has the lease, whatever
+            *when_busy* says.
     """
 
     owner: str
@@ -307,7 +307,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     grace: int = 0
     exclusive: bool = False
     resumes: bool = False
-    in_line: bool = False
+    joins: bool = False
 
 
 class UnendedTurn(Struct, frozen=True):
@@ -338,8 +338,8 @@ class Standing(Struct, frozen=True, kw_only=True):
             of this id.
         stop: If it is held, why the turn is to stop.
         unended: If it is held, the turn that is to be closed before anything else is written.
-        run_id: If it is not held, the turn that has the lease, or is next to have it; ``""`` if
-            none is known.
+        run_id: The turn that has the lease, or is next to have it; ``""`` if none is known.
+        after_seq: If it is held, the turn's events come after this position.
         ends_at: When the lease ends, if it is not renewed; 0 if nobody has it, or its turn waits.
         ask_at: If it is in line, when to ask again at the latest, since something may have changed
             of which there is no news; 0 if nothing is known to change.
@@ -351,6 +351,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     token: int = 0
     stop: Stop = ""
     unended: UnendedTurn | None = None
+    after_seq: int = 0
     run_id: str = ""
     ends_at: int = 0
     ask_at: int = 0

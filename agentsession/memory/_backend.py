@@ -228,9 +228,9 @@ class MemoryBackend(Backend):
             newest = log.count
             if new or not entries:
                 self._check_lease(key, session, expected, now, then)
-            if new:
                 if expected.revision is not None and expected.revision != session.revision:
                     raise RevisionConflictError(key, expected.revision, session.revision)
+            if new:
                 for entry in new.values():
                     log.add(entry, now)
                     if entry.changes:
@@ -331,9 +331,12 @@ class MemoryBackend(Backend):
             if session.turns is None:
                 session.turns = Turns(self._alarms.ring)
             life = session.incarnation
-            return session.turns.acquire(
+            standing = session.turns.acquire(
                 claim, now=now, last_seq=session.log.count, incarnation=life
             )
+            if standing.state == "held":
+                session.prolong(now, self.retention.session_ttl)
+            return standing
         finally:
             session.lock.release()
 
@@ -346,7 +349,7 @@ class MemoryBackend(Backend):
             standing = session.turns.renew(owner, ttl, now=now, incarnation=life)
         if standing is None:
             raise LeaseLostError(key)
-        session.touch(now, self.retention.session_ttl)
+        session.prolong(now, self.retention.session_ttl)
         return standing
 
     async def release(

@@ -68,6 +68,11 @@ class Mortal:
         """Begin its life anew: *ttl* milliseconds from *now* on, 0 for ever."""
         self.expires_at = now + ttl * 1000 if ttl else None
 
+    def prolong(self, now: int, ttl: int) -> None:
+        """Move the end of its life ahead, if it has one, and never nearer."""
+        if self.expires_at is not None and ttl:
+            self.expires_at = max(self.expires_at, now + ttl * 1000)
+
     def alive(self, now: int) -> bool:
         """Tell whether it has not expired yet."""
         return self.expires_at is None or now < self.expires_at

@@ -6,6 +6,7 @@ Nothing here waits or knows a clock: each step gets the present, and tells who i
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
@@ -37,6 +38,7 @@ class _Holder(Struct):
     stop: Stop = ""
     stopped_at: int = 0
     waits: bool = False
+    resumed_at: int | None = None
 
     def has_it(self, now: int) -> bool:
         """Tell whether the lease has not run out; also where the clock went back meanwhile."""
@@ -49,6 +51,7 @@ class _Place(Struct):
     owner: str
     run_id: str
     interrupts: bool
+    superseded: bool = False
     kept_until: int = 0
 
     def is_kept(self, now: int) -> bool:
@@ -73,35 +76,56 @@ class Turns:
 
     def acquire(self, claim: Claim, *, now: int, last_seq: int, incarnation: str) -> Standing:
         """Do what :meth:`agentsession.backend.Backend.acquire` says."""
-        holder = self._holder
+        holder = self._holder_at(now, last_seq)
         self._line = [place for place in self._line if place.is_kept(now)]
-        if holder is not None and holder.owner == claim.owner and holder.has_it(now):
+        if self._named(claim.owner, now) is not None and holder is not None:
             return self._held(holder, now, incarnation)
         own = next((place for place in self._line if place.owner == claim.owner), None)
-        interrupts = claim.when_busy == "interrupt" and not claim.resumes
-        if interrupts and claim.in_line and own is None:
-            return self._behind("superseded", claim, now, incarnation)
-        free = self._is_free_for(claim, now)
-        if claim.resumes and not free:
-            return self._behind("busy", claim, now, incarnation)
+        busy = partial(self._behind, claim, now, incarnation)
+        if claim.resumes:
+            if holder is None or not holder.waits or claim.run_id not in ("", holder.run_id):
+                return busy("busy")
+            return self._held(self._take(claim, now, last_seq), now, incarnation)
+        if own is not None and own.superseded:
+            return Standing(state="superseded", incarnation=incarnation, now=now, run_id=own.run_id)
+        free = holder is None or not holder.has_it(now)
+        if claim.joins and not free and holder is not None and holder.run_id == claim.run_id:
+            return busy("busy")
+        interrupts = claim.when_busy == "interrupt"
         if interrupts:
-            self._supersede(claim.owner)
-        is_next = not self._line or self._line[0] is own
-        if free and (interrupts or claim.resumes or is_next):
+            free = free or self._makes_way(claim, now)
+            self._supersede(claim, now)
+        first = self._first
+        if free and (interrupts or first is None or first is own):
             return self._held(self._take(claim, now, last_seq), now, incarnation)
         if claim.when_busy == "reject":
-            return self._behind("busy", claim, now, incarnation)
+            return busy("busy")
         if own is None:
-            if not interrupts and len(self._line) >= LONGEST_LINE:
-                return self._behind("full", claim, now, incarnation)
+            waiting = sum(not place.superseded for place in self._line)
+            if not interrupts and waiting >= LONGEST_LINE:
+                return busy("full")
             own = _Place(claim.owner, claim.run_id, interrupts)
             self._line.insert(0 if interrupts else len(self._line), own)
         own.kept_until = now + 1000 * PLACE_KEPT
-        return self._behind("in_line", claim, now, incarnation)
+        return busy("in_line")
+
+    @property
+    def _first(self) -> _Place | None:
+        """Whoever is next."""
+        return next((place for place in self._line if not place.superseded), None)
+
+    def _holder_at(self, now: int, last_seq: int) -> _Holder | None:
+        """Return the holder. One that went on with a turn and died at once has left it waiting."""
+        holder = self._holder
+        if holder is not None:
+            holder.stopped_at = min(holder.stopped_at, now)  # Also where the clock went back.
+            if not holder.waits and holder.ends_at < now and holder.resumed_at == last_seq:
+                holder.waits = True
+        return holder
 
     def renew(self, owner: str, ttl: int, *, now: int, incarnation: str) -> Standing | None:
         """Begin a lease's time anew; ``None`` if it is not held."""
-        holder = self._holder_named(owner, now)
+        holder = self._named(owner, now)
         if holder is None:
             return None
         holder.ends_at = max(holder.ends_at, now + 1000 * ttl)
@@ -111,7 +135,7 @@ class Turns:
     def release(self, owner: str, now: int) -> None:
         """Give a lease back, or leave the line."""
         self._line = [place for place in self._line if place.owner != owner]
-        if self._holder_named(owner, now) is not None:
+        if self._named(owner, now) is not None:
             self._holder = None
         if self._holder is None or not self._holder.has_it(now):
             self._tell_the_next()
@@ -135,7 +159,7 @@ class Turns:
             SessionBusyError: It names none, and nobody else may write meanwhile.
         """
         if owner:
-            if self._holder_named(owner, now) is None or (self._unended and then != "close"):
+            if self._named(owner, now) is None or (self._unended and then != "close"):
                 raise LeaseLostError(key)
             return
         holder = self._holder
@@ -145,17 +169,18 @@ class Turns:
 
     def written(self, owner: str, then: Then, now: int) -> None:
         """Do what a write with a lease has asked for; if it is a repeat, also without the lease."""
-        holder = self._holder_named(owner, now)
-        if holder is None:
+        holder = self._named(owner, now)
+        if holder is None or (self._unended and then != "close"):
             return
         if then == "end":
             self.release(owner, now)
         elif then == "wait":
             holder.waits = True
+            self._tell_the_next()  # Who interrupts need not wait for a turn that waits.
         elif then == "close":
             self._unended = None
 
-    def _holder_named(self, owner: str, now: int) -> _Holder | None:
+    def _named(self, owner: str, now: int) -> _Holder | None:
         """Return who holds the lease, if it is this one."""
         holder = self._holder
         if holder is None or holder.owner != owner or holder.waits or not holder.has_it(now):
@@ -163,38 +188,36 @@ class Turns:
         return holder
 
     def _tell_the_next(self) -> None:
-        if self._line:
-            self._tell(self._line[0].owner)
+        if (first := self._first) is not None:
+            self._tell(first.owner)
 
     def _have_stopped(self, holder: _Holder, why: Stop, now: int) -> None:
         holder.stop, holder.stopped_at = why, now
         self._tell(holder.owner)
 
-    def _is_free_for(self, claim: Claim, now: int) -> bool:
-        """Tell whether no other turn stands in the way; one that is to be stopped is told."""
+    def _makes_way(self, claim: Claim, now: int) -> bool:
+        """Have the holder told to stop, and tell whether it need not be waited for any longer."""
         holder = self._holder
-        if claim.resumes:
-            return holder is not None and holder.waits and holder.run_id == claim.run_id
-        if holder is None or not holder.has_it(now):
+        if holder is None or holder.waits:
             return True
-        if claim.when_busy != "interrupt":
-            return False
-        if not holder.waits and not holder.stop:
+        if not holder.stop:
             self._have_stopped(holder, "interrupted", now)
-        return holder.waits or now >= holder.stopped_at + 1000 * claim.grace
+        return now >= holder.stopped_at + 1000 * claim.grace
 
-    def _supersede(self, owner: str) -> None:
+    def _supersede(self, claim: Claim, now: int) -> None:
         """Take another claim that interrupts out of the line, for a later one."""
-        for place in [each for each in self._line if each.interrupts and each.owner != owner]:
-            self._line.remove(place)
-            self._tell(place.owner)
+        for place in self._line:
+            if place.interrupts and not place.superseded and place.owner != claim.owner:
+                place.superseded, place.run_id = True, claim.run_id
+                place.kept_until = now + 1000 * PLACE_KEPT
+                self._tell(place.owner)
 
     def _take(self, claim: Claim, now: int, last_seq: int) -> _Holder:
-        before, after_seq = self._holder, last_seq
+        before, after_seq, run_id = self._holder, last_seq, claim.run_id
         self._line = [place for place in self._line if place.owner != claim.owner]
         if before is not None:
             if claim.resumes:
-                after_seq = before.after_seq
+                after_seq, run_id = before.after_seq, before.run_id
             elif self._unended is None and last_seq > before.after_seq:
                 stop: Stop = "interrupted" if before.has_it(now) else ""
                 self._unended = UnendedTurn(before.run_id, before.after_seq, before.stop or stop)
@@ -202,12 +225,13 @@ class Turns:
         self._token = max(self._token + 1, now)
         self._holder = _Holder(
             owner=claim.owner,
-            run_id=claim.run_id,
+            run_id=run_id,
             token=self._token,
             ends_at=now + 1000 * claim.ttl,
             ttl=claim.ttl,
             exclusive=claim.exclusive,
             after_seq=after_seq,
+            resumed_at=last_seq if claim.resumes else None,
         )
         return self._holder
 
@@ -219,10 +243,12 @@ class Turns:
             token=holder.token,
             stop=holder.stop,
             unended=self._unended,
+            after_seq=holder.after_seq,
+            run_id=holder.run_id,
             ends_at=holder.ends_at,
         )
 
-    def _behind(self, state: State, claim: Claim, now: int, incarnation: str) -> Standing:
+    def _behind(self, claim: Claim, now: int, incarnation: str, state: State) -> Standing:
         """Tell who stands before a claim, and when that may change without any news."""
         holder = self._holder
         run_id, ends_at, ask_at = "", 0, 0
@@ -232,10 +258,8 @@ class Turns:
                 ends_at, ask_at = holder.ends_at, holder.ends_at + 1
                 if claim.when_busy == "interrupt" and holder.stop:
                     ask_at = min(ask_at, holder.stopped_at + 1000 * claim.grace)
-        elif self._line:
-            run_id, ask_at = self._line[0].run_id, self._line[0].kept_until + 1
-        if state == "superseded":
-            run_id = next((place.run_id for place in self._line if place.interrupts), run_id)
+        elif (first := self._first) is not None:
+            run_id, ask_at = first.run_id, first.kept_until + 1
         return Standing(
             state=state,
             incarnation=incarnation,

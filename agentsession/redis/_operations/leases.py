@@ -62,12 +62,14 @@ class Leases:
             owner=claim.owner,
             run=_quoted(claim.run_id),
             how="resume" if claim.resumes else claim.when_busy,
+            joins=flag(claim.joins),
             ttl=number(claim.ttl),
             grace=number(claim.grace),
             exclusive=flag(claim.exclusive),
-            in_line=flag(claim.in_line),
+            session_ttl=self._session_ttl,
         )
-        reply = await self._calls.run(key, _ACQUIRE, [names.session, names.calls], words)
+        keys = [names.session, names.events, names.ids, names.index, names.calls]
+        reply = await self._calls.run(key, _ACQUIRE, keys, words)
         if reply[1] not in _STATES:
             check_found(key, reply)
             return _held(key, reply)
@@ -107,7 +109,7 @@ class Leases:
 
 def _held(key: SessionKey, reply: Sequence[Any]) -> Standing:
     """Read what a script says of a lease that is held."""
-    _, _, now, life, token, ends_at, stop, left = reply
+    _, _, now, life, token, ends_at, stop, left, run_id, after = reply
     unended = None
     if left:
         run, after_seq, why = left.split(b",")
@@ -119,6 +121,8 @@ def _held(key: SessionKey, reply: Sequence[Any]) -> Standing:
         token=token,
         stop=_STOPS.get(stop, ""),
         unended=unended,
+        after_seq=after,
+        run_id=_unquoted(run_id),
         ends_at=ends_at,
     )
 

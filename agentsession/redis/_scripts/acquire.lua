@@ -1,17 +1,19 @@
---! keys: session, calls
---! write: id, incarnation, owner, run, how, ttl, grace, exclusive, in_line
---! uses once, lease
+--! keys: session, events, ids, index, calls
+--! write: id, incarnation, owner, run, how, joins, ttl, grace, exclusive, session_ttl
+--! uses once, lease, prolong
 -- Asks for the lease of a session, or goes on asking.
 --
--- ARGV   `id` is the call's; `incarnation` is what is expected, or ''; `how` is 'queue', 'reject', 'interrupt' or 'resume'; `ttl` and
---        `grace` are in milliseconds; `exclusive` is '1' or ''; `in_line` is '1' if the owner was told
---        before that it is in line
--- Returns {echo, 'held', now, incarnation, token, ends, stop or '-', what is to be closed or ''},
+-- ARGV   `id` is the call's; `incarnation` is what is expected, or ''; `run` is the turn, or '' for whichever waits; `how` is 'queue',
+--        'reject', 'interrupt' or 'resume'; `joins` is '1' not to wait for a turn of the same run; `ttl`, `grace` and `session_ttl` are in
+--        milliseconds, the latter 0 for ever; `exclusive` is '1' or ''
+-- Returns {echo, 'held', now, incarnation, token, ends, stop or '-', what is to be closed or '', run, after},
 --        {echo, 'in_line', 'busy', 'full', 'superseded' or 'gone', now, incarnation, who is before it: run or '', when that lease ends
 --        or 0, when to ask again or 0},
---        {echo, 'late', now}, {echo, 'missing', now}, {echo, 'replaced', now} or {echo, 'foreign', now, version or ''}
+--        {echo, 'late', now}, {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'damaged', now} or
+--        {echo, 'foreign', now, version or ''}
 --
--- Nothing else of the session changes: to ask is no write to it. The rules are those of agentsession.memory._turns.
+-- Nothing else of the session changes: to ask is no write to it. But whoever gets the lease moves its expiry ahead, so that it does
+-- not expire in the middle of a turn. The rules are those of agentsession.memory._turns.
 
 local call = redis.call
 local known, now = standing(calls, id, deadline)
@@ -20,6 +22,7 @@ if known == 'late' then
 end
 local meta = call('HMGET', session, 'v', 'incarnation', 'count', 'lease')
 local count = tonumber(meta[3])
+local lease = count and read_lease(meta[4], count, now)
 local refusal
 if not meta[1] and call('EXISTS', session) == 0 then
   refusal = { echo, 'missing', now }
@@ -27,7 +30,7 @@ elseif meta[1] ~= '1' then
   refusal = { echo, 'foreign', now, meta[1] or '' }
 elseif incarnation ~= '' and incarnation ~= meta[2] then
   refusal = { echo, 'replaced', now }
-elseif not (meta[2] and count) then
+elseif not (meta[2] and lease) then
   refusal = { echo, 'damaged', now }
 end
 if refusal then
@@ -37,10 +40,15 @@ if refusal then
   return refusal
 end
 
-local lease, line = read_lease(meta[4]), read_line(session, now)
+local line = read_line(session, now)
+local first, waiting = first_of(line)
+local own
+for i, place in ipairs(line) do
+  own = place.owner == owner and i or own
+end
 
 local function held()
-  return { echo, 'held', now, meta[2], lease.token, lease.ends, lease.stop, lease.left or '' }
+  return { echo, 'held', now, meta[2], lease.token, lease.ends, lease.stop, lease.left or '', lease.run, lease.after }
 end
 
 local function behind(word)
@@ -53,22 +61,21 @@ local function behind(word)
         ask = math.min(ask, lease.stopped + 1000 * grace)
       end
     end
-  elseif line[1] then
-    who, ask = line[1].run, line[1].kept + 1
+  elseif first then
+    who, ask = first.run, first.kept + 1
   end
   if word == 'superseded' then
-    for _, place in ipairs(line) do
-      who = place.interrupts and place.run or who
-    end
+    who, ends = line[own].run, 0
   end
   return { echo, word, now, meta[2], who, ends, word == 'in_line' and ask or 0 }
 end
 
-local own
-for i, place in ipairs(line) do
-  own = place.owner == owner and i or own
+local function refused(word)
+  remember_refused(calls, id, deadline, now)
+  return behind(word)
 end
-if lease.owner == owner and lease.ends ~= 0 and is_held(lease, now) then
+
+if has_lease(lease, owner, now) then
   if not known then
     remember(calls, id, deadline, now)
   end
@@ -76,19 +83,20 @@ if lease.owner == owner and lease.ends ~= 0 and is_held(lease, now) then
 end
 if known then
   -- A copy of a call does nothing again: not even after what it had won was given back.
-  return behind(own and 'in_line' or 'gone')
+  local waits = own and line[own].how ~= 's' and (is_held(lease, now) or first.owner ~= owner)
+  return behind(waits and 'in_line' or 'gone')
 end
 
 local interrupts, free = how == 'interrupt', not is_held(lease, now)
 if how == 'resume' then
-  free = lease.owner and lease.ends == 0 and lease.run == run
-  if not free then
-    remember_refused(calls, id, deadline, now)
-    return behind('busy')
+  if not (lease.owner and lease.ends == 0 and (run == '' or lease.run == run)) then
+    return refused('busy')
   end
-elseif interrupts and in_line == '1' and not own then
-  remember_refused(calls, id, deadline, now)
-  return behind('superseded')
+  free = true
+elseif own and line[own].how == 's' then
+  return refused('superseded')
+elseif joins == '1' and not free and lease.run == run then
+  return refused('busy')
 elseif interrupts and not free then
   if lease.ends ~= 0 and lease.stop == '-' then
     lease.stop, lease.stopped = 'interrupted', now
@@ -98,27 +106,26 @@ elseif interrupts and not free then
   end
   free = lease.ends == 0 or now >= lease.stopped + 1000 * grace
 end
+
 local told = {}
 if interrupts then
-  for i = #line, 1, -1 do
-    if line[i].interrupts and line[i].owner ~= owner then
-      told[#told + 1] = table.remove(line, i).owner
+  for _, place in ipairs(line) do
+    if place.how == 'i' and place.owner ~= owner then
+      place.how, place.run, place.kept = 's', run, now + place_kept
+      told[#told + 1] = place.owner
     end
   end
 end
-local is_next = not line[1] or line[1].owner == owner
 
-if free and (interrupts or how == 'resume' or is_next) then
+if free and (interrupts or how == 'resume' or not first or first.owner == owner) then
   remember(calls, id, deadline, now)
-  for i = #line, 1, -1 do
-    if line[i].owner == owner then
-      table.remove(line, i)
-    end
+  if own then
+    table.remove(line, own)
   end
   local before, after = lease.owner, count
   if before then
     if how == 'resume' then
-      after = lease.after
+      after, run = lease.after, lease.run
     elseif not lease.left and count > lease.after then
       local stop = lease.stop
       if stop == '-' and is_held(lease, now) then
@@ -131,10 +138,12 @@ if free and (interrupts or how == 'resume' or is_next) then
   lease.token = math.max(lease.token + 1, now)
   lease.owner, lease.run, lease.ends, lease.ttl = owner, run, now + 1000 * ttl, tonumber(ttl)
   lease.after, lease.stop, lease.stopped, lease.exclusive = after, '-', 0, exclusive == '1'
+  lease.resumed = how == 'resume' and count or nil
   write_lease(session, lease)
   if own or #told > 0 then
     write_line(session, line)
   end
+  prolong(tonumber(session_ttl), session, events, ids, index)
   for _, each in ipairs(told) do
     tell(session, each)
   end
@@ -142,25 +151,19 @@ if free and (interrupts or how == 'resume' or is_next) then
 end
 
 if how == 'reject' then
-  remember_refused(calls, id, deadline, now)
-  return behind('busy')
+  return refused('busy')
 end
-if not own and not interrupts and #line >= longest_line then
-  remember_refused(calls, id, deadline, now)
-  return behind('full')
+if not own and not interrupts and waiting >= longest_line then
+  return refused('full')
 end
 remember(calls, id, deadline, now)
-local place = { owner = owner, run = run, interrupts = interrupts }
-for i = #line, 1, -1 do
-  if line[i].owner == owner then
-    place = line[i]
-    own = i
-  end
-end
-place.kept = now + place_kept
-if not own then
+if own then
+  line[own].kept = now + place_kept
+else
+  local place = { owner = owner, run = run, how = interrupts and 'i' or 'q', kept = now + place_kept }
   table.insert(line, interrupts and 1 or #line + 1, place)
 end
+first = first_of(line)
 write_line(session, line)
 for _, each in ipairs(told) do
   tell(session, each)

@@ -67,9 +67,11 @@ local argc = #ARGV
 local refusal, may_change, after_lease = false, false, false
 if lease ~= '' or (meta[9] and string.byte(meta[9]) == 33) then
   --! uses lease
-  local held = read_lease(meta[9])
+  local held = read_lease(meta[9], before, now)
   local owner, also = string.match(lease, '^(%S+) (%S+)$')
-  if not owner then
+  if not held then
+    return { echo, 'damaged', now }
+  elseif not owner then
     if held.ends ~= 0 and is_held(held, now) then
       refusal, may_change = { echo, 'busy', now, held.run, held.ends }, true
     end

@@ -15,9 +15,10 @@ end
 if not known then
   remember_refused(calls, asked, deadline, now)
 end
-local raw = redis.call('HGET', session, 'lease')
-if raw then
-  local lease, line, left = read_lease(raw), read_line(session, now), false
+local meta = redis.call('HMGET', session, 'lease', 'count')
+local lease = read_lease(meta[1], tonumber(meta[2]), now)
+if meta[1] and lease then
+  local line, left = read_line(session, now), false
   for i = #line, 1, -1 do
     if line[i].owner == owner then
       table.remove(line, i)

@@ -4,7 +4,8 @@
 -- Begins the time to live of a lease anew.
 --
 -- ARGV   `ttl` and `session_ttl` are in milliseconds, the latter 0 for ever
--- Returns as acquire.lua: {echo, 'held', ...}; or {echo, 'late', now}, {echo, 'missing', now} or {echo, 'lost', now}
+-- Returns as acquire.lua: {echo, 'held', ...}; or {echo, 'late', now}, {echo, 'missing', now}, {echo, 'damaged', now} or
+--        {echo, 'lost', now}
 --
 -- A late copy only lets the lease live a little longer, and only if it is held still.
 
@@ -13,15 +14,18 @@ local now = time[1] * 1000000 + time[2]
 if now > deadline then
   return { echo, 'late', now }
 end
-local meta = redis.call('HMGET', session, 'incarnation', 'lease')
+local meta = redis.call('HMGET', session, 'incarnation', 'lease', 'count')
 if not meta[1] then
   return { echo, 'missing', now }
 end
-local lease = read_lease(meta[2])
+local lease = read_lease(meta[2], tonumber(meta[3]), now)
+if not lease then
+  return { echo, 'damaged', now }
+end
 if not has_lease(lease, owner, now) then
   return { echo, 'lost', now }
 end
 lease.ends, lease.ttl = math.max(lease.ends, now + 1000 * ttl), math.max(lease.ttl, tonumber(ttl))
 write_lease(session, lease)
 prolong(tonumber(session_ttl), session, events, ids, index)
-return { echo, 'held', now, meta[1], lease.token, lease.ends, lease.stop, lease.left or '' }
+return { echo, 'held', now, meta[1], lease.token, lease.ends, lease.stop, lease.left or '', lease.run, lease.after }

@@ -4,7 +4,7 @@
 -- Has the turn that holds the lease of a session told to stop.
 --
 -- ARGV   `id` is the call's; `run` is the turn, or '' for whichever it is
--- Returns {echo, 'ok', now, run or '' if nobody was told}, {echo, 'missing', now} or {echo, 'late', now}; of a repeat, what is so now
+-- Returns {echo, 'ok', now, run or '' if nobody was told}, {echo, 'missing', now}, {echo, 'damaged', now} or {echo, 'late', now}; of a repeat, what is so now
 --
 -- A late copy must not stop the turn after it.
 
@@ -12,14 +12,17 @@ local known, now = standing(calls, id, deadline)
 if known == 'late' then
   return { echo, 'late', now }
 end
-local meta = redis.call('HMGET', session, 'incarnation', 'lease')
+local meta = redis.call('HMGET', session, 'incarnation', 'lease', 'count')
 if not meta[1] then
   if not known then
     remember_refused(calls, id, deadline, now)
   end
   return { echo, 'missing', now }
 end
-local lease = read_lease(meta[2])
+local lease = read_lease(meta[2], tonumber(meta[3]), now)
+if not lease then
+  return { echo, 'damaged', now }
+end
 local meant = lease.ends ~= 0 and is_held(lease, now) and (run == '' or run == lease.run)
 if known then
   return { echo, 'ok', now, known == 'ran' and meant and lease.stop ~= '-' and lease.run or '' }

@@ -46,8 +46,10 @@ if refusal then
 end
 if not known and (lease ~= '' or (meta[9] and string.byte(meta[9]) == 33)) then
   --! uses lease
-  local held = read_lease(meta[9])
-  if lease == '' and held.ends ~= 0 and is_held(held, now) then
+  local held = read_lease(meta[9], count, now)
+  if not held then
+    return { echo, 'damaged', now }
+  elseif lease == '' and held.ends ~= 0 and is_held(held, now) then
     refusal = { echo, 'busy', now, held.run, held.ends }
   elseif lease ~= '' and (held.left or not has_lease(held, lease, now)) then
     refusal = { echo, 'lost', now }

@@ -1,37 +1,47 @@
 -- The lease of a session and the line of those who wait for it: two fields of its hash, `lease` and `line`, made of words.
 --
 -- While nobody has the lease, and nothing is left to close, `lease` is the newest token alone. Else it is, with '!' before it if
--- the lease is exclusive: token, owner or '-', run, ends, ttl, after, stop or '-', stopped, and what is to be closed: '-', or run,
--- after and stop, with commas between them. Moments are in microseconds, a ttl in milliseconds; `ends` is 0 while the turn waits for somebody.
--- A place in line is: owner, run, 'i' if it interrupts or 'q', kept until; with commas between them, and spaces between places.
--- An owner begins with the name of the inbox where it is told of news, and a dot; a run is quoted.
+-- the lease is exclusive: token, owner or '-', run, ends, ttl, after, stop or '-', stopped, resumed, and what is to be closed: '-',
+-- or run, after and stop, with commas between them. Moments are in microseconds, a ttl in milliseconds; `ends` is 0 while the turn
+-- waits for somebody; `after` is the position after which the turn's events come, `resumed` the one at which it went on, or '-'.
+-- A place in line is: owner, run, 'i' if it interrupts, 'q' if it queues or 's' if it was superseded, kept until; with commas
+-- between them, and spaces between places. An owner begins with the name of the inbox where it is told of news, and a dot; a run is
+-- quoted.
 
 local place_kept, longest_line = 10000000, 100
 
-local function read_lease(raw)
-  local lease = { token = 0 }
-  if raw then
-    local words = {}
-    for word in string.gmatch(raw, '[^ !]+') do
-      words[#words + 1] = word
+-- Returns nil if the field is damaged. `count` is the number of events ever stored: a turn that waited, and whose new holder has
+-- stored nothing until its lease ran out, waits again.
+local function read_lease(raw, count, now)
+  local lease, words = { token = 0 }, {}
+  for word in string.gmatch(raw or '0', '[^ !]+') do
+    words[#words + 1] = word
+  end
+  lease.token = tonumber(words[1])
+  if #words > 1 then
+    lease.owner = words[2] ~= '-' and words[2] or nil
+    lease.run, lease.ends, lease.ttl, lease.after = words[3], tonumber(words[4]), tonumber(words[5]), tonumber(words[6])
+    lease.stop, lease.stopped, lease.resumed = words[7], tonumber(words[8]), tonumber(words[9])
+    lease.left = words[10] ~= '-' and words[10] or nil
+    lease.exclusive = string.byte(raw) == 33
+    if #words ~= 10 or not (lease.ends and lease.ttl and lease.after and lease.stopped) or
+      (lease.left and not string.find(lease.left, '^[^,]+,%d+,[^,]+$')) then
+      return nil
     end
-    lease.token = tonumber(words[1])
-    if #words > 1 then
-      lease.owner = words[2] ~= '-' and words[2] or nil
-      lease.run, lease.ends, lease.ttl, lease.after = words[3], tonumber(words[4]), tonumber(words[5]), tonumber(words[6])
-      lease.stop, lease.stopped = words[7], tonumber(words[8])
-      lease.left = words[9] ~= '-' and words[9] or nil
-      lease.exclusive = string.byte(raw) == 33
+    lease.stopped = math.min(lease.stopped, now) -- also where the clock went back
+    if lease.owner and lease.ends ~= 0 and lease.ends < now and lease.resumed == count then
+      lease.ends = 0
     end
   end
-  return lease
+  return lease.token and lease or nil
 end
 
 local function write_lease(session, lease)
   local text = string.format('%.0f', lease.token)
   if lease.owner or lease.left then
-    text = string.format('%s%s %s %s %.0f %.0f %.0f %s %.0f %s', lease.exclusive and '!' or '', text, lease.owner or '-', lease.run,
-      lease.ends, lease.ttl, lease.after, lease.stop, lease.stopped, lease.left or '-')
+    text = string.format('%s%s %s %s %.0f %.0f %.0f %s %.0f %s %s', lease.exclusive and '!' or '', text, lease.owner or '-',
+      lease.run, lease.ends, lease.ttl, lease.after, lease.stop, lease.stopped,
+      lease.resumed and string.format('%.0f', lease.resumed) or '-', lease.left or '-')
   end
   redis.call('HSET', session, 'lease', text)
 end
@@ -49,7 +59,7 @@ end
 local function read_line(session, now)
   local line = {}
   for owner, run, how, kept in string.gmatch(redis.call('HGET', session, 'line') or '', '([^, ]+),([^, ]+),(%a),(%d+)') do
-    local place = { owner = owner, run = run, interrupts = how == 'i', kept = tonumber(kept) }
+    local place = { owner = owner, run = run, how = how, kept = tonumber(kept) }
     if now <= place.kept and place.kept <= now + 2 * place_kept then
       line[#line + 1] = place
     end
@@ -60,13 +70,24 @@ end
 local function write_line(session, line)
   local places = {}
   for i, place in ipairs(line) do
-    places[i] = string.format('%s,%s,%s,%.0f', place.owner, place.run, place.interrupts and 'i' or 'q', place.kept)
+    places[i] = string.format('%s,%s,%s,%.0f', place.owner, place.run, place.how, place.kept)
   end
   if #places > 0 then
     redis.call('HSET', session, 'line', table.concat(places, ' '))
   else
     redis.call('HDEL', session, 'line')
   end
+end
+
+-- Returns the place of whoever is next, and how many wait.
+local function first_of(line)
+  local first, number = nil, 0
+  for _, place in ipairs(line) do
+    if place.how ~= 's' then
+      first, number = first or place, number + 1
+    end
+  end
+  return first, number
 end
 
 -- Tells an owner that there is news. That may be denied, or get lost: whoever waits asks again in any case.
@@ -77,10 +98,11 @@ local function tell(session, owner)
 end
 
 local function tell_the_next(session, now)
-  local line = read_line(session, now)
-  if line[1] then
-    tell(session, line[1].owner)
+  local first = first_of(read_line(session, now))
+  if first then
+    tell(session, first.owner)
   end
+  return first
 end
 
 -- What was asked for happens to a lease that is held, in the step of a write: 'end', 'wait', 'close' or 'keep'.
@@ -92,6 +114,7 @@ local function after_write(session, lease, also, now)
   elseif also == 'wait' then
     lease.ends = 0
     write_lease(session, lease)
+    tell_the_next(session, now) -- who interrupts need not wait for a turn that waits
   elseif also == 'close' then
     lease.left = nil
     write_lease(session, lease)

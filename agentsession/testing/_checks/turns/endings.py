@@ -57,15 +57,14 @@ async def check_a_turn_begins_in_one_step(subject: Subject) -> None:
 async def check_a_turn_begins_with_the_events_that_are_asked_for(subject: Subject) -> None:
     """The newest ones before the message, and the message in any case."""
     service = subject.service()
-    await service.create_session(subject.key)
-    await service.append_events(subject.key, [say(str(n)) for n in range(5)])
     for asked, loaded in ((None, 6), (0, 1), (2, 3), (100, 6)):
-        lease = service.lease(subject.key)
-        message = say("message", id="m")
-        start = await service.begin_turn(lease, message, num_recent_events=asked)
+        key = subject.another_key()
+        await service.create_session(key)
+        await service.append_events(key, [say(str(n)) for n in range(5)])
+        lease = service.lease(key)
+        start = await service.begin_turn(lease, say("message"), num_recent_events=asked)
         assert len(start.session.events) == loaded
         assert start.session.last_seq == 6
-        await lease.release()
 
 
 async def check_a_message_that_is_stored_is_a_repeat(subject: Subject) -> None:
@@ -231,11 +230,15 @@ async def check_a_turn_waits_for_somebody(subject: Subject) -> None:
         with raises(CallNotOpenError) as refused:
             await service.resume_turn(service.lease(subject.key), results)
         assert (refused.error.call_id, refused.error.answered) == (call_id, answered)
+        with raises(SessionBusyError):
+            await service.close_turn(subject.key)
+    note = Event(author="job", invocation_id="job", outcome="completed")
+    await service.append_event(subject.key, note)
     part = await service.resume_turn(service.lease(subject.key), [ToolResult("b", "yes")])
     assert (part.message.outcome, part.message.invocation_id) == ("waiting", "one")
     resumed = service.lease(subject.key)
     start = await service.resume_turn(resumed, [ToolResult("a", "no")])
-    assert (resumed.run_id, start.message.outcome, start.message.seq) == ("one", "", 4)
+    assert (resumed.run_id, start.message.outcome, start.message.seq) == ("one", "", 5)
     assert start.session.events[-1] == start.message
     with raises(SessionBusyError):
         await service.begin_turn(service.lease(subject.key, when_busy="reject"), say("no"))
@@ -261,6 +264,9 @@ async def check_a_turn_that_waits_can_be_interrupted(subject: Subject) -> None:
     outcomes = [event.outcome for event in start.session.events]
     assert outcomes == ["", "waiting", "interrupted", ""]
     assert unanswered_calls(start.session.events) == []
+    with raises(SessionBusyError):
+        await service.resume_turn(service.lease(subject.key), [ToolResult("a")])
+    await new.release()
     with raises(CallNotOpenError):
         await service.resume_turn(service.lease(subject.key), [ToolResult("a")])
 
@@ -277,6 +283,8 @@ async def check_a_turn_waits_on_though_who_went_on_with_it_died(subject: Subject
     with raises(SessionBusyError):
         await service.resume_turn(service.lease(subject.key), [ToolResult("a")])
     await subject.advance(16)
+    with raises(SessionBusyError):
+        await service.begin_turn(service.lease(subject.key, when_busy="reject"), say("no"))
     start = await service.resume_turn(service.lease(subject.key), [ToolResult("a", "yes")])
     assert [event.outcome for event in start.session.events] == ["", "waiting", ""]
     assert (start.message.invocation_id, start.message.seq) == ("one", 3)

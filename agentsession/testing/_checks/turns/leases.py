@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from agentsession.backend import LONGEST_LINE, PLACE_KEPT, Claim, Entry, Expected
 from agentsession.codec import prepare_event
 from agentsession.errors import (
@@ -48,9 +46,7 @@ class _Claimant:
     async def ask(self) -> Standing:
         """Ask, again if it was done before."""
         self.attempt += 1
-        standing = await self.backend.acquire(self.key, self.claim, self.attempt)
-        self.claim = structs.replace(self.claim, in_line=standing.state == "in_line")
-        return standing
+        return await self.backend.acquire(self.key, self.claim, self.attempt)
 
     async def state(self) -> str:
         """Ask, and tell only where the claim stands."""
@@ -352,7 +348,12 @@ async def check_of_several_interruptions_the_last_one_runs(subject: Subject) -> 
     assert (standing.state, standing.run_id) == ("superseded", "second")
     await holder.release()
     assert await second.state() == "held"
+    assert await first.state() == "superseded"
     assert (await second.renew()).stop == ""
+    await first.release()
+    await second.release()
+    third = _Claimant(backend, subject.key, "third", when_busy="interrupt")
+    assert await third.state() == "held"
 
 
 async def check_a_lease_is_renewed(subject: Subject) -> None:
@@ -372,13 +373,62 @@ async def check_a_lease_is_renewed(subject: Subject) -> None:
     assert (await one.renew(60)).state == "held"
 
 
+async def check_no_session_expires_as_its_turn_begins(subject: Subject) -> None:
+    """Whoever takes a lease has as much time as after a write."""
+    service, backend = await _made(subject, session_ttl=20)
+    await subject.advance(19)
+    one = _Claimant(backend, subject.key, "one")
+    assert await one.state() == "held"
+    await subject.advance(14)
+    assert (await one.renew()).state == "held"
+    assert await service.get_session(subject.key) is not None
+
+
+async def check_a_claim_that_joins_disturbs_nobody(subject: Subject) -> None:
+    """Where a turn of its own run has the lease it is refused, whatever it would do else."""
+    _, backend = await _made(subject)
+    holder = _Claimant(backend, subject.key, "one")
+    waiting = _Claimant(backend, subject.key, "two", when_busy="interrupt", grace=60_000)
+    await holder.ask()
+    for when_busy in ("queue", "reject", "interrupt"):
+        again = _Claimant(backend, subject.key, "one", when_busy=when_busy, joins=True)
+        standing = await again.ask()
+        assert (standing.state, standing.run_id) == ("busy", "one")
+        assert (await holder.renew()).stop == ""
+    assert await waiting.state() == "in_line"
+    again = _Claimant(backend, subject.key, "one", when_busy="interrupt", joins=True)
+    assert await again.state() == "busy"
+    assert await waiting.state() == "in_line"
+    await holder.release()
+    assert await waiting.state() == "held"
+
+
+async def check_who_interrupts_and_was_not_superseded_begins_anew(subject: Subject) -> None:
+    """Where its place was lost in another way: it came too late, or the session is another one."""
+    service, backend = await _made(subject)
+    for end in ("late", "another life"):
+        await _Claimant(backend, subject.key, "old").ask()
+        new = _Claimant(backend, subject.key, "new", when_busy="interrupt", grace=60_000)
+        assert await new.state() == "in_line"
+        if end == "late":
+            await subject.advance(16)
+        else:
+            await service.delete_session(subject.key)
+            await service.create_session(subject.key)
+        assert await new.state() == "held"
+        await new.release()
+
+
 async def check_asking_for_a_lease_is_no_write(subject: Subject) -> None:
     """Neither the revision nor the time of the last write moves, nor does an expiry."""
     service, backend = await _made(subject, session_ttl=20)
     before = await stored_session(service, subject.key)
     one = _Claimant(backend, subject.key, "one")
-    await subject.advance(12)
+    busy = _Claimant(backend, subject.key, "busy")
     await one.ask()
+    await subject.advance(12)
+    assert await busy.state() == "in_line"
+    await busy.release()
     await one.release()
     await one.release()
     assert await backend.stop(subject.key, None) is None
