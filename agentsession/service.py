@@ -159,6 +159,11 @@ class SessionService(AsyncContext):
         return self._backend
 
     @property
+    def max_event_size(self) -> int:
+        """The largest encoded event, in bytes."""
+        return self._max_event_size
+
+    @property
     def max_value_size(self) -> int:
         """The largest encoded state value, in bytes."""
         return self._max_value_size

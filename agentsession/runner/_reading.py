@@ -21,6 +21,8 @@ _logger = logging.getLogger("agentsession.runner")
 # Of chunks of a stream that a slow reader has not taken, so many wait for it; further ones are
 # dropped. Whole events are not, since they are stored too.
 _MOST_CHUNKS: Final = 1000
+# A reader that has taken nothing for so many seconds may have been left behind.
+_LEFT_BEHIND: Final = 1.0
 
 
 class Audience:
@@ -43,11 +45,15 @@ class Audience:
         self._is_over = False
         self._error: BaseException | None = None
         self._is_wanted = asyncio.Event()
+        # Since when the turn waits for a reader, on the loop's clock; 0 if it does not.
+        self._waits_since = 0.0
         self._is_raised = False
+        # How many wait for the end, and read nothing.
+        self.waiting = 0
 
     def __del__(self) -> None:
         error = self._error
-        if error is not None and not self._is_raised:
+        if isinstance(error, Exception) and not self._is_raised:
             _logger.error("a turn failed, and nobody has read it: %r", error, exc_info=error)
 
     def enter(self) -> _Place:
@@ -61,7 +67,7 @@ class Audience:
         if place in self._readers:
             self._readers.remove(place)
             self._is_wanted.set()
-            if not self._readers and not self._is_over:
+            if not self._readers and not self.waiting and not self._is_over:
                 self._on_empty()
 
     def want(self) -> None:
@@ -70,8 +76,9 @@ class Audience:
 
     @property
     def is_kept_waiting(self) -> bool:
-        """Whether the turn waits for a reader that takes nothing."""
-        return self.patient and bool(self._readers) and not self._is_wanted.is_set()
+        """Whether the turn has waited for a while for a reader that takes nothing."""
+        now = asyncio.get_running_loop().time()
+        return self._waits_since > 0 and now - self._waits_since > _LEFT_BEHIND
 
     @property
     def whole_events(self) -> list[Event]:
@@ -89,7 +96,11 @@ class Audience:
         for place in self._readers:
             place.give(event)
         if self.patient and self._readers:
-            await self._is_wanted.wait()
+            self._waits_since = asyncio.get_running_loop().time()
+            try:
+                await self._is_wanted.wait()
+            finally:
+                self._waits_since = 0.0
 
     def end(self, error: BaseException | None) -> None:
         """Tell every reader that the turn is over."""
@@ -117,6 +128,7 @@ class _Place:
         self._waiting = deque(events)
         self._chunks = sum(event.partial for event in events)
         self._woken: asyncio.Future[None] | None = None
+        self._has_left = False
         self._loop = asyncio.get_running_loop()
 
     def give(self, event: Event) -> None:
@@ -137,21 +149,32 @@ class _Place:
         """Return the next event.
 
         Raises:
-            StopAsyncIteration: The turn is over, and all was read.
+            StopAsyncIteration: The turn is over, and all was read; or the reader has left.
+            RuntimeError: Another task waits for the next one here.
         """
-        while not self._waiting:
+        if self._woken is not None and not self._woken.done():
+            msg = "another task waits for the next event here; give each its own run.read()"
+            raise RuntimeError(msg)
+        while not self._waiting or self._has_left:
+            if self._has_left:
+                raise StopAsyncIteration
             if self._audience.is_over:
                 self._audience.raise_error()
                 raise StopAsyncIteration
             self._woken = self._loop.create_future()
             self._audience.want()
-            await self._woken
+            try:
+                await self._woken
+            finally:
+                self._woken = None
         event = self._waiting.popleft()
         self._chunks -= event.partial
         return event
 
     def leave(self) -> None:
         """Read no more."""
+        self._has_left = True
+        self.wake()
         self._audience.leave(self)
 
     def leave_soon(self) -> None:

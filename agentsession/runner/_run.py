@@ -131,24 +131,30 @@ class Run(AsyncIterable[Event], AsyncContext):
         """Let the turn go on by itself, and return once its message is stored.
 
         May be called again. While another turn has the session this waits, as ``when_busy`` says.
-        To be cancelled here cancels the turn, unless it was started before.
+        If all who wait here are cancelled, the turn does not begin.
 
         Raises:
             SessionBusyError: Another turn has the session; nothing was stored.
+            RuntimeError: The run was cancelled meanwhile; nothing was stored.
         """
         turn = self._beginning()
-        first, self._started = not self._started, True
+        self._started = True
         turn.audience.patient = False
         turn.audience.want()
+        turn.starters += 1
         turn.start()
         try:
             await turn.begun.wait()
         except BaseException:
-            if first:
+            if turn.starters == 1 and not turn.has_begun:
                 turn.stop()
             raise
+        finally:
+            turn.starters -= 1
         if not turn.has_begun:
             turn.audience.raise_error()
+            msg = f"{described(self.key)}: the run was cancelled before it began"
+            raise RuntimeError(msg)
         return self
 
     async def result(self) -> list[Event]:
@@ -162,7 +168,13 @@ class Run(AsyncIterable[Event], AsyncContext):
         if not self._started and self._own is None:
             return [event async for event in self if not event.partial]
         turn = self._beginning()
-        await turn.over()
+        turn.audience.patient = False
+        turn.audience.want()
+        turn.audience.waiting += 1
+        try:
+            await turn.over()
+        finally:
+            turn.audience.waiting -= 1
         turn.audience.raise_error()
         return turn.audience.whole_events
 

@@ -32,6 +32,8 @@ OnDisconnect: TypeAlias = Literal["cancel", "detach"]
 
 # How long turns that were cancelled may take to end when the runner closes, in seconds.
 _CLOSING: Final = 15.0
+# How often it is looked meanwhile whether a turn was left behind, in seconds.
+_LOOK_AGAIN: Final = 0.1
 
 
 class Runner(AsyncContext):
@@ -131,16 +133,19 @@ class Runner(AsyncContext):
 
         Args:
             timeout: How many seconds turns may take to come to their end; those that have not are
-                cancelled then. 0 cancels all at once. A turn that waits for a reader, who has left
-                it without closing it, is cancelled at once too.
+                cancelled then. 0 cancels all at once. A turn that waits for a reader who takes
+                nothing for a second is cancelled too.
         """
         self._closed = True
         await asyncio.sleep(0)  # Whoever has left a turn behind is known to have gone after that.
         patience = seconds("timeout", timeout) or 0.0
-        for turn in [*self._turns.values()]:
-            if turn.audience.is_kept_waiting:
-                turn.stop()
-        await self._wait_for_turns(patience)
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience
+        while self._turns and loop.time() < give_up:
+            await self._wait_for_turns(min(_LOOK_AGAIN, give_up - loop.time()))
+            for turn in [*self._turns.values()]:
+                if turn.audience.is_kept_waiting:
+                    turn.stop()
         for turn in [*self._turns.values()]:
             turn.stop()
         await self._wait_for_turns(_CLOSING)
@@ -200,6 +205,9 @@ class Runner(AsyncContext):
                 f"{described(key)}: a message that only answers calls begins no turn; "
                 "runner.resume() goes on with the one that waits for them"
             )
+            raise ValueError(msg)
+        if event.outcome:
+            msg = f"a message begins a turn, and cannot end it: outcome is {event.outcome!r:.80}"
             raise ValueError(msg)
         # A message that is sent again belongs to the same turn.
         run_id = event.invocation_id or event.id

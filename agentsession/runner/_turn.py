@@ -107,6 +107,10 @@ class Turn:
         self._lease: Lease | None = None
         self._context: AgentContext | None = None
         self._stop: Told | None = None
+        self._is_running = self._is_stopped_now = self._is_ending = False
+        self._has_come_to_its_end = False
+        # How many wait for it to begin.
+        self.starters = 0
         self._timer: asyncio.TimerHandle | None = None
         self._watching: asyncio.Task[None] | None = None
         # Up to where this very turn was followed while another process runs it.
@@ -134,22 +138,29 @@ class Turn:
     # -- stopping it
 
     def stop(self, why: Told = "cancelled") -> None:
-        """Have it end: at once, or soon if its agent watches for that."""
-        if self._task is None or self.audience.is_over or self._stop is not None:
-            if why == "lost" and self._task is not None:
-                self._stop = why
-                self._task.cancel()
+        """Have it end: at once, or soon if its agent watches for that.
+
+        Once its end is being stored, nothing can stop that any more.
+        """
+        if self._is_ending or self.audience.is_over:
             return
-        self._stop = why
-        context = self._context
-        if context is not None:
-            context.stopping.why = why
-            if context.stopping.is_watched and why != "lost":
-                self.audience.patient = False
-                loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(_GRACE, self._task.cancel)
-                return
-        self._task.cancel()
+        if self._stop is None or why == "lost":
+            self._stop = why
+            self.audience.patient = False
+            self.audience.want()
+            context = self._context
+            if context is not None:
+                context.stopping.why = why
+                if context.stopping.is_watched and why != "lost":
+                    loop = asyncio.get_running_loop()
+                    self._timer = loop.call_later(_GRACE, self._stop_now)
+                    return
+            self._stop_now()
+
+    def _stop_now(self) -> None:
+        self._is_stopped_now = True
+        if self._task is not None and self._is_running and not self._is_ending:
+            self._task.cancel()
 
     def _nobody_reads(self) -> None:
         if self._settings.detaches:
@@ -161,6 +172,7 @@ class Turn:
 
     async def _run(self) -> None:
         error: BaseException | None = None
+        self._is_running = True
         try:
             await self._to_the_end()
         except BaseException as exc:  # noqa: BLE001 - readers raise it
@@ -189,19 +201,62 @@ class Turn:
             invocation_id=self.run_id,
             state=TrackedState(session),
         )
+        if self._stop is not None:
+            context.stopping.why = self._stop
+        error: BaseException | None = None
         try:
             await self._drive(context)
         except asyncio.CancelledError as exc:
-            await self._cancelled(context, exc)
-        except LeaseLostError:
+            error = self._explained(exc)
+        except BaseException as exc:  # noqa: BLE001 - it comes out at the end
+            error = exc
+        self._begin_to_end()
+        if self._is_stopped_now and _is_cancelled():
+            # It came to its end in the very moment in which it was cancelled.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            _uncancel()
+        if not self.outcome:
+            await self._end(context, error)
+        if error is not None:
+            raise error
+
+    def _explained(self, exc: asyncio.CancelledError) -> BaseException | None:
+        """Tell why the agent was cancelled: ``None`` if its turn was stopped."""
+        if self._stop is not None:
+            _uncancel()
+            return LeaseLostError(self.key) if self._stop == "lost" else None
+        if _is_cancelled():
+            return exc  # The loop ends, or whoever cancels tasks of others has done so.
+        msg = "the agent raised CancelledError, and nobody had cancelled its turn"
+        failure = RuntimeError(msg)
+        failure.__cause__ = exc
+        return failure
+
+    def _begin_to_end(self) -> None:
+        """From now on the turn is only ended: nothing stops that, and it waits for no reader."""
+        self._is_ending = True
+        self.audience.patient = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _end(self, context: AgentContext, error: BaseException | None) -> None:
+        """Store how the turn ended."""
+        if isinstance(error, LeaseLostError):
             self._lost()
-            raise
-        except Exception as exc:
-            await self._failed(context, exc)
-            raise
-        except BaseException:
-            await self._close(context, "failed")
-            raise
+        elif isinstance(error, Exception):
+            await self._failed(context, error)
+        elif error is not None or self._stop is not None:
+            await self._close(context, error)
+        else:
+            try:
+                await self._complete(context)
+            except LeaseLostError:
+                self._lost()
+                raise
+            except Exception as exc:
+                await self._failed(context, exc)
+                raise
 
     async def _drive(self, context: AgentContext) -> None:
         """Run the agent, and store and hand on what it yields."""
@@ -211,31 +266,31 @@ class Turn:
                 # An agent that never waits would hold the loop: nobody could even cancel it.
                 if pace.due():
                     await pace.rest()
+                if self._is_stopped_now:
+                    return  # It has caught its cancellation, and goes on.
                 kept = await self._keep(context, event)
+                self.outcome = kept.outcome
+                if kept.outcome:
+                    self._begin_to_end()
                 await self.audience.hand_on(kept)
                 if kept.outcome:
-                    self.outcome = kept.outcome
                     return
-        if self._stop is not None:
-            await self._close(context, _outcome_of(self._stop))
-            return
-        await self._complete(context)
+        self._has_come_to_its_end = True
 
     # -- how it begins
 
     async def _begin(self) -> TurnStart | None:
         """Take the lease and store the message; ``None`` if the agent is not to be run."""
+        lease = None
         try:
-            while True:
+            while self._stop is None:
                 lease = self._service.lease(
                     self.key, run_id=self.run_id or None, **self._settings.lease_options
                 )
                 try:
                     start = await self._start(lease)
                 except SessionBusyError as exc:
-                    if exc.run_id != self.run_id or isinstance(self._message, list):
-                        raise
-                    if await self._follow(self._message):
+                    if await self._is_over_elsewhere(exc):
                         return None
                     continue
                 self._lease, self.run_id = lease, lease.run_id
@@ -248,8 +303,11 @@ class Turn:
             if self._stop is None:
                 raise
             _uncancel()
-            self.outcome = "cancelled"
-            return None
+            self._begin_to_end()
+            if lease is not None:
+                await lease.release()  # Which ends what has begun.
+        self.outcome = "cancelled"
+        return None
 
     def _note_begun(self) -> None:
         self.has_begun = True
@@ -264,18 +322,48 @@ class Turn:
     async def _is_to_run(self, start: TurnStart, lease: Lease) -> bool:
         """Tell whether the agent has to run; if the turn ended before, hand on what it stored."""
         if start.message.outcome:  # Results of some calls, and others are open still.
-            self.outcome = start.message.outcome
-            await self.audience.hand_on(start.message)
+            self._begin_to_end()
+            await self._pass_on(start.message)
             return False
         if not start.is_repeat or isinstance(self._message, list):
             return True
         stored = await self._stored(start.message.seq)
-        outcomes = [event.outcome for event in stored if event.outcome]
-        if not outcomes or outcomes[-1] not in _FINAL:
+        if not _has_ended(stored):
             return True
+        self._begin_to_end()
         await lease.release()
         for event in stored:
-            await self._pass_on(event)
+            if event.seq > self._followed:
+                await self._pass_on(event)
+        return False
+
+    async def _is_over_elsewhere(self, busy: SessionBusyError) -> bool:
+        """Tell whether this very turn has ended, where the session is busy; if so, hand it on.
+
+        If it runs in another process it is followed for a while.
+
+        Raises:
+            SessionBusyError: It neither has ended nor runs.
+        """
+        if isinstance(self._message, list):
+            raise busy
+        if not self._followed:
+            try:
+                found = await self._service.get_events(self.key, around=self._message.id, limit=1)
+            except EventNotFoundError:
+                raise busy from None
+            self._followed = found[0].seq
+        runs = busy.run_id == self.run_id
+        if not runs and not _has_ended(await self._stored(self._followed)):
+            raise busy
+        self._note_begun()
+        for _ in range(_LOOKS):
+            for event in await self._stored(self._followed):
+                self._followed = event.seq
+                await self._pass_on(event)
+            if self.outcome in _FINAL:
+                return True
+            await asyncio.sleep(_LOOK_AGAIN)
         return False
 
     async def _stored(self, after_seq: int) -> list[Event]:
@@ -288,33 +376,9 @@ class Turn:
                 return found
             after_seq = page[-1].seq
 
-    async def _follow(self, message: Event) -> bool:
-        """Hand on what another process stores for this very turn, for a while.
-
-        Returns:
-            Whether it has ended.
-        """
-        with suppress(EventNotFoundError):
-            if not self._followed:
-                (stored,) = await self._service.get_events(self.key, around=message.id, limit=1)
-                self._followed = stored.seq
-                self._note_begun()
-            for _ in range(_LOOKS):
-                for event in await self._stored(self._followed):
-                    self._followed = event.seq
-                    await self._pass_on(event)
-                if self.outcome in _FINAL:
-                    return True
-                await asyncio.sleep(_LOOK_AGAIN)
-            return False
-        # Another message of this turn is being answered.
-        await asyncio.sleep(_LOOK_AGAIN)
-        return False
-
     async def _pass_on(self, event: Event) -> None:
         """Hand on an event that the turn has stored before, but not one that only ends it."""
-        if event.outcome:
-            self.outcome = event.outcome
+        self.outcome = event.outcome
         if event.content or event.error or not event.outcome:
             await self.audience.hand_on(event)
 
@@ -331,11 +395,11 @@ class Turn:
             raise TypeError(msg)
         if not event.invocation_id:
             event = msgspec.structs.replace(event, invocation_id=self.run_id)
+        if event.outcome:
+            self._check_end(context, event)
         if event.partial:
             self._chunks[event.author, event.branch].append(event.text)
             return event
-        if event.outcome:
-            self._check_end(context, event)
         changes, newest = context.state.take_changes(), context.session.last_seq
         try:
             if changes:
@@ -365,11 +429,21 @@ class Turn:
             known = ", ".join(map(repr, _OWN_ENDS))
             msg = f"an agent ends its turn with one of {known}, not with {event.outcome!r:.80}"
             raise ValueError(msg)
-        if event.outcome == "waiting":
-            events = [*self._events(context), event]
-            if not unanswered_calls(events):
-                msg = "a turn waits for results of calls, and none of its calls is open"
-                raise ValueError(msg)
+        if event.partial:
+            msg = (
+                "a chunk of a stream ends no turn, since it is not stored; end it by a whole event"
+            )
+            raise ValueError(msg)
+        if event.invocation_id != self.run_id:
+            msg = f"an event of another turn, {event.invocation_id!r:.80}, does not end this one"
+            raise ValueError(msg)
+        own = self._events(context)
+        if any(each.id == event.id for each in own):
+            msg = f"event {event.id!r:.80} is stored already, so that it cannot end the turn"
+            raise ValueError(msg)
+        if event.outcome == "waiting" and not unanswered_calls([*own, event]):
+            msg = "a turn waits for results of calls, and none of its calls is open"
+            raise ValueError(msg)
 
     def _events(self, context: AgentContext) -> list[Event]:
         """Return the turn's own events, as far as the agent's session has them."""
@@ -402,65 +476,67 @@ class Turn:
     def _name(self) -> str:
         return name_of(self._settings.agent)
 
-    async def _cancelled(self, context: AgentContext, exc: asyncio.CancelledError) -> None:
-        """End the turn after a cancellation, whoever has made it."""
-        if self._stop is None and not _is_cancelled():
-            msg = "the agent raised CancelledError, and nobody had cancelled its turn"
-            failure = RuntimeError(msg)
-            failure.__cause__ = exc
-            await self._failed(context, failure)
-            raise failure
-        why = self._stop
-        if why is not None:
-            _uncancel()
-        if why == "lost":
-            self._lost()
-            raise LeaseLostError(self.key)
-        await self._close(context, "cancelled" if why is None else why)
-        if why is None:
-            raise exc
-
-    async def _close(self, context: AgentContext, outcome: Outcome) -> None:
+    async def _close(self, context: AgentContext, error: BaseException | None) -> None:
         """Store the end of a turn that was stopped.
 
         Its open calls get results, and the words that were streamed so far become an event. State
-        that no event has carried yet is dropped: it belongs to an event that never came.
+        that no event has carried yet is dropped, unless the agent has come to its end by itself: it
+        belongs to an event that never came.
         """
-        self.audience.patient = False
+        outcome = _outcome_of(self._stop) if error is None or self._stop is not None else "failed"
+        if isinstance(error, asyncio.CancelledError):
+            outcome = "cancelled"
         try:
             # What was being appended when the turn was stopped may be stored, unknown to us.
             newer = await self._stored(context.session.last_seq)
-            stored = await self._service.append_events(
-                context.session, self._ending(context, newer, outcome), lease=self._lease
-            )
+            for event in newer:
+                self._chunks.pop((event.author, event.branch), None)
+            if not _has_ended(newer):
+                newer += await self._store_end(context, newer, outcome)
         except LeaseLostError:
             self._lost()
-        except (AgentSessionError, ValueError) as exc:
-            _logger.warning(
-                "%s: run %r could not be ended: %s", described(self.key), self.run_id, exc
-            )
+        except (AgentSessionError, TypeError, ValueError) as exc:
+            who = described(self.key)
+            _logger.warning("%s: run %r could not be ended: %s", who, self.run_id, exc)
         else:
-            self.outcome = outcome
-            for event in [*newer, *stored]:
+            for event in newer:
                 await self._pass_on(event)
 
-    def _ending(
+    async def _store_end(
         self, context: AgentContext, newer: Sequence[Event], outcome: Outcome
     ) -> list[Event]:
-        """Make the events that end a turn which was stopped."""
-        for event in newer:
-            self._chunks.pop((event.author, event.branch), None)
-        results = closing_results([*self._events(context), *newer])
-        ending = [Event(author="tool", content=[*results])] if results else []
-        ending += [
-            Event(author=author, branch=branch, content="".join(words))
-            for (author, branch), words in self._chunks.items()
-            if any(words)
-        ]
-        if not ending:
-            ending.append(Event(author=self._name))
-        ending[-1] = msgspec.structs.replace(ending[-1], outcome=outcome)
-        return ending
+        """Store the events that end a turn which was stopped; without its words if need be."""
+        results = self._closing([*self._events(context), *newer])
+        changes = context.state.take_changes() if self._has_come_to_its_end else {}
+        for words in (self._words(), []):
+            ending = [*results, *words] or [Event(author=self._name)]
+            ending[-1] = msgspec.structs.replace(ending[-1], outcome=outcome, state_delta=changes)
+            try:
+                return await self._service.append_events(context.session, ending, lease=self._lease)
+            except (TypeError, ValueError):
+                if not words:
+                    raise
+                changes = {}
+        raise AssertionError  # The second one either returns or raises.
+
+    @staticmethod
+    def _closing(events: Sequence[Event]) -> list[Event]:
+        """Make an event with results for the calls that nothing answers, if there are any."""
+        results = closing_results(events)
+        return [Event(author="tool", content=[*results])] if results else []
+
+    def _words(self) -> list[Event]:
+        """Make events of the words that were streamed, and that no whole event has followed."""
+        said: list[Event] = []
+        # A character takes up to six bytes, and there is the rest of the event.
+        most = max(1, self._service.max_event_size // 8)
+        for (author, branch), chunks in self._chunks.items():
+            words = "".join(chunks)
+            for start in range(0, len(words), most):
+                piece = words[start : start + most]
+                said.append(Event(author=author, branch=branch, content=piece))
+        self._chunks.clear()
+        return said
 
     def _lost(self) -> None:
         """Note what becomes of a turn whose lease is lost: whoever comes next closes it."""
@@ -480,9 +556,11 @@ class Turn:
         refusal: Exception | None = None
         _drop_unstorable(context, self._service.max_value_size, exc)
         try:
-            results = closing_results(self._events(context))
-            if results:
-                await self._append_and_hand_on(context, Event(author="tool", content=[*results]))
+            for event in self._closing(self._events(context)):
+                await self._append_and_hand_on(context, event)
+            with suppress(TypeError, ValueError):
+                for event in self._words():
+                    await self._append_and_hand_on(context, event)
             # If the event is too large together with the changes, these are stored before it.
             for event in (described, described):
                 try:
@@ -525,7 +603,13 @@ def _nothing() -> None:
     pass
 
 
-def _outcome_of(why: Told) -> Outcome:
+def _has_ended(events: Sequence[Event]) -> bool:
+    """Tell whether a turn has ended, and not only been left by its process, by its events."""
+    outcomes = [event.outcome for event in events if event.outcome]
+    return bool(outcomes) and outcomes[-1] in _FINAL and outcomes[-1] == events[-1].outcome
+
+
+def _outcome_of(why: Told | None) -> Outcome:
     return "interrupted" if why == "interrupted" else "cancelled"
 
 

@@ -163,17 +163,18 @@ async def test_an_error_in_the_middle_is_told(
     with served(program, tmp_path, valkey_url, OBEDIENT) as base:
         async with httpx2.AsyncClient(base_url=base, timeout=60) as client:
             async with said(client, "fail") as (_, stream):
-                begun, error, last = [frame async for frame in stream]
+                begun, cut, error, last = [frame async for frame in stream]
             async with said(client, "go on") as (_, stream):
                 *_, answer, done = [frame async for frame in stream]
     assert Event.from_dict(begun.json).partial
+    assert Event.from_dict(cut.json).text == "working"
     assert (last.type, last.json, last.id) == ("failed", "The turn failed.", None)
     failure = Event.from_dict(error.json)
     assert failure.error is not None
     assert failure.error.type == "RuntimeError"
-    assert (error.id, answer.id, done.type) == ("2", "4", "done")
+    assert (error.id, answer.id, done.type) == ("3", "5", "done")
     assert Event.from_dict(answer.json).text == "well\n\rdone\u2028at last"
-    assert [event.seq for event in await stored_in(valkey_url, tmp_path)] == [1, 2, 3, 4]
+    assert [event.seq for event in await stored_in(valkey_url, tmp_path)] == [1, 2, 3, 4, 5]
     assert "RuntimeError: the model\nis gone" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
