@@ -187,10 +187,7 @@ class ServiceLease(Lease):
         self._claim = claim
         self._wait = wait
         self._incarnation = incarnation
-        # Whether whoever asked for it has gone meanwhile.
-        self.unwanted = False
-        # Whether it waits for others; then nothing was stored, nor is until it is held.
-        self.in_line = False
+        self._is_forgotten = False
         self._attempt = 0
         self._asked_at = 0.0
         self._token = 0
@@ -292,6 +289,11 @@ class ServiceLease(Lease):
         expected = Expected(self._incarnation)
         return await self._backend.acquire(self.key, self._claim, self._attempt, expected=expected)
 
+    def forget(self) -> None:
+        """Note that whoever asked for it has gone: if it is not held yet, it is not waited for."""
+        self._is_forgotten = True
+        self._news.set()
+
     def resume(self) -> None:
         """Ask for the lease of whichever turn waits."""
         self.resumes = True
@@ -314,7 +316,6 @@ class ServiceLease(Lease):
                 self._check_wanted()
                 if standing.state not in ("in_line", "gone"):
                     raise self._busy(standing)
-                self.in_line = True
                 if standing.state == "in_line" and is_listening:
                     await self._wait_in_line(standing, gives_up)
                 elif not is_listening:
@@ -324,7 +325,6 @@ class ServiceLease(Lease):
                     is_listening = True
                 self._news.clear()
                 standing = await self.ask()
-        self.in_line = False
         self._check_wanted()
         self._hold(standing)
         if standing.unended is not None:
@@ -339,7 +339,7 @@ class ServiceLease(Lease):
         if self._state == "over":
             self._leasing.begin(self._give_back())
             raise ClosedError
-        if self.unwanted and not self.begun_at:
+        if self._is_forgotten and not self.begun_at:
             raise asyncio.CancelledError
 
     async def _wait_in_line(self, standing: Standing, gives_up: float) -> None:

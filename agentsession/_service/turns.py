@@ -15,6 +15,7 @@ from agentsession._service.leasing import Leasing, ServiceLease
 from agentsession._service.log import LogReader
 from agentsession.backend import Claim, Expected, Snapshot
 from agentsession.errors import (
+    AgentSessionError,
     CallNotOpenError,
     LeaseLostError,
     OutcomeUnknownError,
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns", "ended_by", "named_by", "then_of"]
 
-_Read: TypeAlias = "Snapshot | ReadTooLargeError | None"
-"""What a read gave: the session, that it was too large, or that there was none."""
+_Read: TypeAlias = "Snapshot | AgentSessionError | None"
+"""What a read gave: the session, an error, or that there was none."""
 
 _PAGE: Final = 1000
 _NEWEST: Final = 50
@@ -99,8 +100,7 @@ class Turns:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if lease.in_line:
-                task.cancel()  # Nothing was stored, nor will be.
+            lease.forget()
             await asyncio.shield(self._leasing.begin(self._end_unwanted(lease, task)))
             raise
         except BaseException:
@@ -109,7 +109,6 @@ class Turns:
 
     async def _end_unwanted(self, lease: ServiceLease, beginning: asyncio.Task[Any]) -> None:
         """End a turn that nobody wants any more, once it has begun; or give up the lease."""
-        lease.unwanted = True
         await asyncio.wait([beginning])
         await lease.release()
 
@@ -138,16 +137,18 @@ class Turns:
             it was not too early; and what was read of the session.
         """
         asked, stored, read = await together(
-            caught(lease.ask(), SessionNotFoundError),
-            caught(self._append(lease, entry), LeaseLostError, SessionNotFoundError),
-            caught(self._backend.get(lease.key, bounds), ReadTooLargeError),
+            caught(lease.ask(), AgentSessionError),
+            caught(self._append(lease, entry), AgentSessionError),
+            caught(self._backend.get(lease.key, bounds), AgentSessionError),
         )
-        if isinstance(asked, SessionNotFoundError):
-            if asked.replaced:
-                raise asked
-            return None, None, None
-        if isinstance(stored, Exception):
-            return asked, None, None
+        if isinstance(asked, AgentSessionError):
+            if isinstance(asked, SessionNotFoundError) and not asked.replaced:
+                return None, None, None
+            raise asked
+        if isinstance(stored, AgentSessionError):
+            if isinstance(stored, LeaseLostError | SessionNotFoundError):
+                return asked, None, None
+            raise stored
         return asked, stored, read
 
     async def _append(self, lease: ServiceLease, entry: Entry, then: Then = "keep") -> Receipt:
@@ -181,6 +182,8 @@ class Turns:
                 least = 1 if self._read_limit is None else self._read_limit.harmless
                 most = max(read.events // 2, least)
                 bounds = msgspec.structs.replace(bounds, last=most)
+            elif isinstance(read, AgentSessionError):
+                raise read
             read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
             if read is None:
                 raise SessionNotFoundError(key)
@@ -267,7 +270,7 @@ class Turns:
         """Append with a lease that is held, and read, in one round trip."""
         receipt, read = await together(
             self._append(lease, entry, then),
-            caught(self._backend.get(lease.key, bounds), ReadTooLargeError),
+            caught(self._backend.get(lease.key, bounds), AgentSessionError),
         )
         lease.begun_at = receipt.seqs[0]
         return receipt, await self._loaded(lease.key, bounds, receipt, read)
