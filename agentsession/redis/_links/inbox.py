@@ -122,14 +122,18 @@ class Inbox:
 
     def _received(self, reply: Any, _now: float) -> bool:
         self._heard = True
-        is_told = isinstance(reply, list)
-        kind = reply[0] if is_told and reply else None
-        if kind == b"subscribe":
+        # A list, or of a connection that speaks RESP3 one that is marked as pushed.
+        words: list[Any] = reply if _is_list(reply) else []
+        if words and words[0] == b"subscribe":
             self._alarms.ring_all()  # Of what came before nobody was told.
-        elif kind == b"message":
-            name: bytes = reply[2]
+        elif words and words[0] == b"message":
+            name: bytes = words[2]
             self._alarms.ring(name.decode("ascii", "replace"))
         return True
+
+
+def _is_list(reply: object) -> bool:
+    return isinstance(reply, list)
 
 
 def _send(connection: Connection, *words: str) -> None:
