@@ -28,6 +28,8 @@ from agentsession.events import Event
 from agentsession.sessions import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentsession.sessions import SessionKey
 
 __all__ = ["Lease", "Told", "TurnStart"]
@@ -104,6 +106,13 @@ class Lease(AsyncContext):
     @abstractmethod
     async def wait_until_told(self) -> Told:
         """Wait until the turn has to stop, and return why."""
+
+    @abstractmethod
+    def when_told(self, call: Callable[[Told], None]) -> None:
+        """Have a function called when the turn has to stop, instead of waiting for that.
+
+        It is called once for each reason, on the event loop, and at once if there is one already.
+        """
 
     @abstractmethod
     async def acquire(self) -> None:

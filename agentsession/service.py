@@ -47,7 +47,7 @@ from agentsession._service.leasing import (
 from agentsession._service.listing import Found, sessions_of_app, sessions_of_user
 from agentsession._service.log import ContentType, LogReader, event_filter
 from agentsession._service.observing import observe
-from agentsession._service.turns import Turns, named_by, then_of
+from agentsession._service.turns import Turns, named_by, writing_with
 from agentsession._service.writing import Writer
 from agentsession._wording import described_app
 from agentsession.backend import (
@@ -61,7 +61,6 @@ from agentsession.backend import (
 from agentsession.errors import (
     ClosedError,
     EventLoopError,
-    LeaseLostError,
 )
 from agentsession.events import Event, ToolResult, new_id
 from agentsession.history import View
@@ -459,17 +458,22 @@ class SessionService(AsyncContext):
         if _is_partial(event):
             return event
         if lease is not None:
-            return (await self._append_to_turn(session, key, [event], expected, lease))[0]
+            return await self._append_to_turn(session, key, event, expected, lease)
         if self._backend.crowded:
             async with self._backend.room(key):
                 return await self._append(session, key, event, expected)
         return await self._append(session, key, event, expected)
 
     async def _append(
-        self, session: Session | None, key: SessionKey, event: Event, expected: Expected
+        self,
+        session: Session | None,
+        key: SessionKey,
+        event: Event,
+        expected: Expected,
+        then: Then = "keep",
     ) -> Event:
         entry, prepared = self._writer.prepare(key, event)
-        receipt = await self._backend.append(key, (entry,), expected=expected)
+        receipt = await self._backend.append(key, (entry,), expected=expected, then=then)
         stored = as_stored(receipt, 0, entry, prepared)
         if session is not None:
             await self._writer.update(session, receipt, (entry,), (stored,), (event,))
@@ -506,7 +510,7 @@ class SessionService(AsyncContext):
         if lease is None:
             stored = await self._append_each(session, key, whole, expected)
         else:
-            stored = await self._append_to_turn(session, key, whole, expected, lease)
+            stored = await self._append_each_to_turn(session, key, whole, expected, lease)
         in_order = iter(stored)
         return [event if event.partial else next(in_order) for event in given]
 
@@ -538,25 +542,27 @@ class SessionService(AsyncContext):
         self,
         session: Session | None,
         key: SessionKey,
+        event: Event,
+        expected: Expected,
+        lease: Lease,
+    ) -> Event:
+        """Append a whole event with a lease, and give it back if it ends the turn."""
+        with writing_with(lease, key, [event], expected) as (naming, then):
+            async with self._room(key, in_steps=False):
+                return await self._append(session, key, named_by(lease, event), naming, then)
+
+    async def _append_each_to_turn(
+        self,
+        session: Session | None,
+        key: SessionKey,
         events: Sequence[Event],
         expected: Expected,
         lease: Lease,
     ) -> list[Event]:
         """Append whole events with a lease, and give it back if they end the turn."""
-        held = check_lease(lease)
-        held.check(key)
-        then = then_of(events)
-        expected = held.naming(expected)
-        try:
-            stored = await self._append_each(
-                session, key, [named_by(lease, event) for event in events], expected, then
-            )
-        except LeaseLostError:
-            held.lose()
-            raise
-        if then != "keep":
-            held.end()
-        return stored
+        with writing_with(lease, key, events, expected) as (naming, then):
+            named = [named_by(lease, event) for event in events]
+            return await self._append_each(session, key, named, naming, then)
 
     async def get_events(
         self,
@@ -693,18 +699,10 @@ class SessionService(AsyncContext):
         """
         session, key, expected = self._target(session_or_key)
         check_state(state)
-        held = None if lease is None else check_lease(lease)
-        if held is not None:
-            held.check(key)
-            expected = held.naming(expected)
-        try:
+        with writing_with(lease, key, [], expected) as (naming, _):
             async with self._room(key, in_steps=bool(state)):
                 changes = await self._writer.changes(state)
-                receipt = await self._backend.update_state(key, changes, expected=expected)
-        except LeaseLostError:
-            if held is not None:
-                held.lose()
-            raise
+                receipt = await self._backend.update_state(key, changes, expected=naming)
         if session is not None:
             await self._writer.update_state(session, receipt, changes)
 

@@ -194,6 +194,7 @@ class ServiceLease(Lease):
         self._state: Literal["new", "asking", "held", "over"] = "new"
         self._told: Told | None = None
         self._is_told = asyncio.Event()
+        self._when_told: Callable[[Told], None] | None = None
         # When it is lost for sure, on the loop's clock, and what watches over it until then.
         self._ends = 0.0
         self._timers: list[asyncio.TimerHandle] = []
@@ -263,6 +264,11 @@ class ServiceLease(Lease):
         while self._told is None:
             await self._is_told.wait()
         return self._told
+
+    def when_told(self, call: Callable[[Told], None]) -> None:
+        self._when_told = call
+        if self._told is not None:
+            call(self._told)
 
     # -- taking it
 
@@ -438,6 +444,8 @@ class ServiceLease(Lease):
         if self._told is None or why == "lost":
             self._told = why
             self._is_told.set()
+            if self._when_told is not None:
+                self._when_told(why)
 
     def lose(self) -> None:
         """Note that it is lost: it ran out, or the store has refused a write with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from agentsession._concurrently import caught, together
 from agentsession._pace import Pace
 from agentsession._service.assembly import apply_temporary, as_stored, assemble
-from agentsession._service.leasing import Leasing, ServiceLease
+from agentsession._service.leasing import Leasing, ServiceLease, check_lease
 from agentsession._service.log import LogReader
 from agentsession.backend import Claim, Expected, Snapshot
 from agentsession.errors import (
@@ -30,7 +30,7 @@ from agentsession.leases import Lease, TurnStart
 from agentsession.state import NO_CHANGES
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Generator, Sequence
 
     from agentsession._service.writing import Writer
     from agentsession.backend import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from agentsession.sessions import Session, SessionKey
 
-__all__ = ["Turns", "ended_by", "named_by", "then_of"]
+__all__ = ["Turns", "ended_by", "named_by", "then_of", "writing_with"]
 
 _Read: TypeAlias = "Snapshot | AgentSessionError | None"
 """What a read gave: the session, an error, or that there was none."""
@@ -136,11 +136,13 @@ class Turns:
             Where the claim stands, or ``None`` if there is no such session; what the append did, if
             it was not too early; and what was read of the session.
         """
-        asked, stored, read = await together(
-            caught(lease.ask(), AgentSessionError),
-            caught(self._append(lease, entry), AgentSessionError),
-            caught(self._backend.get(lease.key, bounds), AgentSessionError),
-        )
+        ask = caught(lease.ask(), AgentSessionError)
+        append = caught(self._append(lease, entry), AgentSessionError)
+        get = caught(self._backend.get(lease.key, bounds), AgentSessionError)
+        if self._backend.is_local:
+            asked, stored, read = await ask, await append, await get
+        else:
+            asked, stored, read = await together(ask, append, get)
         if isinstance(asked, AgentSessionError):
             if isinstance(asked, SessionNotFoundError) and not asked.replaced:
                 return None, None, None
@@ -332,12 +334,44 @@ def named_by(lease: Lease, event: Event) -> Event:
     return msgspec.structs.replace(event, invocation_id=lease.run_id)
 
 
+@contextmanager
+def writing_with(
+    lease: Lease | None, key: SessionKey, events: Sequence[Event], expected: Expected
+) -> Generator[tuple[Expected, Then]]:
+    """Check the lease with which something is written in this block, and note what becomes of it.
+
+    Args:
+        lease: The lease, if there is one.
+        key: The session that is written to.
+        events: What is appended.
+        expected: What the write takes for granted besides.
+
+    Returns:
+        What it takes for granted, and what becomes of the lease then.
+    """
+    if lease is None:
+        yield expected, "keep"
+        return
+    held = check_lease(lease)
+    held.check(key)
+    then = then_of(events)
+    try:
+        yield held.naming(expected), then
+    except LeaseLostError:
+        held.lose()
+        raise
+    if then != "keep":
+        held.end()
+
+
 def then_of(events: Sequence[Event]) -> Then:
     """Tell what becomes of the lease with which events are appended.
 
     Raises:
         ValueError: An event that ends the turn is not the last one.
     """
+    if not events:
+        return "keep"
     for event in events[:-1]:
         if event.outcome:
             msg = f"event {event.id!r:.80} ends the turn, but is not the last of the batch"

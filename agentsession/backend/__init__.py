@@ -122,6 +122,14 @@ class Backend(ABC):
         """
         return False
 
+    @property
+    def is_local(self) -> bool:
+        """Whether calls wait for nothing outside of this process.
+
+        Then there is nothing to gain from several at the same time.
+        """
+        return False
+
     def room(
         self,
         subject: SessionKey | UserKey | str,  # noqa: ARG002 - there always is

@@ -117,6 +117,10 @@ class MemoryBackend(Backend):
         counts = f"apps={len(self._apps)} users={len(self._users)} sessions={sessions}"
         return f"<{type(self).__name__} {counts}>"
 
+    @property
+    def is_local(self) -> bool:
+        return True
+
     # -- sessions
 
     async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:

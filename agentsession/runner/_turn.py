@@ -112,7 +112,6 @@ class Turn:
         # How many wait for it to begin.
         self.starters = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._watching: asyncio.Task[None] | None = None
         # Up to where this very turn was followed while another process runs it.
         self._followed = 0
         # By author and branch, the words of chunks that no whole event has followed yet.
@@ -178,9 +177,8 @@ class Turn:
         except BaseException as exc:  # noqa: BLE001 - readers raise it
             error = exc
         finally:
-            for each in (self._timer, self._watching):
-                if each is not None:
-                    each.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             if self._lease is not None:
                 # If it is held still, the end could not be stored.
                 self._lease.abandon()
@@ -297,7 +295,7 @@ class Turn:
                 self._note_begun()
                 if not await self._is_to_run(start, lease):
                     return None
-                self._watching = asyncio.create_task(self._watch(lease))
+                lease.when_told(self.stop)
                 return start
         except asyncio.CancelledError:
             if self._stop is None:
@@ -381,9 +379,6 @@ class Turn:
         self.outcome = event.outcome
         if event.content or event.error or not event.outcome:
             await self.audience.hand_on(event)
-
-    async def _watch(self, lease: Lease) -> None:
-        self.stop(await lease.wait_until_told())
 
     # -- what the agent yields
 

@@ -63,9 +63,14 @@ if issued < horizon then
 end
 
 local argc = #ARGV
--- Most sessions have no lease that matters here, and then no function is made for it.
+-- Most sessions have no lease that matters here, and most turns only go on: then no function is made for it.
 local refusal, may_change, after_lease = false, false, false
-if lease ~= '' or (meta[9] and string.byte(meta[9]) == 33) then
+local goes_on = false
+if lease ~= '' and meta[9] then
+  local owner, ends, ttl, left = string.match(meta[9], '^!?%d+ (%S+) %S+ (%d+) (%d+) %d+ %S+ %d+ %S+ (%S+)$')
+  goes_on = owner and lease == owner .. ' keep' and left == '-' and now <= ends + 0 and ends + 0 <= now + 2000 * ttl
+end
+if not goes_on and (lease ~= '' or (meta[9] and string.byte(meta[9]) == 33)) then
   --! uses lease
   local held = read_lease(meta[9], before, now)
   local owner, also = string.match(lease, '^(%S+) (%S+)$')
