@@ -58,6 +58,7 @@ class Run(AsyncIterable[Event], AsyncContext):
         self._turn: Turn | None = None
         self._own: Reader | None = None
         self._started = False
+        self._is_cancelled = False
         self._idle = True
 
     def __del__(self) -> None:
@@ -117,8 +118,13 @@ class Run(AsyncIterable[Event], AsyncContext):
     def _beginning(self) -> Turn:
         self._idle = False
         if self._turn is None:
+            if self._is_cancelled:
+                raise self._cancelled_before()
             self._turn = self._begin()
         return self._turn
+
+    def _cancelled_before(self) -> RuntimeError:
+        return RuntimeError(f"{described(self.key)}: the run was cancelled before it began")
 
     def _check_started(self) -> None:
         if not self._started:
@@ -153,8 +159,7 @@ class Run(AsyncIterable[Event], AsyncContext):
             turn.starters -= 1
         if not turn.has_begun:
             turn.audience.raise_error()
-            msg = f"{described(self.key)}: the run was cancelled before it began"
-            raise RuntimeError(msg)
+            raise self._cancelled_before()
         return self
 
     async def result(self) -> list[Event]:
@@ -182,9 +187,10 @@ class Run(AsyncIterable[Event], AsyncContext):
         """Have the turn stopped, and wait for its end; its outcome is ``"cancelled"`` then.
 
         An agent that looks at ``context.cancelled`` may end by itself first. Nothing happens if the
-        turn is over, or never began.
+        turn is over; one that has not begun never will.
         """
         self._idle = False
+        self._is_cancelled = True
         if self._turn is not None:
             self._turn.stop()
             await self._turn.over()

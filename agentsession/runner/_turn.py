@@ -267,11 +267,11 @@ class Turn:
                 if self._is_stopped_now:
                     return  # It has caught its cancellation, and goes on.
                 kept = await self._keep(context, event)
-                self.outcome = kept.outcome
-                if kept.outcome:
+                if event.outcome:
+                    self.outcome = event.outcome
                     self._begin_to_end()
                 await self.audience.hand_on(kept)
-                if kept.outcome:
+                if event.outcome:
                     return
         self._has_come_to_its_end = True
 
@@ -304,7 +304,8 @@ class Turn:
             self._begin_to_end()
             if lease is not None:
                 await lease.release()  # Which ends what has begun.
-        self.outcome = "cancelled"
+        if not self._followed:  # What another process runs goes on.
+            self.outcome = "cancelled"
         return None
 
     def _note_begun(self) -> None:

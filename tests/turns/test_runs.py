@@ -500,7 +500,7 @@ async def test_a_turn_waits_for_a_human(subject: Subject) -> None:
     assert run.outcome == "waiting"
     with pytest.raises(SessionBusyError):
         await runner.run("user", "session", "hello?").result()
-    with pytest.raises(ValueError, match="a message that only answers calls begins no turn; runn"):
+    with pytest.raises(ValueError, match="a message that only answers calls begins no turn"):
         runner.run("user", "session", [ToolResult("c1", "yes")])
     elsewhere = Runner("app", agent, subject.service())
     with pytest.raises(CallNotOpenError):
@@ -614,7 +614,7 @@ async def test_a_failure_that_nobody_reads_is_logged(caplog: pytest.LogCaptureFi
     assert "the model is gone" in caplog.text
 
 
-@pytest.mark.parametrize("tick", range(60))
+@pytest.mark.parametrize("tick", range(0, 60, 2))
 async def test_a_turn_that_is_cancelled_at_any_tick_is_whole(subject: Subject, tick: int) -> None:
     """Each stored message has an end, and nobody has the lease or waits for it."""
     service = subject.service()
