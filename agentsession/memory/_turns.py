@@ -117,10 +117,9 @@ class Turns:
     def _holder_at(self, now: int, last_seq: int) -> _Holder | None:
         """Return the holder. One that went on with a turn and died at once has left it waiting."""
         holder = self._holder
-        if holder is not None:
-            holder.stopped_at = min(holder.stopped_at, now)  # Also where the clock went back.
-            if not holder.waits and holder.ends_at < now and holder.resumed_at == last_seq:
-                holder.waits = True
+        if holder is None or holder.waits or holder.ends_at >= now:
+            return holder
+        holder.waits = holder.resumed_at == last_seq
         return holder
 
     def renew(self, owner: str, ttl: int, *, now: int, incarnation: str) -> Standing | None:
@@ -202,6 +201,7 @@ class Turns:
             return True
         if not holder.stop:
             self._have_stopped(holder, "interrupted", now)
+        holder.stopped_at = min(holder.stopped_at, now)  # Since the clock may have gone back.
         return now >= holder.stopped_at + 1000 * claim.grace
 
     def _supersede(self, claim: Claim, now: int) -> None:

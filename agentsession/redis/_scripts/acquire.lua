@@ -87,6 +87,9 @@ if known then
   return behind(waits and 'in_line' or 'gone')
 end
 
+if lease.is_new then
+  write_lease(session, lease) -- what it has come to by itself, whatever happens to the log from now on
+end
 local interrupts, free = how == 'interrupt', not is_held(lease, now)
 if how == 'resume' then
   if not (lease.owner and lease.ends == 0 and (run == '' or lease.run == run)) then

@@ -28,9 +28,11 @@ local function read_lease(raw, count, now)
       (lease.left and not string.find(lease.left, '^[^,]+,%d+,[^,]+$')) then
       return nil
     end
-    lease.stopped = math.min(lease.stopped, now) -- also where the clock went back
+    if lease.stopped > now then
+      lease.stopped, lease.is_new = now, true -- since the clock went back
+    end
     if lease.owner and lease.ends ~= 0 and lease.ends < now and lease.resumed == count then
-      lease.ends = 0
+      lease.ends, lease.is_new = 0, true
     end
   end
   return lease.token and lease or nil
