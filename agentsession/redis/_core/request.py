@@ -39,6 +39,9 @@ _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
 # A command is sent again only if there is time for this many answers as slow as the last one.
 _ANSWERS: Final = 3
+# And so long before the deadline, in seconds, whatever the answers took so far: a machine that is
+# busy stands still for so long now and then.
+_STALL: Final = 0.2
 # How many words are packed in one piece; the length of each is sent before it.
 _WORDS_AT_ONCE: Final = 8_000
 # About how many bytes a command takes in memory besides its words.
@@ -133,7 +136,7 @@ class Command:
         due = now + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         # Without this attempt it is known that nothing was run; one that is sent but not answered
         # in time would leave that unknown.
-        last_chance = self.deadline - _ANSWERS * (now - self.sent_at)
+        last_chance = self.deadline - max(_ANSWERS * (now - self.sent_at), _STALL)
         return due if due < last_chance else self.deadline
 
     def refuse(self, refusal: Exception) -> None:
