@@ -45,9 +45,10 @@ _T = TypeVar("_T")
 _ASK_AGAIN: Final = 3.0
 # So that a store that says it may be asked at once is not asked without end.
 _SHORTEST_PAUSE: Final = 0.005
+# However short sessions live, a lease is not renewed more often than that.
+_SHORTEST_RENEWAL: Final = 0.1
 # A turn that is as short as most need not open the connection on which it would be told to stop.
 _LISTEN_AFTER: Final = 1.0
-
 
 _LONGEST_RUN_ID: Final = 1000
 _LONGEST: Final = 3600.0
@@ -390,7 +391,7 @@ class ServiceLease(Lease):
             timer.cancel()
         third = self._claim.ttl / 3000
         session_ttl = self._backend.retention.session_ttl
-        due = min(third, session_ttl / 3000) if session_ttl else third
+        due = min(third, max(session_ttl / 3000, _SHORTEST_RENEWAL)) if session_ttl else third
         self._timers = [
             listen,
             loop.call_at(self._ends - 3 * third + due, self._begin_to_renew),
@@ -481,7 +482,7 @@ class ServiceLease(Lease):
                 if self.begun_at > 0:
                     left = UnendedTurn(self.run_id, self.after_seq, "cancelled")
                     await self._leasing.close(self, left, "end")
-                elif self.resumes:
+                elif self.resumes and self.begun_at == 0:
                     await self._backend.append(self.key, (), expected=self.expected, then="wait")
                 elif self.begun_at == 0:
                     await self._backend.release(self.key, self.owner, self._attempt)

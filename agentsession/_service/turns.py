@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from agentsession.sessions import Session, SessionKey
 
-__all__ = ["Turns", "ended_by", "named_by", "then_of", "writing_with"]
+__all__ = ["Turns", "named_by", "writing_with"]
 
 _Read: TypeAlias = "Snapshot | AgentSessionError | None"
 """What a read gave: the session, an error, or that there was none."""
@@ -274,7 +274,6 @@ class Turns:
             self._append(lease, entry, then),
             caught(self._backend.get(lease.key, bounds), AgentSessionError),
         )
-        lease.begun_at = receipt.seqs[0]
         return receipt, await self._loaded(lease.key, bounds, receipt, read)
 
     async def close(self, key: SessionKey, incarnation: str) -> Event | None:

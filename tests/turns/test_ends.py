@@ -12,7 +12,12 @@ import pytest
 from msgspec import structs
 
 from agentsession import AgentContext, Event, Runner, SessionKey, SessionService
-from agentsession.errors import BackendUnavailableError, CodecError, SessionBusyError
+from agentsession.errors import (
+    BackendUnavailableError,
+    CodecError,
+    OutcomeUnknownError,
+    SessionBusyError,
+)
 from agentsession.events import Outcome, ToolResult
 from agentsession.runner import Run
 from agentsession.testing import MemorySubject, Subject
@@ -176,6 +181,33 @@ async def test_a_turn_whose_session_is_damaged_ends() -> None:
             await service.begin_turn(service.lease(subject.key), Event(author="user"))
         assert await outcomes(service, subject.key) == ["cancelled"]
         assert await is_free(service, subject.key)
+
+
+async def test_a_resumption_of_unknown_outcome_is_looked_after(subject: Subject) -> None:
+    """Whether its results were stored is not known: its lease runs out, and the next one looks."""
+    service = subject.service()
+    lease = service.lease(subject.key)
+    await service.begin_turn(lease, Event(author="user", content="hi"))
+    call = Event(author="agent", content=[CALL], outcome="waiting")
+    await service.append_event(subject.key, call, lease=lease)
+    backend: Any = service.backend
+    append = backend.append
+
+    async def lose_the_reply(key: SessionKey, entries: Any, **options: Any) -> object:
+        receipt = await append(key, entries, **options)
+        if entries:
+            raise OutcomeUnknownError(key, "on purpose")
+        return receipt
+
+    backend.append = lose_the_reply
+    with pytest.raises(OutcomeUnknownError):
+        await service.resume_turn(service.lease(subject.key), [ToolResult("c1", "yes")])
+    del backend.append
+    await subject.advance(16)
+    ended = await service.close_turn(subject.key)
+    assert ended is not None
+    assert ended.outcome == "abandoned"
+    assert await is_free(service, subject.key)
 
 
 async def test_a_service_that_closes_ends_its_turns(subject: Subject) -> None:
