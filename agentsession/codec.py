@@ -270,18 +270,18 @@ def runs(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield payloads[start:] if start else payloads
 
 
-def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
+def decode_events(payloads: Sequence[bytes], seqs: Sequence[int]) -> list[Event]:
     """Decode a run of a log in one go, which takes less time than one by one.
 
     Args:
         payloads: A run as :func:`runs` cuts it; a larger one takes longer.
-        first_seq: The position of the first.
+        seqs: The position of each.
 
     Raises:
         ValueError: Some of the bytes are no event of ours; :func:`decode_event` tells which.
     """
     if len(payloads) == 1:
-        return [decode_event(payloads[0], first_seq)]
+        return [decode_event(payloads[0], seqs[0])]
     for data in payloads:
         if not data.startswith(_BEGINNING) or data.find(_THEN, len(_BEGINNING)) < 0:
             raise ValueError(_beginning_problem(data))
@@ -292,7 +292,7 @@ def decode_events(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
     if len(events) != len(payloads):
         msg = "the bytes of one event hold several"
         raise ValueError(msg)
-    for seq, event in enumerate(events, first_seq):
+    for seq, event in zip(seqs, events, strict=True):
         # Nobody has seen it yet; a copy would take as long as half its decoding.
         force_setattr(event, "seq", seq)
         if event.state_delta:

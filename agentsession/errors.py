@@ -6,6 +6,8 @@
     ├── SessionNotFoundError (LookupError)   not there: never made, deleted, expired, or replaced
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
+    ├── EventTakenBackError                  a message that was taken back is not answered again
+    ├── RewindError                          the log cannot go back to there; nothing was stored
     ├── RevisionConflictError                another writer came first; nothing was stored
     ├── SessionBusyError                     another turn has the session; nothing was stored
     ├── LeaseLostError                       this turn has it no more; nothing was stored
@@ -48,11 +50,13 @@ __all__ = [
     "CodecError",
     "EventLoopError",
     "EventNotFoundError",
+    "EventTakenBackError",
     "EventTooLargeError",
     "LeaseLostError",
     "OutcomeUnknownError",
     "ReadTooLargeError",
     "RevisionConflictError",
+    "RewindError",
     "RunNotFoundError",
     "SessionBusyError",
     "SessionExistsError",
@@ -111,7 +115,7 @@ class SessionExistsError(AgentSessionError):
 
 
 class EventNotFoundError(AgentSessionError, LookupError):
-    """The log does not hold this event: it was never stored, or the limit has trimmed it.
+    """The log does not hold this event: it was never stored, was trimmed, or was taken back.
 
     Attributes:
         key: The session whose log was read.
@@ -127,7 +131,7 @@ class EventNotFoundError(AgentSessionError, LookupError):
         what = "id" if isinstance(self.event, str) else "seq"
         return (
             f"{described(self.key)}: no event with {what} {brief(self.event)} in the log; "
-            "it was never stored, or the event limit has trimmed it"
+            "it was never stored, was taken back, or the event limit has trimmed it"
         )
 
 
@@ -222,6 +226,78 @@ class LeaseLostError(AgentSessionError):
         return (
             f"{described(self.key)}: this turn's lease ran out, was given back or was taken over; "
             "nothing was stored. End the turn here, and begin another one if it should go on"
+        )
+
+
+class EventTakenBackError(AgentSessionError):
+    """A turn was to begin with a message that was stored before, and taken back; nothing changed.
+
+    Attributes:
+        key: The session.
+        event_id: The message.
+    """
+
+    def __init__(self, key: SessionKey, event_id: str) -> None:
+        super().__init__(key, event_id)
+        self.key = key
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return (
+            f"{described(self.key)}: message {brief(self.event_id)} was stored before, and has "
+            "been taken back since, so nothing answers it; send it with a new id to ask again"
+        )
+
+
+_RewindProblem: TypeAlias = Literal[
+    "trimmed", "state_trimmed", "taken_back", "ahead", "half_turn", "running", "stored"
+]
+
+_REWIND: Final[dict[_RewindProblem, str]] = {
+    "trimmed": "the event limit has trimmed this event; go back to a later one, or to 0",
+    "state_trimmed": (
+        "the event limit has trimmed events, and with them what state was at the beginning; go "
+        "back to an event that the log holds, or pass restore_state=False"
+    ),
+    "taken_back": "this event was taken back; load the session, and go back to one that it has",
+    "ahead": "the log has no such event yet; load the session, and go back to one that it has",
+    "half_turn": (
+        "this event is in the middle of a turn; go back to the end of a turn, which is the event "
+        "before a message"
+    ),
+    "running": (
+        "this event belongs to a turn that has not ended; go back to the event before it began, "
+        "or end it first, with stop_run() or close_turn()"
+    ),
+    "stored": (
+        "an event of these was stored before, and an id is stored once, also if its event was "
+        "taken back; give the copy a new id"
+    ),
+}
+
+
+class RewindError(AgentSessionError):
+    """The log cannot go back to there; nothing was stored.
+
+    Attributes:
+        key: The session.
+        seq: The position that was asked for.
+        problem: The event limit has ``"trimmed"`` that event, or what state was then
+            (``"state_trimmed"``); it was ``"taken_back"``, or is ``"ahead"`` of the log; it is in
+            the middle of a turn that is over (``"half_turn"``) or is not (``"running"``); or what
+            was to come in place of what is taken back was ``"stored"`` before.
+    """
+
+    def __init__(self, key: SessionKey, seq: int, problem: _RewindProblem) -> None:
+        super().__init__(key, seq, problem)
+        self.key = key
+        self.seq = seq
+        self.problem: _RewindProblem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"{described(self.key)}: cannot go back to event {self.seq}; nothing was stored: "
+            f"{_REWIND[self.problem]}"
         )
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "Outcome",
     "Part",
     "Reasoning",
+    "Rewind",
     "Text",
     "ToolCall",
     "ToolResult",
@@ -195,6 +196,18 @@ class EventError(Model, Struct, frozen=True, omit_defaults=True):
     type: str = ""
 
 
+class Rewind(Model, Struct, frozen=True, omit_defaults=True):
+    """Where a log went back to; see :meth:`agentsession.SessionService.rewind`.
+
+    Args:
+        to_seq: All events after this position and before the one with this mark are taken back.
+        restores_state: Whether the session's state went back as well.
+    """
+
+    to_seq: Annotated[int, Meta(ge=0)]
+    restores_state: bool = True
+
+
 class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1):
     """One entry of a session's log. It never changes once it is stored.
 
@@ -223,7 +236,10 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
         outcome: How the turn ended, if it ended with this event, as
             :data:`~agentsession.events.Outcome` says. With it
             an event gives back the lease with which it is appended.
-        seq: The position in the log, from 1 without gaps; given by the store, 0 before.
+        rewind: Set on the mark of a rewind, which the store makes: what it takes back, and the mark
+            itself, only readers see who ask for all that is stored (``raw``).
+        seq: The position in the log, from 1 without gaps; given by the store, 0 before. Where
+            events were taken back, those that are left have gaps between them.
     """
 
     id: _Name = field(default_factory=new_id)
@@ -237,6 +253,7 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     metadata: dict[str, Any] = {}
     error: EventError | None = None
     outcome: Outcome = ""
+    rewind: Rewind | None = None
     seq: int = 0
 
     @property

@@ -24,7 +24,7 @@ from agentsession.retention import positive
 if TYPE_CHECKING:
     from agentsession._pace import Steps
 
-__all__ = ["NO_RESULT", "OpenCalls", "View", "closing_results", "unanswered_calls"]
+__all__ = ["NO_RESULT", "OpenCalls", "View", "closing_results", "effective", "unanswered_calls"]
 
 NO_RESULT: Final = "No result of this call is known. The tool may have run, or not."
 """What a model is told of a call that nothing answered, with ``is_error``."""
@@ -76,11 +76,11 @@ class View(Struct, frozen=True, kw_only=True):
             msg = "max_tokens and count_tokens go together: the budget, and what an event takes"
             raise ValueError(msg)
 
-    def of(self, events: Sequence[Event]) -> list[Event]:
+    def of(self, events: Sequence[Event], *, first_seq: int = 1) -> list[Event]:
         """Return what a model may be shown of events.
 
-        - Left out: chunks of a stream, events without content, and half a turn at the beginning
-          where older events are missing and a later turn is there.
+        - Left out: what was taken back, chunks of a stream, events without content, and half a turn
+          at the beginning where older events are missing and a later turn is there.
         - Each result stands right behind the event that made the call, before anything else that
           was stored in between. Results that answer no call are left out.
         - Calls without a result are closed, or left out, as *open_calls* says.
@@ -90,12 +90,14 @@ class View(Struct, frozen=True, kw_only=True):
         of that of the event with the calls.
 
         Args:
-            events: Some of a log, in its order and without gaps; all of it, or its end.
+            events: Some of a log, in its order and without gaps but where something was taken back;
+                all of it, or its end.
+            first_seq: With which position the log begins; see :class:`agentsession.Session`.
         """
-        return drained(self.in_steps(events, is_all=True)) or []
+        return drained(self.in_steps(events, is_all=True, first_seq=first_seq)) or []
 
     def in_steps(
-        self, events: Sequence[Event], *, is_all: bool
+        self, events: Sequence[Event], *, is_all: bool, first_seq: int = 1
     ) -> Generator[None, None, list[Event] | None]:
         """Do what :meth:`of` does in short steps, between which it yields; then return it.
 
@@ -103,8 +105,12 @@ class View(Struct, frozen=True, kw_only=True):
             events: As for :meth:`of`.
             is_all: Whether these are all events of the log. If not, ``None`` is returned where
                 older ones are needed too.
+            first_seq: As for :meth:`of`.
         """
-        turns = yield from _turns(events, self.open_calls)
+        kept = effective(events)
+        marks = [event.seq for event in events if event.rewind and not event.rewind.to_seq]
+        first_seq = max(first_seq, *(seq + 1 for seq in marks)) if marks else first_seq
+        turns = yield from _turns(kept, self.open_calls, first_seq)
         if len(turns) > 1 and turns[0].is_cut:
             del turns[0]
         chosen = yield from self._chosen(turns)
@@ -132,6 +138,24 @@ class View(Struct, frozen=True, kw_only=True):
                 break
             first -= 1
         return turns[first:]
+
+
+def effective(events: Sequence[Event]) -> Sequence[Event]:
+    """Return the events that were not taken back, without the marks of rewinds.
+
+    Args:
+        events: Some of a log as ``get_events(raw=True)`` gives it, in its order.
+    """
+    if all(event.rewind is None for event in events):
+        return events
+    kept: list[Event] = []
+    for event in events:
+        if event.rewind is None:
+            kept.append(event)
+        else:
+            while kept and kept[-1].seq > event.rewind.to_seq:
+                kept.pop()
+    return kept
 
 
 def unanswered_calls(events: Sequence[Event]) -> list[ToolCall]:
@@ -178,7 +202,7 @@ class _Turn:
         self.is_whole = not may_be_cut or named or (of_user and not first.invocation_id)
 
 
-def _turns(events: Sequence[Event], open_calls: OpenCalls) -> Steps[list[_Turn]]:
+def _turns(events: Sequence[Event], open_calls: OpenCalls, first_seq: int) -> Steps[list[_Turn]]:
     """Cut a log into turns, of what a model may be shown; turns without that are left out."""
     shown = [event for event in events if event.content and not event.partial]
     pairs = _Pairs(shown)
@@ -188,7 +212,7 @@ def _turns(events: Sequence[Event], open_calls: OpenCalls) -> Steps[list[_Turn]]
         yield
         if not index:
             # What was given by hand has no position.
-            turns.append(_Turn(event, may_be_cut=events[0].seq > 1))
+            turns.append(_Turn(event, may_be_cut=events[0].seq > first_seq))
         elif _begins_a_turn(event, shown[index - 1]):
             turns.append(_Turn(event, may_be_cut=False))
         said = list(pairs.complete(index, open_calls))

@@ -45,11 +45,13 @@ from agentsession._service.leasing import (
     checked_wait,
 )
 from agentsession._service.listing import Found, sessions_of_app, sessions_of_user
+from agentsession._service.loading import Loader
 from agentsession._service.log import ContentType, LogReader, event_filter
 from agentsession._service.observing import observe
+from agentsession._service.rewinding import Rewinding, mark
 from agentsession._service.turns import Turns, named_by, writing_with
 from agentsession._service.writing import Writer
-from agentsession._wording import described_app
+from agentsession._wording import described, described_app
 from agentsession.backend import (
     ANYTHING,
     SMALLEST_EVENT,
@@ -142,7 +144,9 @@ class SessionService(AsyncContext):
         self._writer = Writer(
             backend, self._max_event_size, self._max_value_size, self._check_usable
         )
-        self._turns = Turns(backend, self._writer, self._read_limit)
+        loader = Loader(backend, self._read_limit)
+        self._turns = Turns(backend, self._writer, loader, self._read_limit)
+        self._rewinding = Rewinding(backend, self._writer, loader, self._read_limit)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._closed = False
@@ -486,11 +490,17 @@ class SessionService(AsyncContext):
         *,
         expected_revision: int | None = None,
         lease: Lease | None = None,
+        rewind_to: int | None = None,
+        restore_state: bool = True,
     ) -> list[Event]:
         """Add several events in one step: all of them, in this order, or none.
 
         As :meth:`append_event` otherwise. The revision grows by one for the batch, if any of it is
         new. An id that comes twice is a repeat of its first event.
+
+        With *rewind_to* the log goes back first, in the same step, as :meth:`rewind` does it: so an
+        edited message, another answer or a compacted history takes the place of what came after
+        that event. A repeat of all of it changes nothing.
 
         Args:
             session_or_key: The session; brought up to date if it is a
@@ -498,20 +508,31 @@ class SessionService(AsyncContext):
             events: Up to 1,000 events, of up to 64 MiB and 100,000 changes to state in all.
             expected_revision: Store only if the session's revision is still this one.
             lease: As for :meth:`append_event`. Only the last event may have an ``outcome``.
+            rewind_to: The event to go back to, as *to_seq* of :meth:`rewind`.
+            restore_state: As for :meth:`rewind`.
 
         Returns:
             The events as they are stored, with their ``seq``; partial ones as they were.
+
+        Raises:
+            RewindError: As for :meth:`rewind`; or one of the events was stored before, and others
+                were not. Nothing was stored.
         """
         session, key, expected = self._target(session_or_key, expected_revision)
         given = check_batch(events, _MAX_BATCH)
         whole = [event for event in given if not _is_partial(event)]
+        if rewind_to is not None:
+            to_seq = natural("rewind_to", rewind_to)
+            run_id = "" if lease is None else check_lease(lease).run_id
+            expected = await self._rewinding.check_place(key, to_seq, expected, run_id)
+            whole.insert(0, mark(to_seq, whole, restores_state=restore_state, run_id=run_id))
         if not whole:
             return given
         if lease is None:
             stored = await self._append_each(session, key, whole, expected)
         else:
             stored = await self._append_each_to_turn(session, key, whole, expected, lease)
-        in_order = iter(stored)
+        in_order = iter(stored if rewind_to is None else stored[1:])
         return [event if event.partial else next(in_order) for event in given]
 
     async def _append_each(
@@ -564,6 +585,112 @@ class SessionService(AsyncContext):
             named = [named_by(lease, event) for event in events]
             return await self._append_each(session, key, named, naming, then)
 
+    async def rewind(
+        self,
+        session_or_key: Session | SessionKey,
+        *,
+        to_seq: int,
+        restore_state: bool = True,
+        expected_revision: int | None = None,
+        lease: Lease | None = None,
+        num_recent_events: int | None = None,
+    ) -> Session:
+        """Take the end of a session back, so that it is again as it was right after an event.
+
+        Nothing is deleted: what comes after that event is marked as taken back, in one step, by an
+        event of its own. Readers do not see these events any more, and ``get_events(raw=True)``
+        sees them all. The next event gets the next ``seq``, so those of the log have a gap there.
+
+        The session's own state is again as it was right after that event; states of the user and
+        of the application stay as they are, since other sessions share them. A turn that runs, or
+        waits for an answer, is taken back with the rest: whatever it still writes raises
+        :exc:`~agentsession.errors.LeaseLostError`. A message that was taken back is not answered
+        when it comes again; send it with a new id.
+
+        To put something in the place of what is taken back, use :meth:`append_events` with
+        *rewind_to*.
+
+        Args:
+            session_or_key: The session; brought up to date if it is a
+                :class:`~agentsession.Session`.
+            to_seq: The event to go back to, which is the last one of a turn; 0 for the beginning.
+            restore_state: Whether the session's state goes back too.
+            expected_revision: Go back only if the session's revision is still this one.
+            lease: As for :meth:`append_event`. Its turn may go back to an event of its own, and
+                goes on.
+            num_recent_events: Of a session that is named by its key, load at most this many events;
+                of those that are more than ``max_read_size``, the newest are loaded.
+
+        Returns:
+            The session as it is now; the very object if one was given.
+
+        Raises:
+            RewindError: That event was trimmed, or taken back before, or is not stored yet; it is
+                in the middle of a turn; or *to_seq* is 0, state is to be restored, and the limit
+                has trimmed what it was. Nothing was stored.
+            SessionNotFoundError: The session does not exist, or was made anew since the Session was
+                read.
+            RevisionConflictError: The revision is another one; nothing was stored.
+            SessionBusyError: No lease was given, and another turn has an exclusive one; nothing was
+                stored.
+            LeaseLostError: As for :meth:`append_event`.
+            TypeError: An argument has the wrong type.
+            ValueError: A number is negative.
+        """
+        session, key, expected = self._target(session_or_key, expected_revision)
+        to_seq = natural("to_seq", to_seq)
+        bounds = window(num_recent_events, None, None, self._read_limit)
+        run_id = "" if lease is None else check_lease(lease).run_id
+        expected = await self._rewinding.check_place(key, to_seq, expected, run_id)
+        event = mark(to_seq, (), restores_state=restore_state, run_id=run_id)
+        with writing_with(lease, key, [event], expected) as (naming, _):
+            return await self._rewinding.go_back(session, key, event, naming, bounds)
+
+    async def fork(
+        self,
+        session_or_key: Session | SessionKey,
+        new_key: SessionKey,
+        *,
+        at_seq: int | None = None,
+        num_recent_events: int | None = None,
+    ) -> Session:
+        """Make a new session that begins as another one was right after an event, in one step.
+
+        It has the same events with the same ``seq``, also those that were taken back, and its state
+        is what that of the other one was then; so it can be rewound, and forked, as the other one
+        can. From there on the two have nothing to do with each other. Who forks the whole of a
+        session in the middle of a turn gets it closed in the new one as ``"interrupted"``, by
+        whoever comes next; a turn that waits for answers waits in both.
+
+        Args:
+            session_or_key: The session to begin with; it does not change. Of a
+                :class:`~agentsession.Session` it is the one that is stored, as it is there now.
+            new_key: The new session, of the same user; an empty ``session_id`` gets a generated
+                one.
+            at_seq: The event, which is the last one of a turn; 0 for none. By default all of the
+                log, and state as it is.
+            num_recent_events: As for :meth:`rewind`.
+
+        Returns:
+            The new session.
+
+        Raises:
+            SessionExistsError: The id is in use; nothing was changed.
+            SessionNotFoundError: The session to begin with does not exist, or was made anew since
+                the Session was read; or the new one was deleted at once.
+            RewindError: As for :meth:`rewind`; nothing was changed.
+            TypeError: An argument has the wrong type.
+            ValueError: The new session is another user's, or a number is negative.
+        """
+        _, key, expected = self._target(session_or_key)
+        new_key = self._identified(new_key)
+        if new_key.user != key.user:
+            msg = f"a fork belongs to the same user: {described(new_key)} is not of {key.user}"
+            raise ValueError(msg)
+        seq = optional_natural("at_seq", at_seq)
+        bounds = window(num_recent_events, None, None, self._read_limit)
+        return await self._rewinding.fork(key, new_key, seq, expected, bounds)
+
     async def get_events(
         self,
         session_or_key: Session | SessionKey,
@@ -576,6 +703,7 @@ class SessionService(AsyncContext):
         branch: str | None = None,
         content_type: ContentType | None = None,
         around: int | str | None = None,
+        raw: bool = False,
     ) -> list[Event]:
         """Return a page of a session's log.
 
@@ -597,6 +725,8 @@ class SessionService(AsyncContext):
             around: The ``seq`` or the id of an event: return a window of up to *limit* events
                 around it, half of the others before it, the filters applied to them. Goes with
                 neither *after_seq* nor *before_seq*.
+            raw: Whether to return what was taken back too, and the marks of rewinds, in the order
+                in which all of it was stored.
 
         Raises:
             CodecError: The event of *around* cannot be read; elsewhere in the page another stands
@@ -614,7 +744,7 @@ class SessionService(AsyncContext):
         at_most("limit", limit, _MAX_PAGE)
         before_seq = optional_natural("before_seq", before_seq)
         wanted = event_filter(author, branch, content_type)
-        reader = LogReader(self._backend, key, wanted, self._read_limit, expected)
+        reader = LogReader(self._backend, key, wanted, self._read_limit, expected, raw=raw)
         if around is None:
             return await reader.page(
                 after_seq=after_seq, before_seq=before_seq, limit=limit, newest_first=newest_first

@@ -126,7 +126,9 @@ class Session(Model, Struct, kw_only=True):
         revision: Counts the writes to the session, from 1. Pass it as ``expected_revision`` to
             write only if nobody else did. Application and user state do not move it.
         last_seq: The ``seq`` of the newest event ever stored, 0 before the first; it does not
-            depend on which events were asked for.
+            depend on which events were asked for, nor on what was taken back.
+        first_seq: The ``seq`` with which the log begins, asked for or not, trimmed or not: 1, or
+            the one after the newest rewind to its beginning.
         incarnation: Tells the session from every other one that ever had its id; given by the
             store. Empty in an object made by hand: then it stands for whatever session has its key.
     """
@@ -138,6 +140,7 @@ class Session(Model, Struct, kw_only=True):
     updated_at: AwareDatetime
     revision: Natural
     last_seq: Natural = 0
+    first_seq: Natural = 1
     incarnation: str = ""
 
     def __repr__(self) -> str:
@@ -190,7 +193,7 @@ class Session(Model, Struct, kw_only=True):
             open_calls=open_calls,
             from_user=from_user,
         )
-        return view.of(self.events)
+        return view.of(self.events, first_seq=self.first_seq)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

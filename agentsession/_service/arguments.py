@@ -150,6 +150,12 @@ def check_event(event: Event) -> None:
         kind = f"the class {found}" if isinstance(event, type) else found
         msg = f"expected an agentsession.Event, not {kind}: {event!r:.80}{_no_event(event)}"
         raise TypeError(msg)
+    if event.rewind is not None:
+        msg = (
+            f"event {event.id!r:.80} is the mark of a rewind, which only the store makes; call "
+            "rewind(), or append_events() with rewind_to"
+        )
+        raise ValueError(msg)
 
 
 def _no_event(found: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -49,11 +50,12 @@ async def assemble(key: SessionKey, snapshot: Snapshot, pace: Pace) -> Session:
     return Session(
         key=key,
         state=state,
-        events=await decode_events(snapshot.events, snapshot.first_seq, pace),
+        events=await decode_events(snapshot.events, snapshot.seqs, pace),
         created_at=from_microseconds(snapshot.created),
         updated_at=from_microseconds(snapshot.updated),
         revision=snapshot.revision,
         last_seq=snapshot.last_seq,
+        first_seq=snapshot.first_seq,
         incarnation=snapshot.incarnation,
     )
 
@@ -172,17 +174,39 @@ def _is_retry(session: Session, receipt: Receipt, entries: Sequence[Entry]) -> b
     )
 
 
-def apply_fresh(session: Session, fresh: Session) -> None:
-    """Bring the caller's session up to date with one that was read later."""
+def apply_fresh(session: Session, fresh: Session, snapshot: Snapshot) -> None:
+    """Bring the caller's session up to date with one that was read later.
+
+    Args:
+        session: The caller's.
+        fresh: The other, with the events that the caller's may lack.
+        snapshot: What that one was made of.
+    """
     if session.incarnation not in ("", fresh.incarnation):
         return  # Deleted and made anew while this was read: the next write will say so.
     if fresh.revision < session.revision:
         return  # Another task brought the same object further while this one was reading.
-    session.events.extend(event for event in fresh.events if event.seq > session.last_seq)
+    drop_after(session, snapshot.kept_to)
+    session.events.extend(fresh.events)
+    drop_before(session, snapshot.oldest_seq)
     temporary = {name: value for name, value in session.state.items() if is_temporary(name)}
     session.state = fresh.state | temporary
     session.revision, session.last_seq = fresh.revision, fresh.last_seq
-    session.updated_at = fresh.updated_at
+    session.first_seq, session.updated_at = fresh.first_seq, fresh.updated_at
+
+
+def drop_after(session: Session, seq: int) -> None:
+    """Drop the events after a position, which are at the end."""
+    del session.events[bisect_right(session.events, seq, key=_seq) :]
+
+
+def drop_before(session: Session, seq: int) -> None:
+    """Drop the events before a position, which are at the beginning."""
+    del session.events[: bisect_left(session.events, seq, key=_seq)]
+
+
+def _seq(event: Event) -> int:
+    return event.seq
 
 
 def decode_changes(changes: Changes) -> dict[str, Any]:

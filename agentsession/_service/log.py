@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
@@ -73,22 +74,22 @@ def _content_types(event: Event) -> set[str]:
     return {str(part.__struct_config__.tag) for part in event.content}
 
 
-async def decode_events(payloads: Sequence[bytes], first_seq: int, pace: Pace) -> list[Event]:
+async def decode_events(payloads: Sequence[bytes], seqs: Sequence[int], pace: Pace) -> list[Event]:
     """Decode a piece of a log; what is unreadable in it is replaced."""
     events: list[Event] = []
     for run in codec.runs(payloads):
         if pace.due():
             await pace.rest()
-        events += _decoded_run(run, first_seq + len(events))
+        events += _decoded_run(run, seqs[len(events) : len(events) + len(run)])
     return events
 
 
-def _decoded_run(payloads: Sequence[bytes], first_seq: int) -> list[Event]:
+def _decoded_run(payloads: Sequence[bytes], seqs: Sequence[int]) -> list[Event]:
     try:
-        return codec.decode_events(payloads, first_seq)
+        return codec.decode_events(payloads, seqs)
     except ValueError:
         # One by one, which tells which it is; or none, if only their run was nested too deep.
-        return [decode_event(payload, seq) for seq, payload in enumerate(payloads, first_seq)]
+        return [decode_event(*each) for each in zip(payloads, seqs, strict=True)]
 
 
 def decode_event(payload: bytes, seq: int) -> Event:
@@ -97,6 +98,10 @@ def decode_event(payload: bytes, seq: int) -> Event:
         return codec.decode_event(payload, seq)
     except ValueError as exc:
         return codec.unreadable_event(payload, seq, str(exc))
+
+
+class _RewoundError(Exception):
+    """The log has gone back to an earlier event since what was read of it."""
 
 
 class LogReader:
@@ -108,6 +113,7 @@ class LogReader:
         wanted: The filter; ``None`` if every event passes.
         read_limit: How much the whole may return.
         expected: Which session it must be.
+        raw: Whether it sees what was taken back, too.
     """
 
     def __init__(
@@ -117,14 +123,31 @@ class LogReader:
         wanted: Filter | None,
         read_limit: ReadLimit | None,
         expected: Expected,
+        *,
+        raw: bool = False,
     ) -> None:
         self._backend = backend
         self._key = key
         self._wanted = wanted
         self._read_limit = read_limit
         self._expected = expected
+        self._raw = raw
         self._taken: list[bytes] = []
+        self._first_seq = 1
+        self._rewound_at: int | None = None
         self._pace = Pace()
+
+    @property
+    def expected(self) -> Expected:
+        """Which session it is, once something was read."""
+        return self._expected
+
+    async def _of_one_log(self, read: Callable[[], Awaitable[list[Event]]]) -> list[Event]:
+        """Do what takes several reads, anew if the log goes back between two of them."""
+        while True:
+            self._taken, self._rewound_at = [], None
+            with suppress(_RewoundError):
+                return await read()
 
     async def page(
         self,
@@ -135,26 +158,35 @@ class LogReader:
         newest_first: bool = False,
     ) -> list[Event]:
         """Read up to *limit* events that pass the filter, beginning at one end of a range."""
+        return await self._of_one_log(
+            lambda: self._page(
+                after_seq=after_seq, before_seq=before_seq, limit=limit, newest_first=newest_first
+            )
+        )
+
+    async def _page(
+        self,
+        *,
+        after_seq: int = 0,
+        before_seq: int | None = None,
+        limit: int,
+        newest_first: bool = False,
+    ) -> list[Event]:
         page: list[Event] = []
         stride = limit if self._wanted is None else _SCAN
         while True:
             try:
-                found = await self._backend.read(
-                    self._key,
+                found = await self._read(
                     after_seq=after_seq,
                     before_seq=before_seq,
                     limit=stride,
                     newest_first=newest_first,
-                    read_limit=self._read_limit,
-                    expected=self._expected,
                 )
             except ReadTooLargeError:
                 if self._wanted is None or stride == 1:
                     raise
                 stride = max(1, stride // 8)  # What does not pass does not count: look at fewer.
                 continue
-            # Positions mean nothing in another session, should it be made anew meanwhile.
-            self._expected = Expected(found.incarnation)
             events, payloads = await self._passing(found, newest_first=newest_first)
             room = limit - len(page)
             page += events[:room]
@@ -162,28 +194,54 @@ class LogReader:
             if len(page) == limit or len(found.events) < stride:
                 return page
             if newest_first:
-                before_seq = found.first_seq
+                before_seq = found.seqs[0]
             else:
-                after_seq = found.first_seq + stride - 1
+                after_seq = found.seqs[-1]
+
+    async def _read(
+        self, *, after_seq: int, before_seq: int | None, limit: int, newest_first: bool = False
+    ) -> EventSlice:
+        """Read once, from the log that was read from before."""
+        found = await self._backend.read(
+            self._key,
+            after_seq=after_seq,
+            before_seq=before_seq,
+            limit=limit,
+            newest_first=newest_first,
+            raw=self._raw,
+            read_limit=self._read_limit,
+            expected=self._expected,
+        )
+        # Positions mean nothing in another session, should it be made anew meanwhile.
+        self._expected = Expected(found.incarnation)
+        self._first_seq = found.first_seq
+        if self._rewound_at not in (None, found.rewound_at) and not self._raw:
+            raise _RewoundError
+        self._rewound_at = found.rewound_at
+        return found
 
     async def history(self, view: View) -> list[Event]:
         """Read from the end as far back as a view needs, in pages that grow."""
+        return await self._of_one_log(lambda: self._history(view))
+
+    async def _history(self, view: View) -> list[Event]:
         events: list[Event] = []
         looked_at = 0
         limit, before_seq, may_grow = _NEWEST, None, True
         while True:
             try:
-                page = await self.page(before_seq=before_seq, limit=limit, newest_first=True)
+                page = await self._page(before_seq=before_seq, limit=limit, newest_first=True)
             except ReadTooLargeError:
                 if limit == 1:
                     raise
                 limit, may_grow = max(1, limit // 4), False  # Perhaps fewer will do.
                 continue
             events = [*reversed(page), *events]
-            is_all = len(page) < limit or page[-1].seq == 1
+            is_all = len(page) < limit or page[-1].seq == self._first_seq
             # Twice as many each time, so that all looks together take as long as the last two.
             if is_all or limit < _MOST or len(events) >= 2 * looked_at:
-                history = await self._pace.through(view.in_steps(events, is_all=is_all))
+                steps = view.in_steps(events, is_all=is_all, first_seq=self._first_seq)
+                history = await self._pace.through(steps)
                 if history is not None:
                     return history
                 looked_at = len(events)
@@ -205,11 +263,14 @@ class LogReader:
             CodecError: That event is unreadable.
             EventNotFoundError: The log does not hold that event.
         """
+        return await self._of_one_log(lambda: self._around(anchor, limit))
+
+    async def _around(self, anchor: int | str, limit: int) -> list[Event]:
         if isinstance(anchor, str):
             seq = await self._locate(anchor)
         else:
             seq = anchor = natural("around", anchor)
-        events = await self._around(seq, limit) if seq else []
+        events = await self._around_seq(seq, limit) if seq else []
         if not any(event.seq == seq and anchor in (seq, event.id) for event in events):
             raise EventNotFoundError(self._key, anchor)
         return events
@@ -222,20 +283,11 @@ class LogReader:
             return 0
         return await self._backend.locate(self._key, event_id, expected=self._expected) or 0
 
-    async def _around(self, seq: int, limit: int) -> list[Event]:
+    async def _around_seq(self, seq: int, limit: int) -> list[Event]:
         """Read the events around a position; none if the log does not hold the one at it."""
-        alone = await self._backend.read(
-            self._key,
-            after_seq=seq - 1,
-            before_seq=seq + 1,
-            limit=1,
-            newest_first=False,
-            read_limit=self._read_limit,
-            expected=self._expected,
-        )
+        alone = await self._read(after_seq=seq - 1, before_seq=seq + 1, limit=1)
         if not alone.events:
             return []
-        self._expected = Expected(alone.incarnation)
         try:
             anchor = codec.decode_event(alone.events[0], seq)
         except ValueError as exc:
@@ -243,8 +295,8 @@ class LogReader:
         self._count(alone.events)
         older = (limit - 1) // 2
         newer = limit - 1 - older
-        before = await self.page(before_seq=seq, limit=older, newest_first=True) if older else []
-        after = await self.page(after_seq=seq, limit=newer) if newer else []
+        before = await self._page(before_seq=seq, limit=older, newest_first=True) if older else []
+        after = await self._page(after_seq=seq, limit=newer) if newer else []
         return [*reversed(before), anchor, *after]
 
     async def _passing(
@@ -262,7 +314,7 @@ class LogReader:
         return list(compress(events, kept)), list(compress(payloads, kept))
 
     async def _decode(self, found: EventSlice) -> list[Event]:
-        return await decode_events(found.events, found.first_seq, self._pace)
+        return await decode_events(found.events, found.seqs, self._pace)
 
     def _count(self, taken: Sequence[bytes]) -> None:
         """Refuse the read when it would return too much in all."""

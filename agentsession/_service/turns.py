@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from agentsession._concurrently import caught, together
-from agentsession._pace import Pace
-from agentsession._service.assembly import apply_temporary, as_stored, assemble
+from agentsession._service.assembly import apply_temporary, as_stored
 from agentsession._service.leasing import Leasing, ServiceLease, check_lease
 from agentsession._service.log import LogReader
-from agentsession.backend import Claim, Expected, Snapshot
+from agentsession.backend import Claim, Expected
 from agentsession.errors import (
     AgentSessionError,
     CallNotOpenError,
+    EventTakenBackError,
     LeaseLostError,
     OutcomeUnknownError,
-    ReadTooLargeError,
     RunNotFoundError,
     SessionExistsError,
     SessionNotFoundError,
@@ -32,6 +31,7 @@ from agentsession.state import NO_CHANGES
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
 
+    from agentsession._service.loading import Loader, Read
     from agentsession._service.writing import Writer
     from agentsession.backend import (
         Backend,
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Turns", "named_by", "writing_with"]
 
-_Read: TypeAlias = "Snapshot | AgentSessionError | None"
-"""What a read gave: the session, an error, or that there was none."""
-
 _PAGE: Final = 1000
 _NEWEST: Final = 50
 _TTL: Final = 15_000
@@ -61,12 +58,16 @@ class Turns:
     Args:
         backend: Keeps the sessions.
         writer: Encodes what is written.
+        loader: Loads sessions.
         read_limit: How much one read may return.
     """
 
-    def __init__(self, backend: Backend, writer: Writer, read_limit: ReadLimit | None) -> None:
+    def __init__(
+        self, backend: Backend, writer: Writer, loader: Loader, read_limit: ReadLimit | None
+    ) -> None:
         self._backend = backend
         self._writer = writer
+        self._loader = loader
         self._read_limit = read_limit
         self._leasing = Leasing(backend, self._close)
 
@@ -88,9 +89,23 @@ class Turns:
         lease.start()
         lease.join()
         receipt, session = await self._to_the_end(lease, self._begin(lease, entry, bounds))
+        seq = receipt.seqs[0]
+        is_repeat = seq <= lease.after_seq
+        if is_repeat and await self._is_taken_back(lease, seq):
+            await lease.release()
+            raise EventTakenBackError(lease.key, message.id)
         apply_temporary(session, message.state_delta)
-        is_repeat = receipt.seqs[0] <= lease.after_seq
         return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat)
+
+    async def _is_taken_back(self, lease: ServiceLease, seq: int) -> bool:
+        """Tell whether an event was taken back. One that was trimmed was not."""
+        expected = Expected(lease.incarnation)
+        raw = LogReader(self._backend, lease.key, None, self._read_limit, expected, raw=True)
+        reader = LogReader(self._backend, lease.key, None, self._read_limit, expected)
+        before, after = seq - 1, seq + 1
+        if not await raw.page(after_seq=before, before_seq=after, limit=1):
+            return False
+        return not await reader.page(after_seq=before, before_seq=after, limit=1)
 
     async def _to_the_end(
         self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Session]]
@@ -123,11 +138,11 @@ class Turns:
         await lease.settle(standing)
         if receipt is None:
             return await self._stored(lease, entry, bounds, "keep")
-        return receipt, await self._loaded(lease.key, bounds, receipt, read)
+        return receipt, await self._loader.load(lease.key, bounds, receipt, read)
 
     async def _all_at_once(
         self, lease: ServiceLease, entry: Entry, bounds: Window
-    ) -> tuple[Standing | None, Receipt | None, _Read]:
+    ) -> tuple[Standing | None, Receipt | None, Read]:
         """Ask for the lease, append with it, and read; the owner is known before it has the lease.
 
         If the lease is not to be had, nothing is stored.
@@ -164,32 +179,6 @@ class Turns:
             raise
         lease.begun_at = receipt.seqs[0]
         return receipt
-
-    async def _loaded(
-        self, key: SessionKey, bounds: Window, receipt: Receipt, read: _Read
-    ) -> Session:
-        """Load a session with its newest events, half as many until one read returns them.
-
-        What is returned is of one moment, since it is what one read returned. A search would find
-        all that fit, but each of its reads costs the server as much as this whole load.
-
-        Args:
-            key: The session.
-            bounds: The events to load.
-            receipt: An append to it, which is to be seen.
-            read: What was read at the same time as that.
-        """
-        while not isinstance(read, Snapshot) or not _has(read, receipt):
-            if isinstance(read, ReadTooLargeError):
-                least = 1 if self._read_limit is None else self._read_limit.harmless
-                most = max(read.events // 2, least)
-                bounds = msgspec.structs.replace(bounds, last=most)
-            elif isinstance(read, AgentSessionError):
-                raise read
-            read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
-            if read is None:
-                raise SessionNotFoundError(key)
-        return await assemble(key, read, Pace())
 
     async def resume(
         self, lease: ServiceLease, results: Sequence[ToolResult], bounds: Window
@@ -274,7 +263,7 @@ class Turns:
             self._append(lease, entry, then),
             caught(self._backend.get(lease.key, bounds), AgentSessionError),
         )
-        return receipt, await self._loaded(lease.key, bounds, receipt, read)
+        return receipt, await self._loader.load(lease.key, bounds, receipt, read)
 
     async def close(self, key: SessionKey, incarnation: str) -> Event | None:
         """Close the turn whose lease ran out, if there is one."""
@@ -387,8 +376,3 @@ def then_of(events: Sequence[Event]) -> Then:
 def _has_call(events: Sequence[Event], result: ToolResult) -> bool:
     """Tell whether the call that a result is for is among these."""
     return any(call.call_id == result.call_id for each in events for call in each.tool_calls)
-
-
-def _has(snapshot: Snapshot, receipt: Receipt) -> bool:
-    """Tell whether a session was read after an append to it."""
-    return snapshot.incarnation == receipt.incarnation and snapshot.last_seq >= receipt.last_seq

@@ -15,6 +15,7 @@ from agentsession._service.assembly import (
     apply_updated,
     assemble,
     decode_changes,
+    drop_before,
     stands,
 )
 from agentsession._wording import brief, described
@@ -127,7 +128,7 @@ class Writer:
             raise EventTooLargeError(key, event.id, len(payload), self._max_event_size)
         # A log's times begin after 1970, as the scores of a log on Redis do.
         time = max(1, to_microseconds(prepared.timestamp))
-        entry = Entry(prepared.id, time, payload, changes)
+        entry = Entry(prepared.id, time, payload, changes, prepared.rewind)
         return entry, prepared if len(payload) <= LARGE else None
 
     async def update(
@@ -146,29 +147,34 @@ class Writer:
                 if pace.due():
                     await pace.rest()
                 deltas.append(decode_changes(entry.changes))
-        if not apply_appended(session, receipt, entries, stored, deltas):
+        # What was taken back, and what state is then, only the store knows.
+        goes_back = entries[0].rewind is not None
+        if goes_back or not apply_appended(session, receipt, entries, stored, deltas):
             await self._reload(session)
-        limit = self._backend.retention.event_limit
-        if limit and len(session.events) > limit:
-            del session.events[:-limit]
+        if receipt.oldest_seq:
+            drop_before(session, receipt.oldest_seq)
         for index, event in enumerate(given):
             if event.state_delta and stands(receipt, index, entries[index]):
                 apply_temporary(session, event.state_delta)
 
     async def update_state(self, session: Session, receipt: Receipt, changes: Changes) -> None:
         """Bring a session that one holds up to date after a change to its state."""
-        if not apply_updated(session, receipt, decode_changes(changes)):
+        if not changes and receipt.revision == session.revision:
+            return
+        # What changes nothing has not made the newest revision.
+        if not changes or not apply_updated(session, receipt, decode_changes(changes)):
             await self._reload(session)
 
     async def _reload(self, session: Session) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""
-        newest = session.events[-1].seq if session.events else session.last_seq
+        newest = session.last_seq
         # The append was stored, and an error would say that it was not: so there is no read limit,
         # and an object that cannot be brought up to date now is after the next write.
         try:
             snapshot = await self._backend.get(session.key, Window(after_seq=newest))
             if snapshot is not None:
-                apply_fresh(session, await assemble(session.key, snapshot, Pace()))
+                fresh = await assemble(session.key, snapshot, Pace())
+                apply_fresh(session, fresh, snapshot)
         except (BackendError, CodecError):
             return
 

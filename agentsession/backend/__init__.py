@@ -168,6 +168,41 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    async def fork(
+        self,
+        key: SessionKey,
+        new_key: SessionKey,
+        at_seq: int | None,
+        *,
+        token: str,
+        expected: Expected = ANYTHING,
+    ) -> Snapshot:
+        """Make a session that is another one as it was right after an event.
+
+        It has the same log up to there, with the same positions, what was taken back included; the
+        same state; and what is known of earlier state. It has none of the lease, except that a turn
+        which has not ended, if the copy has all of the log, is to be closed in the copy, or waits
+        in both.
+
+        Args:
+            key: The session.
+            new_key: The new one, with an id; of the same user.
+            at_seq: The event; ``None`` for all of the log, and state as it is.
+            token: As for :meth:`create`.
+            expected: Only its incarnation counts, that of the other session.
+
+        Returns:
+            The new session, without events.
+
+        Raises:
+            SessionExistsError: The new session exists.
+            SessionNotFoundError: The other session does not exist, or is another incarnation than
+                the expected one; or this call made the new one, and somebody deleted it before the
+                call was known to have succeeded.
+            RewindError: As for :meth:`append`, with state.
+        """
+
+    @abstractmethod
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         """Return the session if it exists, and make it with this state if it does not.
 
@@ -247,6 +282,14 @@ class Backend(ABC):
         What *then* says of the expected lease happens in the same step, also if all were stored
         before, as long as it is held. Without entries only that happens.
 
+        An entry that is the mark of a rewind takes back what comes after the position to which it
+        goes back: those events, and the mark itself, stay in the log, and no reader sees them who
+        does not read it raw. If it *restores* state, the session's own state is again as it was
+        right after the event at that position. So what was in that state is kept for every event
+        that is held, and for none that was taken back. Whoever has the lease, or waits for an
+        answer, loses it then, unless it is the expected one; and a turn that was to be closed, and
+        was taken back, is not.
+
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
                 expected one; nothing was written.
@@ -255,6 +298,10 @@ class Backend(ABC):
                 is not ``"close"``; nothing was written.
             SessionBusyError: No lease is expected, and another turn has an exclusive one; nothing
                 was written.
+            RewindError: The event to go back to was trimmed, or taken back, or is not there yet, or
+                belongs to a turn that has not ended and is not the expected one's; or it is the
+                beginning, with state, and something was trimmed; or one of the other entries was
+                stored before. Nothing was written.
         """
 
     @abstractmethod
@@ -266,13 +313,15 @@ class Backend(ABC):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        raw: bool = False,
         read_limit: ReadLimit | None = None,
         expected: Expected = ANYTHING,
     ) -> EventSlice:
         """Return up to *limit* events between two positions, both exclusive.
 
         They come from the lower end of that range, or from its upper end if *newest_first*; always
-        in the log's order. The cost grows with *limit*, not with the log.
+        in the log's order. What was taken back is not among them, unless they are read *raw*. The
+        cost grows with *limit*, not with the log, nor with what was taken back.
 
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
@@ -285,6 +334,8 @@ class Backend(ABC):
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
     ) -> int | None:
         """Return the position of a stored event, or ``None`` if the log does not hold it now.
+
+        It may have been taken back.
 
         Never counts as a read for ``refresh_on_read``; reading the event does.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from msgspec import Struct
 
 from agentsession.errors import ReadTooLargeError
+from agentsession.events import Rewind
 from agentsession.sessions import UnreadableSession
 from agentsession.state import NO_CHANGES, Changes
 
@@ -71,12 +72,15 @@ class Entry(Struct, frozen=True):
         time: The event's own timestamp, in microseconds, 1 or more.
         payload: The encoded event.
         changes: What it does to state.
+        rewind: What it takes back; only the first entry of an append may do so, and it changes no
+            state besides.
     """
 
     event_id: str
     time: int
     payload: bytes
     changes: Changes = NO_CHANGES
+    rewind: Rewind | None = None
 
 
 class Expected(Struct, frozen=True):
@@ -126,7 +130,7 @@ class ReadLimit(Struct, frozen=True):
 
 
 class Window(Struct, frozen=True, kw_only=True):
-    """Which events of a log a reader wants: those that satisfy all three.
+    """Which events of a log a reader wants: those that satisfy all three, and were not taken back.
 
     Attributes:
         after_seq: Those after this position.
@@ -165,7 +169,12 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         user: The user's state, encoded.
         session: The session's own state, encoded.
         events: The encoded events that were asked for, in order.
-        first_seq: The position of ``events[0]``.
+        seqs: The position of each of these.
+        first_seq: Where the log begins: 1, or the position after the newest rewind to its beginning
+            (to 0). If the log holds no event at it, that one was trimmed, or is to come.
+        oldest_seq: The position of the oldest event that is held, or of the next one to come.
+        kept_to: Of the events up to the window's ``after_seq``, which the reader may have, those
+            after this position have been taken back since.
     """
 
     session_id: str
@@ -178,7 +187,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     user: dict[str, bytes] = {}
     session: dict[str, bytes] = {}
     events: Sequence[bytes] = ()
-    first_seq: int = 0
+    seqs: Sequence[int] = ()
+    first_seq: int = 1
+    oldest_seq: int = 1
+    kept_to: int = 0
 
 
 NO_REPEATS: Final[Mapping[int, bytes]] = MappingProxyType({})
@@ -197,6 +209,8 @@ class Receipt(Struct, frozen=True):
         repeats: The index of each entry that had been stored before, by an earlier call or earlier
             in this one, and the payload that was stored then; ``b""`` if the limit had trimmed that
             event before this call, and only its id was remembered.
+        oldest_seq: If the limit has trimmed events, the position of the oldest one that is left;
+            else 0.
     """
 
     seqs: Sequence[int]
@@ -205,20 +219,26 @@ class Receipt(Struct, frozen=True):
     updated: int
     incarnation: str
     repeats: Mapping[int, bytes] = NO_REPEATS
+    oldest_seq: int = 0
 
 
 class EventSlice(Struct, frozen=True):
-    """A run of a log, in the order of the log.
+    """Some events of a log, in the order of the log.
 
     Attributes:
-        first_seq: The position of ``events[0]``.
+        seqs: The position of each.
         events: The encoded events.
         incarnation: Which session they are of; see :class:`Snapshot`.
+        first_seq: Where the log begins; see :class:`Snapshot`.
+        rewound_at: The position of the newest mark of a rewind; 0 if there is none. If it is
+            another one in the next slice, the two are not of one log.
     """
 
-    first_seq: int
+    seqs: Sequence[int]
     events: Sequence[bytes]
     incarnation: str
+    first_seq: int = 1
+    rewound_at: int = 0
 
 
 class Position(Struct, frozen=True, array_like=True):

@@ -48,15 +48,17 @@ from agentsession.concerns import Concern
 from agentsession.errors import (
     LeaseLostError,
     RevisionConflictError,
+    RewindError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from agentsession.events import new_id
-from agentsession.memory._records import Log, Place, Scope, StoredSession, User
+from agentsession.memory._records import Log, Place, Scope, StoredSession, User, seqs_of
 from agentsession.memory._turns import Turns
 from agentsession.memory._users import Users
 from agentsession.observers import Swept
 from agentsession.sessions import UserKey
+from agentsession.state import NO_CHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -132,6 +134,29 @@ class MemoryBackend(Backend):
             raise SessionExistsError(key)
         return self._snapshot(key, session, NO_EVENTS, now)
 
+    async def fork(
+        self,
+        key: SessionKey,
+        new_key: SessionKey,
+        at_seq: int | None,
+        *,
+        token: str,
+        expected: Expected = ANYTHING,
+    ) -> Snapshot:
+        now = self._begin()
+        session = self._find(new_key, now)
+        if session is None:
+            origin = self._need(key, now, expected)
+            if at_seq is not None:
+                origin.check_place(key, at_seq, restores_state=True)
+                if origin.turns is not None:
+                    origin.turns.check_rewind(key, "", at_seq)
+            session = self._make(new_key, NO_CHANGES, token, now)
+            session.copy(origin, at_seq, now, self._alarms.ring)
+        elif session.incarnation != token:
+            raise SessionExistsError(new_key)
+        return self._snapshot(new_key, session, NO_EVENTS, now)
+
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         now = self._begin()
         session = self._find(key, now)
@@ -171,7 +196,7 @@ class MemoryBackend(Backend):
             if session.alive(now):
                 if len(found) == limit:
                     return SessionSlice(found, Position(found[-1].updated, found[-1].session_id))
-                found.append(_snapshot(session, app, own, [], 0))
+                found.append(_snapshot(session, app, own))
         return SessionSlice(found, None)
 
     async def list_users(self, app_name: str, limit: int, after: str) -> UserSlice:
@@ -235,16 +260,15 @@ class MemoryBackend(Backend):
                 if expected.revision is not None and expected.revision != session.revision:
                     raise RevisionConflictError(key, expected.revision, session.revision)
             if new:
+                self._check_rewind(key, session, entries, new, expected)
                 for entry in new.values():
-                    log.add(entry, now)
-                    if entry.changes:
-                        self._apply(session, entry.changes, now)
+                    self._add(session, entry, expected, now)
             # Before trimming, which may forget the id of a repeat in this very batch.
             seqs = [log.ids[entry.event_id] for entry in entries]
             repeats = NO_REPEATS if len(new) == len(seqs) else _repeats(log, seqs, newest)
             if new:
                 if self.retention.event_limit:
-                    log.trim(self.retention.event_limit)
+                    session.trim(self.retention.event_limit)
                 self._written(session, now)
             if then != "keep" and session.turns is not None:
                 session.turns.written(expected.lease, then, now)
@@ -260,24 +284,24 @@ class MemoryBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        raw: bool = False,
         read_limit: ReadLimit | None = None,
         expected: Expected = ANYTHING,
     ) -> EventSlice:
         now = self._begin()
         session = self._need(key, now, expected)
         log = session.log
-        first = max(after_seq + 1, log.first_seq)
-        last = log.count if before_seq is None else min(before_seq - 1, log.count)
-        if newest_first:
-            first = max(first, last - limit + 1)
-        else:
-            last = min(last, first + limit - 1)
-        events = log.between(first, last)
+        last = log.count if before_seq is None else before_seq - 1
+        runs = log.runs(after_seq + 1, last, limit, newest_first=newest_first, raw=raw)
+        events = log.read(runs)
         if read_limit is not None:
             read_limit.check(key, events)
         if self.retention.refresh_on_read:
             session.touch(now, self.retention.session_ttl)  # Its scopes were not read.
-        return EventSlice(first, events, session.incarnation)
+        taken = log.taken
+        return EventSlice(
+            seqs_of(runs), events, session.incarnation, taken.first_seq, taken.newest_mark
+        )
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
@@ -285,7 +309,7 @@ class MemoryBackend(Backend):
         now = self._begin()
         session = self._need(key, now, expected)
         seq = session.log.ids.get(event_id)
-        return seq if seq is not None and seq >= session.log.first_seq else None
+        return seq if seq is not None and seq >= session.log.oldest_seq else None
 
     # -- state
 
@@ -296,7 +320,7 @@ class MemoryBackend(Backend):
         try:
             self._check_lease(key, session, expected, now)
             if changes:
-                self._apply(session, changes, now)
+                self._apply(session, changes, now, session.log.count + 0.5)
                 self._written(session, now)
             return _receipt(session, [], NO_REPEATS)
         finally:
@@ -499,6 +523,35 @@ class MemoryBackend(Backend):
         elif expected.lease:
             raise LeaseLostError(key)
 
+    def _check_rewind(
+        self,
+        key: SessionKey,
+        session: StoredSession,
+        entries: Sequence[Entry],
+        new: Mapping[str, Entry],
+        expected: Expected,
+    ) -> None:
+        """Refuse to add entries if they begin with a mark that is new, and asks for too much."""
+        rewind = entries[0].rewind
+        if rewind is None or entries[0].event_id not in new:
+            return
+        to_seq = rewind.to_seq
+        session.check_place(key, to_seq, restores_state=rewind.restores_state)
+        if session.turns is not None:
+            session.turns.check_rewind(key, expected.lease, to_seq)
+        if any(entry.event_id not in new for entry in entries):
+            raise RewindError(key, to_seq, "stored")
+
+    def _add(self, session: StoredSession, entry: Entry, expected: Expected, now: int) -> None:
+        """Add an entry to the log, and do what it asks for."""
+        session.log.add(entry, now)
+        if entry.rewind is not None:
+            session.rewind(entry.rewind)
+            if session.turns is not None:
+                session.turns.rewind(expected.lease)
+        if entry.changes:
+            self._apply(session, entry.changes, now, session.log.count)
+
     def _make(self, key: SessionKey, changes: Changes, incarnation: str, now: int) -> StoredSession:
         user = self._users.get_or_add(key.user)
         expired = user.sessions.get(key.session_id)
@@ -507,11 +560,14 @@ class MemoryBackend(Backend):
         session = StoredSession(user, key.session_id, incarnation, user.moment(now))
         user.add(session)
         session.touch(now, self.retention.session_ttl)
-        self._apply(session, changes, now)
+        self._apply(session, changes, now, None)
         return session
 
-    def _apply(self, session: StoredSession, changes: Changes, now: int) -> None:
+    def _apply(self, session: StoredSession, changes: Changes, now: int, at: float | None) -> None:
+        """Apply changes, and note what was before; at ``None`` nothing was."""
         owner = session.owner
+        if changes.session and at is not None:
+            session.before.note(at, session.state.read_now(), changes.session)
         session.state.change(changes.session)
         if changes.user:
             self._change_user(owner, changes.user, now)
@@ -569,17 +625,17 @@ class MemoryBackend(Backend):
         self, key: SessionKey, session: StoredSession, window: Window, now: int
     ) -> Snapshot:
         log = session.log
-        first = max(window.after_seq + 1, log.first_seq)
+        first = window.after_seq + 1
         if window.since is not None:
             first = max(first, log.first_since(window.since))
-        if window.last is not None:
-            first = max(first, log.count - window.last + 1)
+        most = log.count if window.last is None else window.last
+        runs = log.runs(first, log.count, most, newest_first=True)
         app = self._app_values(key.app_name, now)
         user = _user_values(session.owner, now)
-        events = log.between(first, log.count)
+        events = log.read(runs)
         if window.read_limit is not None:
             window.read_limit.check(key, events)
-        return _snapshot(session, app, user, events, first)
+        return _snapshot(session, app, user, events, runs, window.after_seq)
 
 
 def _user_values(user: User | None, now: int) -> dict[str, bytes]:
@@ -610,6 +666,7 @@ def _receipt(session: StoredSession, seqs: Sequence[int], repeats: Mapping[int, 
         session.updated,
         session.incarnation,
         repeats,
+        session.log.oldest_seq if session.log.oldest_seq > 1 else 0,
     )
 
 
@@ -617,8 +674,9 @@ def _snapshot(
     session: StoredSession,
     app: dict[str, bytes],
     user: dict[str, bytes],
-    events: list[bytes],
-    first_seq: int,
+    events: Sequence[bytes] = (),
+    runs: Sequence[range] = (),
+    after_seq: int = 0,
 ) -> Snapshot:
     return Snapshot(
         session_id=session.session_id,
@@ -631,5 +689,8 @@ def _snapshot(
         user=user,
         session=session.state.read(),
         events=events,
-        first_seq=first_seq,
+        seqs=seqs_of(runs),
+        first_seq=session.log.taken.first_seq,
+        oldest_seq=session.log.oldest_seq,
+        kept_to=session.log.taken.kept_to(after_seq),
     )

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from agentsession.backend import REMEMBERED_IDS, Entry
+from agentsession.errors import RewindError
 
 if TYPE_CHECKING:
-    from agentsession.memory._turns import Turns
-    from agentsession.sessions import UserKey
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from agentsession.events import Rewind
+    from agentsession.memory._turns import Tell, Turns
+    from agentsession.sessions import SessionKey, UserKey
     from agentsession.state import ScopeChanges
 
-__all__ = ["Log", "Mortal", "Place", "Scope", "StoredSession", "User", "Values"]
+__all__ = ["Log", "Mortal", "Place", "Scope", "StoredSession", "User", "Values", "seqs_of"]
 
 Place: TypeAlias = tuple[int, str]
 """Where a session is in its user's list: when it was last written to, and its id."""
@@ -39,6 +44,10 @@ class Values:
     def read(self) -> dict[str, bytes]:
         """Return them as they are now, and will be in this dict."""
         self._read = True
+        return self._values
+
+    def read_now(self) -> Mapping[str, bytes]:
+        """Return them for as long as nothing is changed."""
         return self._values
 
     def change(self, changes: ScopeChanges) -> None:
@@ -88,6 +97,11 @@ class Scope(Mortal):
         self.values = Values()
 
 
+def seqs_of(runs: Sequence[range]) -> Sequence[int]:
+    """Return all positions of some runs, in order."""
+    return runs[0] if len(runs) == 1 else [*chain.from_iterable(runs)]
+
+
 class Log:
     """A session's events.
 
@@ -95,7 +109,7 @@ class Log:
     and compacts when half of the list is dead, so that it costs O(1) an event over time.
     """
 
-    __slots__ = ("_payloads", "_start", "_times", "count", "ids")
+    __slots__ = ("_payloads", "_start", "_times", "count", "ids", "taken")
 
     def __init__(self) -> None:
         self._payloads: list[bytes] = []
@@ -104,9 +118,10 @@ class Log:
         self.count = 0
         # Unlike a dict's, its oldest key leaves in O(1).
         self.ids: OrderedDict[str, int] = OrderedDict()
+        self.taken = TakenBack()
 
     @property
-    def first_seq(self) -> int:
+    def oldest_seq(self) -> int:
         """The position of the oldest event that is still held."""
         return self.count - (len(self._payloads) - self._start) + 1
 
@@ -125,6 +140,7 @@ class Log:
         held = len(self._payloads)
         if held - self._start > limit:
             self._start = held - limit
+            self.taken.forget(self.oldest_seq - 1)
         if self._start * 2 > held:
             del self._payloads[: self._start]
             del self._times[: self._start]
@@ -132,26 +148,191 @@ class Log:
         while len(self.ids) > limit + REMEMBERED_IDS:
             self.ids.popitem(last=False)
 
-    def between(self, first: int, last: int) -> list[bytes]:
-        """Return the events from position *first* to *last*, both included, as far as held."""
-        shift = self._start - self.first_seq
-        first = max(first, self.first_seq)
-        return self._payloads[first + shift : last + 1 + shift] if first <= last else []
+    def up_to(self, seq: int) -> Log:
+        """Return a copy that ends with the event at a position, or before the oldest one."""
+        copy = Log()
+        copy.count = seq
+        end = max(seq - self.oldest_seq + 1, 0) + self._start
+        copy._payloads = self._payloads[self._start : end]
+        copy._times = self._times[self._start : end]
+        copy.ids = OrderedDict((name, at) for name, at in self.ids.items() if at <= seq)
+        copy.taken = self.taken.up_to(seq)
+        return copy
+
+    def runs(
+        self, first: int, last: int, most: int, *, newest_first: bool = False, raw: bool = False
+    ) -> list[range]:
+        """Return the positions of up to *most* events, which are held and were not taken back.
+
+        Args:
+            first: None before this one.
+            last: None after this one.
+            most: How many there may be.
+            newest_first: Whether they are the last that there are rather than the first.
+            raw: Whether they may have been taken back.
+        """
+        first, last = max(first, self.oldest_seq), min(last, self.count)
+        runs: list[range] = []
+        for run in self.taken.between(first, last, newest_first=newest_first, raw=raw):
+            if not most:
+                break
+            part = run[-most:] if newest_first else run[:most]
+            most -= len(part)
+            runs.append(part)
+        return runs[::-1] if newest_first else runs
+
+    def read(self, runs: Sequence[range]) -> list[bytes]:
+        """Return the events at these positions, all of which are held."""
+        shift = self._start - self.oldest_seq
+        found: list[bytes] = []
+        for run in runs:
+            found += self._payloads[run.start + shift : run.stop + shift]
+        return found
 
     def at(self, seq: int) -> bytes:
         """Return the event at a position, or nothing if it has been trimmed."""
-        held = self.between(seq, seq)
-        return held[0] if held else b""
+        return b"".join(self.read(self.runs(seq, seq, 1, raw=True)))
 
     def first_since(self, time: int) -> int:
         """Return the position of the first event at *time* or later."""
-        return bisect_left(self._times, time, self._start) - self._start + self.first_seq
+        return bisect_left(self._times, time, self._start) - self._start + self.oldest_seq
+
+
+class TakenBack:
+    """Which events of a log were taken back.
+
+    They are kept as the least number of gaps: each is the position that one went back to, and that
+    of the mark. Between two of them is an event at least, so there are fewer than events are held.
+    """
+
+    __slots__ = ("_gaps", "first_seq", "newest_mark")
+
+    def __init__(self) -> None:
+        # Ascending; a gap begins after its first number.
+        self._gaps: list[tuple[int, int]] = []
+        self.first_seq = 1
+        self.newest_mark = 0
+
+    def __contains__(self, seq: int) -> bool:
+        index = self._at(seq)
+        return index < len(self._gaps) and self._gaps[index][0] < seq
+
+    def add(self, to_seq: int, mark: int) -> None:
+        """Take back all after a position up to the mark of a rewind."""
+        while self._gaps and self._gaps[-1][1] > to_seq:
+            self._gaps.pop()
+        self._gaps.append((to_seq, mark))
+        self.newest_mark = mark
+        if not to_seq:
+            self.first_seq = mark + 1
+
+    def kept_to(self, seq: int) -> int:
+        """Tell how far those stand who have read up to a position at any time."""
+        index = self._at(seq + 1)
+        return min(seq, self._gaps[index][0]) if index < len(self._gaps) else seq
+
+    def forget(self, trimmed: int) -> None:
+        """Forget gaps before those events that are held."""
+        del self._gaps[: self._at(trimmed)]
+
+    def up_to(self, seq: int) -> TakenBack:
+        """Return a copy for a log that ends at a position that was not taken back."""
+        copy = TakenBack()
+        for to_seq, mark in self._gaps[: self._at(seq + 1)]:
+            copy.add(to_seq, mark)
+        return copy
+
+    def between(self, first: int, last: int, *, newest_first: bool, raw: bool) -> Iterator[range]:
+        """Yield the runs of positions that were not taken back, from one end or the other."""
+        gaps = [] if raw else self._gaps
+        if newest_first:
+            for index in range(min(self._at(last), len(gaps) - 1), -1, -1):
+                to_seq, mark = gaps[index]
+                if mark < first:
+                    break
+                if mark < last:
+                    yield range(max(mark + 1, first), last + 1)
+                last = min(last, to_seq)
+        else:
+            for index in range(self._at(first), len(gaps)):
+                to_seq, mark = gaps[index]
+                if to_seq >= last:
+                    break
+                if to_seq >= first:
+                    yield range(first, to_seq + 1)
+                first = mark + 1
+        if first <= last:
+            yield range(first, last + 1)
+
+    def _at(self, seq: int) -> int:
+        """Return the index of the first gap that ends at a position or after it."""
+        return bisect_left(self._gaps, seq, key=_mark)
+
+
+def _mark(gap: tuple[int, int]) -> int:
+    return gap[1]
+
+
+class StateBefore:
+    """What a session's state was before each change to it, as long as the log goes back to there.
+
+    A change that comes with an event is at its position, one that comes without is half a step
+    after that of the newest event. Of several changes of one name at one place only the first
+    matters, and none if the name has its old value again.
+    """
+
+    __slots__ = ("_changes",)
+
+    def __init__(self) -> None:
+        # Ascending, each with the names that were changed, and the values from before.
+        self._changes: deque[tuple[float, dict[str, bytes | None]]] = deque()
+
+    def note(self, at: float, values: Mapping[str, bytes], changes: ScopeChanges) -> None:
+        """Note what changes will do to values, at a place."""
+        if not self._changes or self._changes[-1][0] != at:
+            self._changes.append((at, {}))
+        noted = self._changes[-1][1]
+        for name, new in changes.items():
+            old = values.get(name)
+            if name not in noted:
+                if new != old:
+                    noted[name] = old
+            elif noted[name] == new:
+                del noted[name]
+        if not noted:
+            self._changes.pop()
+
+    def after(self, seq: int) -> dict[str, bytes | None]:
+        """Return what takes state back to how it was right after an event."""
+        undo: dict[str, bytes | None] = {}
+        for at, noted in reversed(self._changes):
+            if at <= seq:
+                break
+            undo |= noted
+        return undo
+
+    def forget_after(self, seq: int) -> None:
+        """Forget what comes after an event, since state is as it was then."""
+        while self._changes and self._changes[-1][0] > seq:
+            self._changes.pop()
+
+    def forget_before(self, oldest_seq: int) -> None:
+        """Forget what goes back further than to right after the oldest event that is held."""
+        while self._changes and self._changes[0][0] <= oldest_seq:
+            self._changes.popleft()
+
+    def up_to(self, at: float) -> StateBefore:
+        """Return a copy that ends at a place."""
+        copy = StateBefore()
+        copy._changes.extend((place, {**noted}) for place, noted in self._changes if place <= at)
+        return copy
 
 
 class StoredSession(Mortal):
     """A session, its log and its lock."""
 
     __slots__ = (
+        "before",
         "created",
         "incarnation",
         "lock",
@@ -173,9 +354,57 @@ class StoredSession(Mortal):
         self.revision = 1
         self.state = Values()
         self.log = Log()
+        self.before = StateBefore()
         self.lock = asyncio.Lock()
         # Who may write turns, once somebody has asked.
         self.turns: Turns | None = None
+
+    def check_place(self, key: SessionKey, seq: int, *, restores_state: bool) -> None:
+        """Refuse to go back to where the log has no event, or where state cannot be had.
+
+        Raises:
+            RewindError: It is not to be had.
+        """
+        log = self.log
+        if seq > log.count:
+            raise RewindError(key, seq, "ahead")
+        if seq in log.taken:
+            raise RewindError(key, seq, "taken_back")
+        if 0 < seq < log.oldest_seq:
+            raise RewindError(key, seq, "trimmed")
+        if not seq and restores_state and log.oldest_seq > 1:
+            raise RewindError(key, seq, "state_trimmed")
+
+    def rewind(self, rewind: Rewind) -> None:
+        """Go back to an event, now that the mark is the newest one."""
+        self.log.taken.add(rewind.to_seq, self.log.count)
+        if rewind.restores_state:
+            self.state.change(self.before.after(rewind.to_seq))
+            self.before.forget_after(rewind.to_seq)
+
+    def trim(self, limit: int) -> None:
+        """Drop the oldest events beyond a limit, and what state was before them."""
+        self.log.trim(limit)
+        if self.log.oldest_seq > 1:
+            self.before.forget_before(self.log.oldest_seq)
+
+    def copy(self, origin: StoredSession, at_seq: int | None, now: int, tell: Tell) -> None:
+        """Take the log and the state of another session, as they were right after an event.
+
+        Args:
+            origin: The other session.
+            at_seq: The event; ``None`` for as they are.
+            now: The present.
+            tell: Tells the owner of a claim that there is news for it.
+        """
+        seq = origin.log.count if at_seq is None else at_seq
+        self.log = origin.log.up_to(seq)
+        self.before = origin.before.up_to(seq if at_seq is not None else seq + 0.5)
+        self.state.change({**origin.state.read_now()})
+        if at_seq is not None:
+            self.state.change(origin.before.after(at_seq))
+        elif origin.turns is not None:
+            self.turns = origin.turns.forked(seq, now, tell)
 
     @property
     def stored(self) -> bool:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from agentsession.backend import LONGEST_LINE, PLACE_KEPT, Standing, State, Stop, UnendedTurn
 from agentsession.clock import from_microseconds
-from agentsession.errors import LeaseLostError, SessionBusyError
+from agentsession.errors import LeaseLostError, RewindError, SessionBusyError
 
 if TYPE_CHECKING:
     from agentsession.backend import Claim, Then
@@ -178,6 +179,48 @@ class Turns:
             self._tell_the_next()  # Who interrupts need not wait for a turn that waits.
         elif then == "close":
             self._unended = None
+
+    def check_rewind(self, key: SessionKey, owner: str, to_seq: int) -> None:
+        """Refuse to go back into a turn that has not ended, unless it is this one's own.
+
+        Raises:
+            RewindError: Half of a turn would be left.
+        """
+        begins = []
+        if self._unended is not None:
+            begins.append(self._unended.after_seq)
+        if self._holder is not None and self._holder.owner != owner:
+            begins.append(self._holder.after_seq)
+        if any(after_seq < to_seq for after_seq in begins):
+            raise RewindError(key, to_seq, "running")
+
+    def rewind(self, owner: str) -> None:
+        """Take the lease from a turn that was taken back, unless it is this one's own.
+
+        What an earlier turn left is not to be closed any more.
+        """
+        self._unended = None
+        holder = self._holder
+        if holder is not None and holder.owner != owner:
+            self._holder = None
+            self._tell(holder.owner)
+            self._tell_the_next()
+
+    def forked(self, last_seq: int, now: int, tell: Tell) -> Turns:
+        """Return what a copy of the session takes over: a turn that waits, or that is to be closed.
+
+        A turn that runs goes on in the original alone, so in the copy it was interrupted.
+        """
+        copy = Turns(tell)
+        copy._unended = self._unended
+        holder = self._holder_at(now, last_seq)
+        if holder is not None and holder.waits:
+            copy._holder = msgspec.structs.replace(holder)
+        elif holder is not None and copy._unended is None and last_seq > holder.after_seq:
+            copy._unended = UnendedTurn(
+                holder.run_id, holder.after_seq, holder.stop or "interrupted"
+            )
+        return copy
 
     def _named(self, owner: str, now: int) -> _Holder | None:
         """Return who holds the lease, if it is this one."""

@@ -6,6 +6,8 @@ from contextlib import nullcontext, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
+
 from agentsession.backend import (
     ANYTHING,
     NO_EVENTS,
@@ -37,9 +39,12 @@ from agentsession.redis._operations.leases import Leases
 from agentsession.redis._operations.listing import Listing
 from agentsession.redis._operations.replies import (
     check_appended,
+    check_back,
     check_found,
     check_size,
+    read_past,
     read_receipt,
+    read_seqs,
     read_snapshot,
     read_text,
     read_updated,
@@ -57,7 +62,8 @@ from agentsession.redis._scripts.words import (
     size_of,
     window_words,
 )
-from agentsession.state import Changes
+from agentsession.sessions import SessionKey
+from agentsession.state import NO_CHANGES, Changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,10 +74,10 @@ if TYPE_CHECKING:
     from agentsession.redis._operations.failures import Subject
     from agentsession.redis._scripts import Argument
     from agentsession.retention import Retention
-    from agentsession.sessions import SessionKey, UserKey
+    from agentsession.sessions import UserKey
     from agentsession.state import ScopeChanges
 
-__all__ = ["RedisBackend"]
+__all__ = ["NO_ORIGIN", "Origin", "RedisBackend"]
 
 _CREATE: Final = load("create")
 _GET: Final = load("get")
@@ -80,6 +86,23 @@ _READ: Final = load("read")
 _UPDATE: Final = load("update")
 
 _MADE: Final = "the session was made, and deleted since; the rest failed ({}); repeat it"
+
+
+class Origin(Struct, frozen=True):
+    """What a session is made of.
+
+    Attributes:
+        key: The session to copy; ``None`` for none.
+        incarnation: Which life of it; ``""`` for any.
+        at_seq: The position with which the copy ends; ``None`` for all of it.
+    """
+
+    key: SessionKey | None = None
+    incarnation: str = ""
+    at_seq: int | None = None
+
+
+NO_ORIGIN: Final = Origin()
 
 
 class RedisBackend(Backend):
@@ -135,6 +158,23 @@ class RedisBackend(Backend):
             raise SessionNotFoundError(key)
         return snapshot
 
+    async def fork(
+        self,
+        key: SessionKey,
+        new_key: SessionKey,
+        at_seq: int | None,
+        *,
+        token: str,
+        expected: Expected = ANYTHING,
+    ) -> Snapshot:
+        origin = Origin(key, expected.incarnation, at_seq)
+        _, snapshot = await self._make(
+            new_key, NO_CHANGES, NO_EVENTS, token, take=False, origin=origin
+        )
+        if snapshot is None:
+            raise SessionNotFoundError(new_key)
+        return snapshot
+
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
         # An existing session is only read, so that a late copy of the call cannot write. The state
         # for a new one stays in memory meanwhile and is counted with the read.
@@ -151,18 +191,27 @@ class RedisBackend(Backend):
         return snapshot
 
     async def _make(
-        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
+        self,
+        key: SessionKey,
+        changes: Changes,
+        window: Window,
+        token: str,
+        *,
+        take: bool,
+        origin: Origin = NO_ORIGIN,
     ) -> tuple[bool, Snapshot | None]:
         """Make a session, or take one that is there; tell whether this call has made it.
 
         Without a snapshot, somebody has deleted it since.
         """
-        reply = await self._call_make(key, changes, window, token, take=take)
+        reply = await self._call_make(key, changes, window, token, take=take, origin=origin)
         if reply[1] == b"exists":
             raise SessionExistsError(key)
         if reply[1] == b"gone":
             return was_made(reply), None
-        check_found(key, reply)
+        if origin.key is not None:
+            check_back(origin.key, origin.at_seq or 0, reply)
+        check_found(origin.key or key, reply)
         check_size(key, reply, window.read_limit)
         if reply[4] or reply[5]:
             await self._tidy_up(key.user, reply[4], reply[5])
@@ -176,6 +225,7 @@ class RedisBackend(Backend):
         token: str,
         *,
         take: bool,
+        origin: Origin = NO_ORIGIN,
         rest: Rest | None = None,
     ) -> list[Any]:
         names = self._keyspace.session(key)
@@ -193,6 +243,9 @@ class RedisBackend(Backend):
                     user_id=key.user_id,
                     session_id=key.session_id,
                     take=flag(take),
+                    origin="" if origin.key is None else origin.key.session_id,
+                    origin_life=origin.incarnation,
+                    origin_at=number(origin.at_seq),
                     **self._lives,
                     **self._refresh,
                     **window_words(window),
@@ -265,7 +318,7 @@ class RedisBackend(Backend):
         then: Then = "keep",
     ) -> Receipt:
         reply = await self._appending.call(key, entries, expected, then)
-        check_appended(key, expected, reply)
+        check_appended(key, expected, reply, entries[0].rewind if entries else None)
         return read_receipt(key, reply)[0]
 
     async def read(
@@ -276,6 +329,7 @@ class RedisBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        raw: bool = False,
         read_limit: ReadLimit | None = None,
         expected: Expected = ANYTHING,
     ) -> EventSlice:
@@ -290,6 +344,7 @@ class RedisBackend(Backend):
                 before=number(before_seq),
                 limit=number(limit),
                 newest_first=flag(newest_first),
+                raw=flag(raw),
                 session_ttl=self._lives["session_ttl"],
                 **self._refresh,
                 **limit_words(read_limit, limit),
@@ -297,14 +352,18 @@ class RedisBackend(Backend):
         )
         check_found(key, reply)
         check_size(key, reply, read_limit)
-        return EventSlice(reply[2], reply[3], read_text(key, reply[4]))
+        _, _, place, events, life, past = reply
+        first_seq, rewound_at = read_past(key, past)
+        seqs = read_seqs(place, len(events))
+        return EventSlice(seqs, events, read_text(key, life), first_seq, rewound_at)
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
     ) -> int | None:
         names = self._keyspace.session(key)
         words = _LOCATE.words(incarnation=expected.incarnation, event_id=event_id)
-        reply = await self._calls.run(key, _LOCATE, names.own, words)
+        keys = [names.session, names.events, names.ids]
+        reply = await self._calls.run(key, _LOCATE, keys, words)
         check_found(key, reply)
         return reply[2] if reply[1] == b"found" else None
 

@@ -30,7 +30,7 @@ from agentsession.backend import ANYTHING, Expected
 from agentsession.codec import decode_event
 from agentsession.errors import BackendUnavailableError, OutcomeUnknownError
 from agentsession.events import new_id
-from agentsession.redis._backend import RedisBackend
+from agentsession.redis._backend import NO_ORIGIN, Origin, RedisBackend
 from agentsession.redis._links.link import Rest
 from agentsession.redis._operations.failures import after_the_first
 from agentsession.redis._operations.replies import (
@@ -101,10 +101,19 @@ class ClusterBackend(RedisBackend):
             await super().aclose()
 
     async def _make(
-        self, key: SessionKey, changes: Changes, window: Window, token: str, *, take: bool
+        self,
+        key: SessionKey,
+        changes: Changes,
+        window: Window,
+        token: str,
+        *,
+        take: bool,
+        origin: Origin = NO_ORIGIN,
     ) -> tuple[bool, Snapshot | None]:
         with self._waited_for():
-            made, snapshot = await super()._make(key, changes, window, token, take=take)
+            made, snapshot = await super()._make(
+                key, changes, window, token, take=take, origin=origin
+            )
             if snapshot is not None:
                 with after_the_first(key, _MADE) if made else nullcontext():
                     snapshot = await self._with_app(key.app_name, snapshot)
@@ -118,6 +127,7 @@ class ClusterBackend(RedisBackend):
         token: str,
         *,
         take: bool,
+        origin: Origin = NO_ORIGIN,
         rest: Rest | None = None,
     ) -> list[Any]:
         size = size_of(changes.app, changes.user, changes.session)
@@ -127,7 +137,7 @@ class ClusterBackend(RedisBackend):
             began = loop.time()
             await self._enlist(key.user, size, session=True, state=bool(changes.user))
         if not changes.app:
-            return await super()._call_make(key, changes, window, token, take=take)
+            return await super()._call_make(key, changes, window, token, take=take, origin=origin)
 
         async def follow(reply: list[Any]) -> list[Any]:
             if was_made(reply):
@@ -195,7 +205,7 @@ class ClusterBackend(RedisBackend):
         began = monotonic()
 
         async def follow(reply: list[Any]) -> Receipt:
-            check_appended(key, expected, reply)
+            check_appended(key, expected, reply, entries[0].rewind)
             receipt, moments = read_receipt(key, reply)
             # A call that was sent once has not stored what its answer says was stored before.
             since = int((monotonic() - began) * 1_000_000) if rest.repeated else -1

@@ -6,10 +6,14 @@ key                      type       holds
 appdata:{app}            Hash       name to value
 userdata:{app:user}      Hash       name to value
 session:{app:user}:sid   Hash       v, incarnation, created, updated, revision, count,
-                                    last, horizon, ttl, lease and line; session state as
-                                    ``state:`` and its name
+                                    last, horizon, ttl, past, lease and line; session state
+                                    as ``state:`` and its name
 events:{app:user}:sid    Sorted set the log; score: time in µs, value: event as JSON
 eventids:{app:user}:sid  Sorted set event ids; score: when it was stored in µs
+taken:{app:user}:sid     Sorted set what rewinds took back, as gaps: value: the position before
+                                    the gap, score: its last
+changes:{app:user}:sid   Sorted set changes of state; score: after which event
+before:{app:user}:sid    Hash       what each of these changed, as it was before
 sessions:{app:user}      Sorted set session ids; score: last activity in µs
 usercalls:{app:user}     Sorted set writes to the user's data, events aside; score: until when
                                     they are remembered in µs
@@ -46,6 +50,9 @@ _KINDS: Final = (
     "events",
     "userdata",
     "eventids",
+    "taken",
+    "changes",
+    "before",
     "appdata",
     "sessions",
     "usercalls",
@@ -74,11 +81,15 @@ class SessionKeys(Struct, frozen=True):
     index: str
     user: str
     calls: str
+    # Scripts name these by that of the session (lib/past.lua), since few calls need them.
+    taken: str
+    changes: str
+    before: str
 
     @property
-    def own(self) -> tuple[str, str, str]:
-        """The keys that go when the session is deleted."""
-        return self.session, self.events, self.ids
+    def own(self) -> tuple[str, ...]:
+        """The keys that go when the session is deleted; that of its hash comes first."""
+        return self.session, self.events, self.ids, self.taken, self.changes, self.before
 
 
 class Keyspace:
@@ -127,6 +138,9 @@ class Keyspace:
             f"{self.prefix}sessions:{tag}",
             f"{self.prefix}userdata:{tag}",
             f"{self.prefix}usercalls:{tag}",
+            f"{self.prefix}taken:{name}",
+            f"{self.prefix}changes:{name}",
+            f"{self.prefix}before:{name}",
         )
 
     def index(self, user: UserKey) -> str:

@@ -28,7 +28,7 @@ from agentsession.testing._checks import (
     unreadable,
     users,
 )
-from agentsession.testing._checks.turns import endings, history, leases
+from agentsession.testing._checks.turns import endings, forks, history, leases, rewinds
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
 __all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
@@ -52,6 +52,8 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         history,
         leases,
         endings,
+        rewinds,
+        forks,
     )
     for name, function in vars(module).items()
     if name.startswith("check_")

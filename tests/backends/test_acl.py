@@ -25,8 +25,9 @@ from harness.subjects import RedisSubject
 
 COMMANDS = (
     "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +ping +pttl "
-    "+publish +scan +subscribe +time +unlink +zadd +zcard +zcount +zrange +zrangebylex +zrank "
-    "+zrem +zremrangebyrank +zremrangebyscore +zrevrange +zrevrangebyscore +zscore"
+    "+publish +scan +subscribe +time +unlink +zadd +zcard +zcount +zrange +zrangebylex "
+    "+zrangestore +zrank +zrem +zremrangebyrank +zremrangebyscore +zrevrange +zrevrangebyscore "
+    "+zscore"
 )
 # Without these, turns that wait are not told when it is their turn, and ask for it.
 FOR_NEWS = ("+ping", "+publish", "+subscribe")
@@ -114,6 +115,8 @@ async def everything(url: str) -> None:
         await service.append_event(KEY, Event(author="a", content="x", id="2"))
         await service.get_session(KEY, since=session.created_at, after_seq=1)
         await service.get_events(KEY, around="2")
+        await service.fork(KEY, fresh)
+        await service.delete_session(fresh)
         await service.delete_session_state(KEY, "a")
         await service.list_sessions(KEY.user)
         await service.list_users("app")

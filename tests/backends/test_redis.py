@@ -44,6 +44,9 @@ async def test_the_keys_are_as_documented(
         event = await service.append_event(session, say("hi", id="e1"))
         await service.append_event(session, say("ho", id="e2"))
         await service.update_app_state("app", {"c": "3"})
+        assert len(await names_in(client, f"{prefix}*")) == 9
+        await service.append_event(session, say("back", id="e3", state_delta={"a": 2, "d": 1}))
+        await service.append_events(session, [say("on", state_delta={"a": 3})], rewind_to=2)
         found = {
             key.decode().removeprefix(prefix): as_bytes(await client.type(key)).decode()
             for key in await names_in(client, f"{prefix}*")
@@ -54,6 +57,9 @@ async def test_the_keys_are_as_documented(
             "session:{app:user}:session": "hash",
             "events:{app:user}:session": "zset",
             "eventids:{app:user}:session": "zset",
+            "taken:{app:user}:session": "zset",
+            "changes:{app:user}:session": "zset",
+            "before:{app:user}:session": "hash",
             "sessions:{app:user}": "zset",
             "usercalls:{app:user}": "zset",
             "appcalls:{app}": "zset",
@@ -64,17 +70,25 @@ async def test_the_keys_are_as_documented(
         fields = await client.hgetall(f"{prefix}session:{{app:user}}:session")
         assert set(fields) == {
             *(b"v", b"incarnation", b"created", b"updated", b"revision", b"count", b"last"),
-            b"horizon",
+            *(b"horizon", b"past"),
             b"state:a",
         }
-        assert (fields[b"v"], fields[b"count"], fields[b"revision"]) == (b"1", b"2", b"3")
+        assert (fields[b"v"], fields[b"count"], fields[b"revision"]) == (b"1", b"5", b"5")
+        assert fields[b"past"] == b"0 4"
+        taken = await client.zrange(f"{prefix}taken:{{app:user}}:session", 0, -1, withscores=True)
+        assert as_members(taken) == [(b"2", 4)]
+        changes = f"{prefix}changes:{{app:user}}:session"
+        noted = as_members(await client.zrange(changes, 0, -1, withscores=True))
+        assert noted == [(b"5.0 state:a", 5)]
+        before = await client.hgetall(f"{prefix}before:{{app:user}}:session")
+        assert before == {b"5.0 state:a": b"1"}
         events = f"{prefix}events:{{app:user}}:session"
-        (stored, score), _ = as_members(await client.zrange(events, 0, -1, withscores=True))
+        (stored, score), *_ = as_members(await client.zrange(events, 0, -1, withscores=True))
         assert stored.startswith(b'{"v":1,"id":"e1",')
         assert score == int(event.timestamp.timestamp() * 1_000_000)
         event_ids = f"{prefix}eventids:{{app:user}}:session"
         ids = as_members(await client.zrange(event_ids, 0, -1, withscores=True))
-        assert [name for name, _ in ids] == [b"e1", b"e2"]
+        assert [name for name, _ in ids][:3] == [b"e1", b"e2", b"e3"]
         assert ids[-1][1] == float(fields[b"updated"])
         await service.delete_user(KEY.user)
         await service.delete_app_state("app", "c")
@@ -347,7 +361,8 @@ async def test_a_new_time_to_live_applies_with_the_next_write(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
     """When the configuration changes, a session's keys follow at the next write, all of them."""
-    names = [f"{prefix}{word}:{{app:user}}:session" for word in ("session", "events", "eventids")]
+    kinds = ("session", "events", "eventids", "taken", "changes", "before")
+    names = [f"{prefix}{word}:{{app:user}}:session" for word in kinds]
     index, other = f"{prefix}sessions:{{app:user}}", SessionKey("app", "user", "other")
 
     async def lives() -> list[int]:
@@ -359,19 +374,24 @@ async def test_a_new_time_to_live_applies_with_the_next_write(
         RedisSessionService.from_url(redis_url, key_prefix=prefix, session_ttl=50) as short,
     ):
         await long.create_session(KEY)
-        await long.append_event(KEY, say("1"))
-        assert await lives() == [100_000] * 4
+        await long.append_event(KEY, say("1", state_delta={"n": 1}))
+        await long.append_events(KEY, [say("2", state_delta={"n": 2})], rewind_to=1)
+        assert await lives() == [100_000] * 7
         await long.create_session(other)
         await short.append_event(KEY, say("2"))
-        assert await lives() == [50_000] * 3 + [100_000]
+        assert await lives() == [50_000] * 6 + [100_000]
         await long.delete_session(other)
         await short.append_event(KEY, say("now alone"))
-        assert await lives() == [50_000] * 4
+        assert await lives() == [50_000] * 7
         await for_ever.append_event(KEY, say("3"))
-        assert [await client.pttl(name) for name in [*names, index]] == [-1] * 4
+        assert [await client.pttl(name) for name in [*names, index]] == [-1] * 7
         await for_ever.create_session(other)
-        await short.append_event(KEY, say("4"))
-        assert await lives() == [50_000] * 3 + [0]
+        await short.update_session_state(KEY, {"m": 1})
+        assert await lives() == [50_000] * 6 + [0]
+        fork = SessionKey("app", "user", "fork")
+        await short.fork(KEY, fork)
+        forked = [name.removesuffix("session") + "fork" for name in names]
+        assert [round(await client.pttl(name), -4) for name in forked] == [50_000] * 6
         assert await client.pttl(index) == -1
         await for_ever.delete_user(KEY.user)
 
@@ -380,7 +400,8 @@ async def test_reading_moves_expiry_ahead_only(
     redis_url: str, client: redis.asyncio.Redis, prefix: str
 ) -> None:
     """A copy of a read may come late, and meet a session that was made anew, by another rule."""
-    kinds = ("session:{}:session", "events:{}:session", "eventids:{}:session", "sessions:{}")
+    words = ("session", "events", "eventids", "taken", "changes", "before")
+    kinds = [*(f"{word}:{{}}:session" for word in words), "sessions:{}"]
     names = [f"{prefix}{kind.format('{app:user}')}" for kind in kinds]
     names += [f"{prefix}userdata:{{app:user}}", f"{prefix}appdata:{{app}}"]
 
@@ -401,7 +422,8 @@ async def test_reading_moves_expiry_ahead_only(
     async with with_ttl(None) as for_ever, with_ttl(100) as long, with_ttl(50) as short:
         for maker, lives in ((for_ever, [0, 0, 0]), (short, [50_000, 50_000, 100_000])):
             await maker.create_session(KEY, {"user:n": 1, "app:n": 1})
-            await maker.append_event(KEY, say("1"))
+            await maker.append_event(KEY, say("1", state_delta={"n": 1}))
+            await maker.append_events(KEY, [say("2", state_delta={"n": 2})], rewind_to=1)
             for reader, left in zip((for_ever, short, long), lives, strict=True):
                 assert await read_all(reader) == {left}
             await maker.delete_user(KEY.user)

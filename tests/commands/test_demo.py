@@ -91,7 +91,7 @@ class Blind(MemoryBackend):
         return await super().append(*args, **options)
 
     async def read(self, key: SessionKey, **_: object) -> EventSlice:
-        return EventSlice(1, [], "")
+        return EventSlice([], [], "")
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_the_json_schema_is_real() -> None:
     schema = Answer.model_json_schema()
     defined = schema["$defs"]
     parts = ["Text", "Reasoning", "Media", "ToolCall", "ToolResult", "Data"]
-    assert defined.keys() == {"Session", "SessionKey", "Event", "EventError", *parts}
+    assert defined.keys() == {"Session", "SessionKey", "Event", "EventError", "Rewind", *parts}
     assert schema["properties"]["session"] == {"$ref": "#/$defs/Session"}
     event = defined["Event"]
     assert event["description"].startswith("One entry of a session's log.")

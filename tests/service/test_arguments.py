@@ -44,6 +44,8 @@ ON_A_SESSION: dict[str, Call] = {
     "get_history": lambda service, key: service.get_history(key),
     "update_session_state": lambda service, key: service.update_session_state(key, {"a": 1}),
     "delete_session_state": lambda service, key: service.delete_session_state(key, "a"),
+    "rewind": lambda service, key: service.rewind(key, to_seq=0),
+    "fork": lambda service, key: service.fork(key, SessionKey("app", "user")),
     "lease": lambda service, key: service.lease(key),
     "stop_run": lambda service, key: service.stop_run(key),
     "close_turn": lambda service, key: service.close_turn(key),

@@ -27,6 +27,10 @@ def say(words: str, **fields: Any) -> Event:
 
 
 FIRST = say("1", seq=1)
+# What was read has all of the events.
+READ = Snapshot(
+    session_id="session", incarnation="one", created=1, updated=1, revision=2, last_seq=1
+)
 
 
 def held() -> Session:
@@ -53,7 +57,7 @@ def test_what_was_read_later_is_taken_over_whole() -> None:
         revision=3,
         last_seq=2,
     )
-    apply_fresh(session, fresh)
+    apply_fresh(session, fresh, READ)
     assert session.state.pop("temp:n") == 1
     assert session == fresh
 
@@ -61,7 +65,7 @@ def test_what_was_read_later_is_taken_over_whole() -> None:
 def test_a_read_of_the_same_revision_may_know_more() -> None:
     """User and application state move no revision, so the read's count all the same."""
     session = held()
-    apply_fresh(session, msgspec.structs.replace(held(), state={"n": 1, "app:n": 2}, events=[]))
+    apply_fresh(session, msgspec.structs.replace(held(), state={"n": 1, "app:n": 2}), READ)
     assert session.state == {"n": 1, "app:n": 2, "temp:n": 1}
     assert session.events == [FIRST]
 
@@ -70,14 +74,14 @@ def test_a_read_of_the_same_revision_may_know_more() -> None:
 def test_what_is_older_or_another_session_is_left(other: dict[str, Any]) -> None:
     """Neither an overtaken read nor one of a session made anew changes what one holds."""
     session = held()
-    apply_fresh(session, msgspec.structs.replace(held(), state={}, updated_at=LATE, **other))
+    apply_fresh(session, msgspec.structs.replace(held(), state={}, updated_at=LATE, **other), READ)
     assert session == held()
 
 
 def test_an_object_of_no_incarnation_takes_any() -> None:
     """One that was made by hand stands for whatever session has its key."""
     session = msgspec.structs.replace(held(), incarnation="")
-    apply_fresh(session, msgspec.structs.replace(held(), state={}, revision=3))
+    apply_fresh(session, msgspec.structs.replace(held(), state={}, revision=3), READ)
     assert (session.state, session.revision) == ({"temp:n": 1}, 3)
 
 
@@ -176,5 +180,5 @@ def test_what_is_no_name_does_not_survive() -> None:
     """Whoever put it into the object gets what is stored, and no error of ours."""
     session = held()
     session.state[5] = "no name"  # type: ignore[index]  # on purpose
-    apply_fresh(session, msgspec.structs.replace(held(), state={"n": 2}, revision=9))
+    apply_fresh(session, msgspec.structs.replace(held(), state={"n": 2}, revision=9), READ)
     assert session.state == {"n": 2, "temp:n": 1}

@@ -91,6 +91,8 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         "append_events": (KEY, [say("hi")]),
         "begin_turn": (service.lease(KEY, run_id="turn"), say("hi")),
         "resume_turn": (service.lease(KEY), [ToolResult("c")]),
+        "rewind": (KEY,),
+        "fork": (session, SessionKey("app", "user")),
         "update_session_state": (session, {"a": 1}),
         "delete_session_state": (KEY, "a"),
         "update_app_state": ("app", {"a": 1}),
@@ -102,6 +104,7 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         "check": (),
         "aclose": (),
     }
+    named = {"rewind": {"to_seq": 0}}
     in_this_order = sorted(
         OPERATIONS,
         key=["begin_turn", "resume_turn", "delete_session", "delete_user", "aclose"].count,
@@ -113,7 +116,7 @@ async def test_every_operation_is_told_once_with_its_subject(subject: Subject) -
         if name == "resume_turn":
             call = Event(author="agent", content=[ToolCall("c", "t")], outcome="waiting")
             await SessionService.append_event(service, KEY, call, lease=given["begin_turn"][0])
-        await getattr(service, name)(*arguments)
+        await getattr(service, name)(*arguments, **named.get(name, {}))
         about = arguments[0] if arguments else None
         about = about.key if isinstance(about, (Session, Lease)) else about
         assert recorder.ended == [(name, about, None)]

@@ -54,6 +54,7 @@ from agentsession.errors import (
     LeaseLostError,
     ReadTooLargeError,
     RevisionConflictError,
+    RewindError,
     SessionNotFoundError,
     StateValueError,
     StateValueTooLargeError,
@@ -438,6 +439,17 @@ class MyBackend(Backend):
     async def delete_user(self, user: UserKey) -> None:
         raise BackendError(user, "no")
 
+    async def fork(
+        self,
+        key: SessionKey,
+        new_key: SessionKey,
+        at_seq: int | None,
+        *,
+        token: str,
+        expected: Expected = ANYTHING,
+    ) -> Snapshot:
+        raise RewindError(key, at_seq or 0, "trimmed")
+
     async def append(
         self,
         key: SessionKey,
@@ -459,10 +471,13 @@ class MyBackend(Backend):
         before_seq: int | None,
         limit: int,
         newest_first: bool,
+        raw: bool = False,
         read_limit: ReadLimit | None = None,
         expected: Expected = ANYTHING,
     ) -> EventSlice:
-        return EventSlice(1, [], "")
+        slice_ = EventSlice([1], [b""], "")
+        assert_type((slice_.seqs, slice_.first_seq), tuple[Sequence[int], int])
+        return slice_
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from agentsession.redis._scripts import load
-from agentsession.redis._scripts.words import change_words, life_words, number
+from agentsession.redis._scripts.words import change_words, life_words, number, rewind_words
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -64,7 +64,10 @@ class Appending:
         touched = ""
         for entry in entries:
             words += (entry.event_id, str(entry.time), entry.payload)
-            if entry.changes:
+            if entry.rewind is not None:
+                words += ("1", *rewind_words(entry.rewind))
+                touched += "r"
+            elif entry.changes:
                 changes = change_words(entry.changes)
                 touched += scopes_of(entry.changes)
                 words.append(str(len(changes) // 3))
@@ -91,8 +94,8 @@ def scopes_of(changes: Changes) -> str:
 
 
 def add_scopes(keys: list[str], keyspace: Keyspace, key: SessionKey, touched: str) -> str:
-    """Add the keys of the other scopes that are changed, and name these."""
-    scopes = ""
+    """Add the keys of the other scopes that are changed, and name what is touched."""
+    scopes = "r" if "r" in touched else ""
     if "u" in touched:
         keys.append(keyspace.session(key).user)
         scopes += "u"

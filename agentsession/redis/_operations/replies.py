@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from agentsession._pace import Pace
 from agentsession._wording import brief, described_app
-from agentsession.backend import Receipt, Snapshot
+from agentsession.backend import NO_REPEATS, Receipt, Snapshot
 from agentsession.clock import from_microseconds
 from agentsession.errors import (
     CodecError,
@@ -15,6 +15,7 @@ from agentsession.errors import (
     OutcomeUnknownError,
     ReadTooLargeError,
     RevisionConflictError,
+    RewindError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -26,15 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from agentsession.backend import Expected, ReadLimit
+    from agentsession.events import Rewind
     from agentsession.redis._operations.failures import Subject
 
 __all__ = [
     "check_appended",
+    "check_back",
     "check_found",
     "check_size",
     "read_count",
     "read_names",
+    "read_past",
     "read_receipt",
+    "read_seqs",
     "read_snapshot",
     "read_summary",
     "read_text",
@@ -72,13 +77,22 @@ def check_found(key: SessionKey, reply: Sequence[Any]) -> None:
             pass
 
 
-def check_appended(key: SessionKey, expected: Expected, reply: Sequence[Any]) -> None:
+def check_appended(
+    key: SessionKey, expected: Expected, reply: Sequence[Any], rewind: Rewind | None = None
+) -> None:
     """Raise if a script says that it has not appended."""
     if reply[1] != b"ok":
         if reply[1] == b"conflict":
             raise RevisionConflictError(key, expected.revision or 0, reply[3])
+        check_back(key, rewind.to_seq if rewind else 0, reply)
         check_not_busy(key, reply)
         check_found(key, reply)
+
+
+def check_back(key: SessionKey, seq: int, reply: Sequence[Any]) -> None:
+    """Raise if a script says that the log cannot go back to there."""
+    if reply[1] == b"back":
+        raise RewindError(key, seq, reply[3].decode())
 
 
 def check_not_busy(key: SessionKey, reply: Sequence[Any]) -> None:
@@ -110,10 +124,11 @@ def check_size(key: SessionKey, reply: Sequence[Any], limit: ReadLimit | None) -
 
 def read_receipt(key: SessionKey, reply: Sequence[Any]) -> tuple[Receipt, Mapping[int, int]]:
     """Read what a script says of a write; and for each repeat, when it was stored."""
-    _, _, _, revision, last_seq, updated, incarnation, *seqs = reply
+    _, _, _, revision, last_seq, updated, incarnation, oldest_seq, *seqs = reply
     text = read_text(key, incarnation)
     if list not in map(type, seqs):
-        return Receipt(seqs, revision, last_seq, updated, text), _NO_MOMENTS
+        receipt = Receipt(seqs, revision, last_seq, updated, text, NO_REPEATS, oldest_seq)
+        return receipt, _NO_MOMENTS
     repeats: dict[int, bytes] = {}
     moments: dict[int, int] = {}
     stored: int | list[Any]
@@ -122,7 +137,7 @@ def read_receipt(key: SessionKey, reply: Sequence[Any]) -> tuple[Receipt, Mappin
             seqs[index], payload, moment = stored
             repeats[index] = payload or b""
             moments[index] = int(moment)
-    return Receipt(seqs, revision, last_seq, updated, text, repeats), moments
+    return Receipt(seqs, revision, last_seq, updated, text, repeats, oldest_seq), moments
 
 
 def _version_problem(version: bytes) -> str:
@@ -179,7 +194,7 @@ async def read_snapshot(
     user: dict[str, bytes] | None = None,
 ) -> Snapshot:
     """Read a session as lib/snapshot.lua returns it, unless *app* and *user* are known already."""
-    flat, user_fields, app_fields, start, length, events = view
+    flat, user_fields, app_fields, place, length, events, kept_to = view
     fields: dict[bytes, bytes] = {}
     state: dict[str, bytes] = {}
     if len(flat) <= _WORDS_AT_ONCE:
@@ -194,6 +209,9 @@ async def read_snapshot(
     ]
     if count < length:
         raise CodecError(key, _WRONG_COUNT)
+    if type(place) is int:
+        place += count - length + 1
+    first_seq, _ = read_past(key, fields.get(b"past"))
     if app is None:
         app = await read_names(described_app(key.app_name), app_fields) if app_fields else {}
     if user is None:
@@ -209,8 +227,27 @@ async def read_snapshot(
         user=user,
         session=state,
         events=events,
-        first_seq=count - length + start + 1,
+        seqs=read_seqs(place, len(events)),
+        first_seq=first_seq,
+        oldest_seq=count - length + 1,
+        kept_to=kept_to,
     )
+
+
+def read_seqs(place: int | Sequence[int], count: int) -> Sequence[int]:
+    """Read the positions of events: that of the first, or the first and the last of each run."""
+    if isinstance(place, int):
+        return range(place, place + count)
+    return [seq for i in range(0, len(place), 2) for seq in range(place[i], place[i + 1] + 1)]
+
+
+def read_past(key: SessionKey, raw: bytes | None) -> tuple[int, int]:
+    """Read where a log begins, and the position of its newest mark; see lib/past.lua."""
+    if raw is None:
+        return 1, 0
+    begins, _, mark = raw.partition(b" ")
+    what = "the field of its past"
+    return read_count(key, what, begins) + 1, read_count(key, what, mark)
 
 
 def _read_fields(
@@ -236,6 +273,6 @@ async def read_summary(
     if fields == b"foreign":
         return UnreadableSession(key=key, reason=_NO_SESSION)
     try:
-        return await read_snapshot(key, [fields, (), (), 0, 0, []], app, user)
+        return await read_snapshot(key, [fields, (), (), 0, 0, [], 0], app, user)
     except CodecError as exc:
         return UnreadableSession(key=key, reason=exc.reason)

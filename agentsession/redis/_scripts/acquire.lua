@@ -20,7 +20,7 @@ local known, now = standing(calls, id, deadline)
 if known == 'late' then
   return { echo, 'late', now }
 end
-local meta = call('HMGET', session, 'v', 'incarnation', 'count', 'lease')
+local meta = call('HMGET', session, 'v', 'incarnation', 'count', 'lease', 'past')
 local count = tonumber(meta[3])
 local lease = count and read_lease(meta[4], count, now)
 local refusal
@@ -146,7 +146,7 @@ if free and (interrupts or how == 'resume' or not first or first.owner == owner)
   if own or #told > 0 then
     write_line(session, line)
   end
-  prolong(tonumber(session_ttl), session, events, ids, index)
+  prolong_session(tonumber(session_ttl), session, events, ids, index, meta[5])
   for _, each in ipairs(told) do
     tell(session, each)
   end

@@ -2,14 +2,17 @@
 --! write: incarnation, revision, session_id, scopes, lease, keep_events, session_ttl, user_ttl, app_ttl
 -- Adds events to the end of a session's log with their changes to state, or does nothing at all.
 --
--- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
+-- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'; an 'r' says that the first event is the
+--        mark of a rewind
 -- ARGV   `incarnation` and `revision` are what is expected, or ''; `lease` is who holds the session's lease and what becomes of it
 --        then (lib/lease.lua), or '' outside of turns; `keep_events` is the last rank to trim, counted from the end, or '' without
---        a limit; then for each event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua)
--- Returns {echo, 'ok', now, revision, last position, updated, incarnation, for each event its position, or, if it was stored
+--        a limit; then for each event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua);
+--        a mark has one change: 'r', the position to go back to, and '1' if state goes back too
+-- Returns {echo, 'ok', now, revision, last position, updated, incarnation, position of the oldest event if the limit has trimmed some
+--        or 0, for each event its position, or, if it was stored
 --        before, its position, its payload or false, and when}, {echo, 'late', now}, {echo, 'early', now, when it may be issued},
 --        {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'conflict', now, revision}, {echo, 'lost', now} if the lease is
---        not held, {echo, 'busy', now, run, when it ends} if another one is exclusive, {echo, 'foreign', now, version or ''}
+--        not held, {echo, 'back', now, problem} if the log cannot go back to there (lib/rewind.lua), {echo, 'busy', now, run, when it ends} if another one is exclusive, {echo, 'foreign', now, version or ''}
 --        or {echo, 'damaged', now}
 --
 -- No copy of a call may do anything once the call is over. A copy that comes after its deadline is late. One of an append
@@ -30,19 +33,20 @@ local now = time[1] * 1000000 + time[2]
 if now > deadline then
   return { echo, 'late', now }
 end
-local user, app
+local user, app, rewinds
 if scopes ~= '' then
-  if scopes ~= 'a' then
+  rewinds = string.find(scopes, 'r', 1, true)
+  if string.find(scopes, 'u', 1, true) then
     user = KEYS[5]
     call('HLEN', user)
   end
-  if scopes ~= 'u' then
+  if string.find(scopes, 'a', 1, true) then
     app = KEYS[#KEYS]
     call('HLEN', app)
   end
 end
 
-local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease')
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease', 'past')
 if meta[1] ~= '1' then
   if not meta[1] and call('EXISTS', session) == 0 then
     return { echo, 'missing', now }
@@ -93,6 +97,11 @@ end
 if not refusal and revision ~= '' and revision ~= meta[3] then
   refusal, may_change = { echo, 'conflict', now, current }, tonumber(revision) > current
 end
+local go_back
+if rewinds and not refusal and not call('ZSCORE', ids, ARGV[first]) then
+  --! uses rewind
+  refusal, may_change, go_back = look_back(session, events, ids, lease, meta[9], meta[10], before, now)
+end
 if refusal then
   -- A repeat is answered as the first time was, whatever is so by now.
   local at = first
@@ -117,8 +126,8 @@ end
 if top_id ~= session_id and top_id and top[2] + 0 >= stamp then
   stamp = top[2] + 1
 end
-local count, number = before, 7
-local reply = { echo, 'ok', now, current, before, updated, meta[2] }
+local count, number = before, 8
+local reply = { echo, 'ok', now, current, before, updated, meta[2], 0 }
 local new, added, changing, failure = {}, 0, false, false
 local at = first
 while at <= argc do
@@ -163,7 +172,7 @@ if after_lease then
   after_lease()
 end
 if count == before then
-  if number > 7 then
+  if number > 8 then
     -- A repeat writes too, though nothing new: see lib/once.lua.
     call('HSET', session, 'v', '1')
   end
@@ -175,12 +184,21 @@ reply[4], reply[5], reply[6] = current + 1, count, stamp + added - 1
 if top_id ~= session_id or reply[6] > now then
   call('ZADD', index, reply[6], session_id)
 end
+local past = meta[10]
+if go_back then
+  go_back()
+  past = true
+end
 if changing then
   --! uses changes, scope_expiry
-  local of_user, of_app = false, false
-  for i = 1, added do
-    local users, apps = apply_changes(new[i] + 4, ARGV[new[i] + 3] + 0, session, user, app)
-    of_user, of_app = of_user or users, of_app or apps
+  local of_user, of_app, noted = false, false, false
+  for i = go_back and 2 or 1, added do
+    local users, apps, some = apply_changes(new[i] + 4, ARGV[new[i] + 3] + 0, session, user, app, before + i)
+    of_user, of_app, noted = of_user or users, of_app or apps, noted or some
+  end
+  if noted and not past then
+    call('HSET', session, 'past', '0 0')
+    past = true
   end
   if of_user then
     move_scope_expiry(user, tonumber(user_ttl))
@@ -194,6 +212,11 @@ call('HSET', session, 'revision', reply[4], 'count', count, 'last', last, 'updat
 
 if keep_events ~= '' and count >= -keep_events then
   call('ZREMRANGEBYRANK', events, '0', keep_events)
+  reply[8] = count - call('ZCARD', events) + 1
+  if past then
+    --! uses past, forget
+    forget(session, reply[8] - 1)
+  end
   -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
   local keep_ids = keep_events - 1000 -- REMEMBERED_IDS of agentsession.backend
   if count >= -keep_ids and (count % 64 == 0 or added > 1) and call('ZREMRANGEBYRANK', ids, '0', keep_ids) > 0 then
@@ -202,6 +225,6 @@ if keep_events ~= '' and count >= -keep_events then
 end
 if session_ttl ~= '0' or meta[8] then
   --! uses session_expiry
-  move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8])
+  move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8], past)
 end
 return reply

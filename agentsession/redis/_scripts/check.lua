@@ -34,7 +34,7 @@ for _, words in ipairs({
   { 'EXISTS', hash }, { 'HLEN', hash }, { 'HGET', hash, 'f' }, { 'HMGET', hash, 'f' }, { 'HGETALL', hash },
   { 'HDEL', hash, 'f' }, { 'PEXPIRE', hash, 1000 }, { 'PTTL', hash }, { 'PERSIST', hash },
   { 'ZCARD', set }, { 'ZSCORE', set, 'm' }, { 'ZRANK', set, 'm' }, { 'ZCOUNT', set, 0, 1 },
-  { 'ZRANGE', set, 0, 1 }, { 'ZRANGEBYLEX', set, '-', '+' }, { 'ZREVRANGE', set, 0, 1 }, { 'ZREVRANGEBYSCORE', set, 1, 0 },
+  { 'ZRANGE', set, 0, 1 }, { 'ZRANGEBYLEX', set, '-', '+' }, { 'ZREVRANGE', set, 0, 1 }, { 'ZREVRANGEBYSCORE', set, 1, 0 }, { 'ZRANGESTORE', set, set, 0, 1 },
   { 'SCAN', '0', 'COUNT', '1' }, { 'PUBLISH', string.sub(hash, 1, string.find(hash, '{', 1, true) - 9) .. 'inbox:check', '' },
   { 'ZREM', set, 'm' }, { 'ZREMRANGEBYRANK', set, 0, 1 }, { 'ZREMRANGEBYSCORE', set, 0, 1 },
 }) do

@@ -19,7 +19,7 @@ if not view or #view[1] == 0 then
 end
 if refresh == '1' then
   --! uses prolong
-  prolong(tonumber(session_ttl), session, events, ids, index)
+  prolong_session(tonumber(session_ttl), session, events, ids, index, redis.call('HGET', session, 'past'))
   prolong(tonumber(user_ttl), user)
   if app then
     prolong(tonumber(app_ttl), app)

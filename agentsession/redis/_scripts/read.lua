@@ -1,14 +1,15 @@
 --! keys: session, events, ids, index
---! read: incarnation, after, before, limit, newest_first, refresh, session_ttl, most, harmless
+--! read: incarnation, after, before, limit, newest_first, raw, refresh, session_ttl, most, harmless
 --! uses head, events
--- Reads a run of a session's log.
+-- Reads some of a session's log.
 --
 -- ARGV   `incarnation` is what is expected, or ''; `after` and `before` are positions, the latter or ''; `newest_first` is '1' to
---        read from the upper end, `refresh` is '1' to move expiry; `most` and `harmless` are what one read may return
---        (lib/events.lua), or ''
--- Returns {echo, 'found', position of the first, events, incarnation}, {echo, 'large', number of events, bytes or more}, or as lib/head.lua
+--        read from the upper end, `raw` is '1' to read what was taken back too, `refresh` is '1' to move expiry; `most` and
+--        `harmless` are what one read may return (lib/events.lua), or ''
+-- Returns {echo, 'found', position of the first or the runs (lib/runs.lua), events, incarnation, the field `past` or false},
+--        {echo, 'large', number of events, bytes or more}, or as lib/head.lua
 
-local count, trimmed, life = head(session, events, incarnation, echo)
+local count, trimmed, life, past = head(session, events, incarnation, echo)
 if not count then
   return trimmed
 end
@@ -17,17 +18,29 @@ local from, to = math.max(tonumber(after), trimmed) + 1, count
 if before ~= '' then
   to = math.min(tonumber(before) - 1, count)
 end
-if newest_first == '1' then
-  from = math.max(from, to - size + 1)
+local runs, number, taken
+if past and raw ~= '1' then
+  --! uses past, runs
+  taken = past_keys(session)
+  runs, number = runs_of(taken, from, to, size, newest_first == '1')
 else
-  to = math.min(to, from + size - 1)
+  if newest_first == '1' then
+    from = math.max(from, to - size + 1)
+  else
+    to = math.min(to, from + size - 1)
+  end
+  runs, number = from <= to and { from, to } or {}, math.max(to - from + 1, 0)
 end
-local found, bytes = read_events(events, from - trimmed - 1, to - trimmed - 1, tonumber(most), tonumber(harmless))
+local ranks = {}
+for i = 1, #runs do
+  ranks[i] = runs[i] - trimmed - 1
+end
+local found, bytes = read_events(events, ranks, number, tonumber(most), tonumber(harmless))
 if not found then
-  return { echo, 'large', to - from + 1, bytes }
+  return { echo, 'large', number, bytes }
 end
 if refresh == '1' then
   --! uses prolong
-  prolong(tonumber(session_ttl), session, events, ids, index)
+  prolong_session(tonumber(session_ttl), session, events, ids, index, past)
 end
-return { echo, 'found', from, found, life }
+return { echo, 'found', #runs > 2 and runs or runs[1] or from, found, life, past }

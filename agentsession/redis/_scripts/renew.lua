@@ -14,7 +14,7 @@ local now = time[1] * 1000000 + time[2]
 if now > deadline then
   return { echo, 'late', now }
 end
-local meta = redis.call('HMGET', session, 'incarnation', 'lease', 'count')
+local meta = redis.call('HMGET', session, 'incarnation', 'lease', 'count', 'past')
 if not meta[1] then
   return { echo, 'missing', now }
 end
@@ -27,5 +27,5 @@ if not has_lease(lease, owner, now) then
 end
 lease.ends, lease.ttl = math.max(lease.ends, now + 1000 * ttl), math.max(lease.ttl, tonumber(ttl))
 write_lease(session, lease)
-prolong(tonumber(session_ttl), session, events, ids, index)
+prolong_session(tonumber(session_ttl), session, events, ids, index, meta[4])
 return { echo, 'held', now, meta[1], lease.token, lease.ends, lease.stop, lease.left or '', lease.run, lease.after }

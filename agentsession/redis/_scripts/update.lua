@@ -5,7 +5,7 @@
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
 -- ARGV   `lease` is who holds the session's lease, or '' outside of turns; then the changes (lib/changes.lua); without any, nothing is written
--- Returns {echo, 'ok', now, revision, last position, updated, incarnation}, {echo, 'late', now}, {echo, 'missing', now},
+-- Returns {echo, 'ok', now, revision, last position, updated, incarnation, 0}, {echo, 'late', now}, {echo, 'missing', now},
 --        {echo, 'replaced', now}, {echo, 'lost', now}, {echo, 'busy', now, run, when it ends} as append.lua, {echo, 'foreign', now, version or ''}, {echo, 'damaged', now}, or {echo, 'gone', now} if it
 --        was carried out, and somebody has deleted the session since
 
@@ -24,7 +24,7 @@ if string.find(scopes, 'a') then
   call('HLEN', app)
 end
 
-local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease')
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease', 'past')
 local revision, count, updated = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[6])
 local refusal
 if not meta[1] and call('EXISTS', session) == 0 then
@@ -64,14 +64,14 @@ elseif not known and call('ZSCORE', calls, '!' .. refused) then
   return lease == '' and { echo, 'busy', now, '', 0 } or { echo, 'lost', now }
 end
 if known == 'ran' or #ARGV < first then
-  return { echo, 'ok', now, revision, count, updated, meta[2] }
+  return { echo, 'ok', now, revision, count, updated, meta[2], 0 }
 end
 
 local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
 remember(calls, id, deadline, now)
 local moment = moment_of(session_id, now, updated, top)
 call('ZADD', index, moment, session_id)
-local of_user, of_app = apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
+local of_user, of_app, noted = apply_changes(first, (#ARGV - first + 1) / 3, session, user, app, count + 0.5)
 if of_user then
   move_scope_expiry(user, tonumber(user_ttl))
 end
@@ -79,5 +79,8 @@ if of_app then
   move_scope_expiry(app, tonumber(app_ttl))
 end
 call('HSET', session, 'revision', revision + 1, 'updated', moment)
-move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8])
-return { echo, 'ok', now, revision + 1, count, moment, meta[2] }
+if noted and not meta[10] then
+  call('HSET', session, 'past', '0 0')
+end
+move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8], noted or meta[10])
+return { echo, 'ok', now, revision + 1, count, moment, meta[2], 0 }

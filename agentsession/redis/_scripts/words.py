@@ -8,6 +8,7 @@ from agentsession.redis._keys import STATE_FIELD
 
 if TYPE_CHECKING:
     from agentsession.backend import ReadLimit, Window
+    from agentsession.events import Rewind
     from agentsession.redis._scripts import Argument
     from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
@@ -18,6 +19,7 @@ __all__ = [
     "life_words",
     "limit_words",
     "number",
+    "rewind_words",
     "scope_words",
     "size_of",
     "window_words",
@@ -74,6 +76,11 @@ def change_words(changes: Changes) -> list[Argument]:
         *scope_words("u", "", changes.user),
         *scope_words("a", "", changes.app),
     ]
+
+
+def rewind_words(rewind: Rewind) -> list[Argument]:
+    """Word a rewind as the one change of its mark; see lib/rewind.lua."""
+    return ["r", str(rewind.to_seq), flag(rewind.restores_state)]
 
 
 def scope_words(target: str, prefix: str, changes: ScopeChanges) -> list[Argument]:

@@ -1,8 +1,8 @@
 -- Looks at the head of a session that is to be read. Returns how many events were ever stored, how many of them the limit
--- has trimmed, and the incarnation; or nil and a refusal: {echo, 'missing'}, {echo, 'replaced'}, {echo, 'foreign', version or ''} or
--- {echo, 'damaged'}.
+-- has trimmed, the incarnation, and the field `past` or false (lib/past.lua); or nil and a refusal: {echo, 'missing'},
+-- {echo, 'replaced'}, {echo, 'foreign', version or ''} or {echo, 'damaged'}.
 local function head(session, events, incarnation, echo)
-  local meta = redis.call('HMGET', session, 'v', 'incarnation', 'count')
+  local meta = redis.call('HMGET', session, 'v', 'incarnation', 'count', 'past')
   if meta[1] ~= '1' then
     if not meta[1] and redis.call('EXISTS', session) == 0 then
       return nil, { echo, 'missing' }
@@ -18,5 +18,5 @@ local function head(session, events, incarnation, echo)
   if not meta[2] or trimmed < 0 or count >= 2 ^ 53 then
     return nil, { echo, 'damaged' }
   end
-  return count, trimmed, meta[2]
+  return count, trimmed, meta[2], meta[4]
 end

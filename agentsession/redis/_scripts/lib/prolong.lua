@@ -11,3 +11,12 @@ local function prolong(ttl, ...)
     end
   end
 end
+
+-- The same for a session; `past` is whether it has the keys of lib/past.lua.
+local function prolong_session(ttl, session, events, ids, index, past)
+  prolong(ttl, session, events, ids, index)
+  if past then
+    --! uses past
+    prolong(ttl, past_keys(session))
+  end
+end

@@ -1,8 +1,19 @@
--- Moves the expiry of a session's keys. A time to live is in milliseconds; 0 is for ever. `recorded` is the `ttl` field of the session: what an earlier write set.
+-- Moves the expiry of a session's keys. A time to live is in milliseconds; 0 is for ever. `recorded` is the `ttl` field of the session:
+-- what an earlier write set; `past` is whether it has the keys of lib/past.lua.
 -- The index lives as long as the longest-lived session in it: processes may be configured differently while
 -- a deployment rolls, so its expiry only moves forward, but where it holds this session alone; and a session that lives for
 -- ever keeps it for ever.
-local function move_session_expiry(session, events, ids, index, ttl, recorded)
+local function move_session_expiry(session, events, ids, index, ttl, recorded, past)
+  if past and (ttl > 0 or recorded) then
+    --! uses past
+    for _, key in ipairs({ past_keys(session) }) do
+      if ttl > 0 then
+        redis.call('PEXPIRE', key, ttl)
+      else
+        redis.call('PERSIST', key)
+      end
+    end
+  end
   if ttl > 0 then
     redis.call('PEXPIRE', session, ttl)
     redis.call('PEXPIRE', events, ttl)

@@ -1,0 +1,66 @@
+"""Loads a session with as many of its newest events as one read returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from agentsession._concurrently import caught
+from agentsession._pace import Pace
+from agentsession._service.assembly import assemble
+from agentsession.backend import Snapshot
+from agentsession.errors import AgentSessionError, ReadTooLargeError, SessionNotFoundError
+
+if TYPE_CHECKING:
+    from agentsession.backend import Backend, ReadLimit, Receipt, Window
+    from agentsession.sessions import Session, SessionKey
+
+__all__ = ["Loader", "Read"]
+
+Read: TypeAlias = "Snapshot | AgentSessionError | None"
+"""What a read gave: the session, an error, or that there was none."""
+
+
+class Loader:
+    """Loads sessions after a write to them.
+
+    Args:
+        backend: Keeps the sessions.
+        read_limit: How much one read may return.
+    """
+
+    def __init__(self, backend: Backend, read_limit: ReadLimit | None) -> None:
+        self._backend = backend
+        self._read_limit = read_limit
+
+    async def load(
+        self, key: SessionKey, bounds: Window, receipt: Receipt, read: Read = None
+    ) -> Session:
+        """Load a session with its newest events, half as many until one read returns them.
+
+        What is returned is of one moment, since it is what one read returned. A search would find
+        all that fit, but each of its reads costs the server as much as this whole load.
+
+        Args:
+            key: The session.
+            bounds: The events to load.
+            receipt: A write to it, which is to be seen.
+            read: What was read at the same time as that.
+        """
+        while not isinstance(read, Snapshot) or not _has(read, receipt):
+            if isinstance(read, ReadTooLargeError):
+                least = 1 if self._read_limit is None else self._read_limit.harmless
+                most = max(read.events // 2, least)
+                bounds = msgspec.structs.replace(bounds, last=most)
+            elif isinstance(read, AgentSessionError):
+                raise read
+            read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
+            if read is None:
+                raise SessionNotFoundError(key)
+        return await assemble(key, read, Pace())
+
+
+def _has(snapshot: Snapshot, receipt: Receipt) -> bool:
+    """Tell whether a session was read after a write to it."""
+    return snapshot.incarnation == receipt.incarnation and snapshot.revision >= receipt.revision
