@@ -58,6 +58,7 @@ from agentsession.backend.records import (
     WhenBusy,
     Window,
 )
+from agentsession.backend.trimming import TRIM_LOOK, next_turn
 from agentsession.events import new_id
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ __all__ = [
     "PLACE_KEPT",
     "REMEMBERED_IDS",
     "SMALLEST_EVENT",
+    "TRIM_LOOK",
     "Backend",
     "Claim",
     "Entry",
@@ -96,6 +98,7 @@ __all__ = [
     "UserSlice",
     "WhenBusy",
     "Window",
+    "next_turn",
 ]
 
 
@@ -277,7 +280,9 @@ class Backend(ABC):
         nothing, and the receipt tells what is stored. If all were
         stored before, nothing changes at all, whatever revision is expected. Otherwise the revision
         grows by one, every expiry of the session moves, and the oldest events beyond
-        ``event_limit`` leave.
+        ``event_limit`` leave; where they cut a turn, its rest leaves with them
+        (:func:`~agentsession.backend.next_turn`) if it is shorter than
+        :data:`~agentsession.backend.TRIM_LOOK`, and than half of the limit.
 
         What *then* says of the expected lease happens in the same step, also if all were stored
         before, as long as it is held. Without entries only that happens.

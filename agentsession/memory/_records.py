@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
-from agentsession.backend import REMEMBERED_IDS, Entry
+from agentsession.backend import REMEMBERED_IDS, TRIM_LOOK, Entry, next_turn
 from agentsession.errors import RewindError
 
 if TYPE_CHECKING:
@@ -109,12 +109,14 @@ class Log:
     and compacts when half of the list is dead, so that it costs O(1) an event over time.
     """
 
-    __slots__ = ("_payloads", "_start", "_times", "count", "ids", "taken")
+    __slots__ = ("_cut", "_payloads", "_start", "_times", "count", "ids", "taken")
 
     def __init__(self) -> None:
         self._payloads: list[bytes] = []
         self._times: list[int] = []
         self._start = 0
+        # No turn begins between the oldest event and this position.
+        self._cut = 0
         self.count = 0
         # Unlike a dict's, its oldest key leaves in O(1).
         self.ids: OrderedDict[str, int] = OrderedDict()
@@ -137,16 +139,25 @@ class Log:
 
     def trim(self, limit: int) -> None:
         """Drop the oldest events beyond *limit*, and the ids of those trimmed long ago."""
-        held = len(self._payloads)
-        if held - self._start > limit:
-            self._start = held - limit
+        excess = len(self._payloads) - self._start - limit
+        if excess > 0:
+            self._start += excess
+            if self.oldest_seq > self._cut:
+                self._drop_rest_of_turn(min(TRIM_LOOK, limit // 2))
             self.taken.forget(self.oldest_seq - 1)
-        if self._start * 2 > held:
+        if self._start * 2 > len(self._payloads):
             del self._payloads[: self._start]
             del self._times[: self._start]
             self._start = 0
         while len(self.ids) > limit + REMEMBERED_IDS:
             self.ids.popitem(last=False)
+
+    def _drop_rest_of_turn(self, look: int) -> None:
+        """Drop what is left of a turn that was cut, if that is less than so many events."""
+        kept = self._payloads[self._start : self._start + look]
+        found = next_turn(self._payloads[self._start - 1], kept)
+        self._cut = self.oldest_seq + (len(kept) if found is None else found)
+        self._start += found or 0
 
     def up_to(self, seq: int) -> Log:
         """Return a copy that ends with the event at a position, or before the oldest one."""

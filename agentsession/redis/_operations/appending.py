@@ -39,7 +39,6 @@ class Appending:
     def __init__(self, calls: Calls, keyspace: Keyspace, retention: Retention) -> None:
         self._calls = calls
         self._keyspace = keyspace
-        limit = retention.event_limit
         # The header, the same but for a few words.
         self._header = _APPEND.words(
             incarnation="",
@@ -47,7 +46,7 @@ class Appending:
             session_id="",
             scopes="",
             lease="",
-            keep_events=number(-limit - 1) if limit else "",
+            limit=number(retention.event_limit or None),
             **life_words(retention),
         )
 

@@ -1,19 +1,18 @@
 --! keys: session, events, ids, index
---! write: incarnation, revision, session_id, scopes, lease, keep_events, session_ttl, user_ttl, app_ttl
+--! write: incarnation, revision, session_id, scopes, lease, limit, session_ttl, user_ttl, app_ttl
 -- Adds events to the end of a session's log with their changes to state, or does nothing at all.
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'; an 'r' says that the first event is the
 --        mark of a rewind
 -- ARGV   `incarnation` and `revision` are what is expected, or ''; `lease` is who holds the session's lease and what becomes of it
---        then (lib/lease.lua), or '' outside of turns; `keep_events` is the last rank to trim, counted from the end, or '' without
---        a limit; then for each event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua);
+--        then (lib/lease.lua), or '' outside of turns; `limit` is how many events the log holds at most, or ''; then for each event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua);
 --        a mark has one change: 'r', the position to go back to, and '1' if state goes back too
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, position of the oldest event if the limit has trimmed some
---        or 0, for each event its position, or, if it was stored
---        before, its position, its payload or false, and when}, {echo, 'late', now}, {echo, 'early', now, when it may be issued},
---        {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'conflict', now, revision}, {echo, 'lost', now} if the lease is
---        not held, {echo, 'back', now, problem} if the log cannot go back to there (lib/rewind.lua), {echo, 'busy', now, run, when it ends} if another one is exclusive, {echo, 'foreign', now, version or ''}
---        or {echo, 'damaged', now}
+--        or 0, for each event its position, or, if it was stored before, its position, its payload or false, and when},
+--        {echo, 'late', now}, {echo, 'early', now, when it may be issued}, {echo, 'missing', now}, {echo, 'replaced', now},
+--        {echo, 'conflict', now, revision}, {echo, 'back', now, problem} if the log cannot go back to there (lib/rewind.lua),
+--        {echo, 'lost', now} if the lease is not held, {echo, 'busy', now, run, when it ends} if another one is exclusive,
+--        {echo, 'foreign', now, version or ''} or {echo, 'damaged', now}
 --
 -- No copy of a call may do anything once the call is over. A copy that comes after its deadline is late. One of an append
 -- that was carried out is known by the ids of its events, as long as the session lives and remembers them. One that was
@@ -46,7 +45,7 @@ if scopes ~= '' then
   end
 end
 
-local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease', 'past')
+local meta = call('HMGET', session, 'v', 'incarnation', 'revision', 'count', 'last', 'updated', 'horizon', 'ttl', 'lease', 'past', 'cut')
 if meta[1] ~= '1' then
   if not meta[1] and call('EXISTS', session) == 0 then
     return { echo, 'missing', now }
@@ -210,17 +209,27 @@ end
 
 call('HSET', session, 'revision', reply[4], 'count', count, 'last', last, 'updated', reply[6])
 
-if keep_events ~= '' and count >= -keep_events then
-  call('ZREMRANGEBYRANK', events, '0', keep_events)
-  reply[8] = count - call('ZCARD', events) + 1
-  if past then
-    --! uses past, forget
-    forget(session, reply[8] - 1)
+if limit ~= '' and count > limit + 0 then
+  -- All up to this position are over the limit, unless they have left before.
+  local most, gone = limit + 0, count - limit
+  if meta[11] and gone < meta[11] + 0 then
+    if call('ZREMRANGEBYRANK', events, '0', -most - 1) > 0 then
+      reply[8] = gone + 1
+    end
+  else
+    --! uses trim
+    reply[8] = trim(session, events, count, most)
   end
-  -- The ids are trimmed now and then: how many more are remembered is nobody's concern.
-  local keep_ids = keep_events - 1000 -- REMEMBERED_IDS of agentsession.backend
-  if count >= -keep_ids and (count % 64 == 0 or added > 1) and call('ZREMRANGEBYRANK', ids, '0', keep_ids) > 0 then
-    call('HSET', session, 'horizon', call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2])
+  -- What else may go is looked at now and then: how much longer it is remembered is nobody's concern.
+  local most_ids = most + 1000 -- REMEMBERED_IDS of agentsession.backend
+  if count % 64 == 0 or added > 1 then
+    if past then
+      --! uses past, forget
+      forget(session, count - call('ZCARD', events))
+    end
+    if count > most_ids and call('ZREMRANGEBYRANK', ids, '0', -most_ids - 1) > 0 then
+      call('HSET', session, 'horizon', call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2])
+    end
   end
 end
 if session_ttl ~= '0' or meta[8] then
