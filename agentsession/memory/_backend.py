@@ -567,7 +567,7 @@ class MemoryBackend(Backend):
         """Apply changes, and note what was before; at ``None`` nothing was."""
         owner = session.owner
         if changes.session and at is not None:
-            session.before.note(at, session.state.read_now(), changes.session)
+            session.before.note(at, session.state, changes.session)
         session.state.change(changes.session)
         if changes.user:
             self._change_user(owner, changes.user, now)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
+from collections.abc import Collection, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
 
 from agentsession.backend import REMEMBERED_IDS, TRIM_LOOK, Entry, next_turn
 from agentsession.errors import RewindError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from agentsession.events import Rewind
     from agentsession.memory._turns import Tell, Turns
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from agentsession.state import ScopeChanges
 
 __all__ = ["Log", "Mortal", "Place", "Scope", "StoredSession", "User", "Values", "seqs_of"]
+
+# More names than this are not looked at one by one.
+_NAMES_AT_ONCE: Final = 1000
 
 Place: TypeAlias = tuple[int, str]
 """Where a session is in its user's list: when it was last written to, and its id."""
@@ -284,58 +290,86 @@ def _mark(gap: tuple[int, int]) -> int:
     return gap[1]
 
 
+class _Changed(Struct):
+    """Names of state that were changed at one place, and values from before, of more names perhaps.
+
+    Attributes:
+        at: The place.
+        names: The names.
+        was: What they were; one that is not there was absent.
+    """
+
+    at: float
+    names: Collection[str]
+    was: Mapping[str, bytes]
+
+    def undone(self) -> dict[str, bytes | None]:
+        """Return the changes that undo them."""
+        return {name: self.was.get(name) for name in self.names}
+
+
 class StateBefore:
     """What a session's state was before each change to it, as long as the log goes back to there.
 
     A change that comes with an event is at its position, one that comes without is half a step
     after that of the newest event. Of several changes of one name at one place only the first
-    matters, and none if the name has its old value again.
+    matters, and none if the name has its old value again, so that all of them together are no more
+    than what state was there and is now.
     """
 
     __slots__ = ("_changes",)
 
     def __init__(self) -> None:
-        # Ascending, each with the names that were changed, and the values from before.
-        self._changes: deque[tuple[float, dict[str, bytes | None]]] = deque()
+        self._changes: deque[_Changed] = deque()
 
-    def note(self, at: float, values: Mapping[str, bytes], changes: ScopeChanges) -> None:
+    def note(self, at: float, values: Values, changes: ScopeChanges) -> None:
         """Note what changes will do to values, at a place."""
-        if not self._changes or self._changes[-1][0] != at:
-            self._changes.append((at, {}))
-        noted = self._changes[-1][1]
+        last = self._changes[-1] if self._changes and self._changes[-1].at == at else None
+        if len(changes) > _NAMES_AT_ONCE:
+            # To look at each of 100,000 names would take twice as long as to change them.
+            if last is None:
+                self._changes.append(_Changed(at, changes.keys(), values.read()))
+                return
+            if changes.keys() <= set(last.names):
+                return
+        undone = {} if last is None else last.undone()
+        current = values.read_now()
         for name, new in changes.items():
-            old = values.get(name)
-            if name not in noted:
+            old = current.get(name)
+            if name not in undone:
                 if new != old:
-                    noted[name] = old
-            elif noted[name] == new:
-                del noted[name]
-        if not noted:
+                    undone[name] = old
+            elif undone[name] == new:
+                del undone[name]
+        if last is not None:
             self._changes.pop()
+        if undone:
+            was = {name: value for name, value in undone.items() if value is not None}
+            self._changes.append(_Changed(at, undone.keys(), was))
 
     def after(self, seq: int) -> dict[str, bytes | None]:
         """Return what takes state back to how it was right after an event."""
-        undo: dict[str, bytes | None] = {}
-        for at, noted in reversed(self._changes):
-            if at <= seq:
+        undone: dict[str, bytes | None] = {}
+        for changed in reversed(self._changes):
+            if changed.at <= seq:
                 break
-            undo |= noted
-        return undo
+            undone |= changed.undone()
+        return undone
 
     def forget_after(self, seq: int) -> None:
         """Forget what comes after an event, since state is as it was then."""
-        while self._changes and self._changes[-1][0] > seq:
+        while self._changes and self._changes[-1].at > seq:
             self._changes.pop()
 
     def forget_before(self, oldest_seq: int) -> None:
         """Forget what goes back further than to right after the oldest event that is held."""
-        while self._changes and self._changes[0][0] <= oldest_seq:
+        while self._changes and self._changes[0].at <= oldest_seq:
             self._changes.popleft()
 
     def up_to(self, at: float) -> StateBefore:
         """Return a copy that ends at a place."""
         copy = StateBefore()
-        copy._changes.extend((place, {**noted}) for place, noted in self._changes if place <= at)
+        copy._changes.extend(changed for changed in self._changes if changed.at <= at)
         return copy
 
 

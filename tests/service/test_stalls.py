@@ -72,9 +72,12 @@ class Steps:
 
     def compare_the_machine(self) -> None:
         """Allow for how fast it is now; before and after, since that changes on a shared one."""
-        before = time.thread_time()
-        work()
-        bound = BOUND * max(1.0, (time.thread_time() - before) / REFERENCE)
+        taken = 0.0
+        for _ in range(3):  # Whoever shares the processor does not do so all the time.
+            before = time.thread_time()
+            work()
+            taken = max(taken, time.thread_time() - before)
+        bound = BOUND * max(1.0, taken / REFERENCE)
         if sys.gettrace() is not None:
             bound *= TRACED
         self.bound = max(self.bound, bound)
