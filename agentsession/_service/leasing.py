@@ -209,6 +209,8 @@ class ServiceLease(Lease):
         self.after_seq = 0
         # Whether it goes on with a turn that waits, and has stored nothing yet.
         self.resumes = False
+        # Takes it and stores the message, if it is taken so.
+        self.beginning: asyncio.Task[Any] | None = None
         # The end of the turn that was left before, once it is closed.
         self.closed: Event | None = None
 
@@ -477,6 +479,9 @@ class ServiceLease(Lease):
         lease is given back. If it is not known whether it has begun, the lease runs out, so that
         whoever comes next looks. A turn that waited waits on if nothing was stored.
         """
+        if self.beginning is not None:
+            # Else it would be given back first, and the message be stored then.
+            await asyncio.wait([self.beginning])
         try:
             with suppress(AgentSessionError):
                 if self.begun_at > 0:

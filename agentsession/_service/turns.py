@@ -111,7 +111,7 @@ class Turns:
         self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Session]]
     ) -> tuple[Receipt, Session]:
         """Begin a turn; if that fails, or the caller is cancelled, end what has begun."""
-        task = self._leasing.begin(beginning)
+        lease.beginning = task = self._leasing.begin(beginning)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -163,7 +163,8 @@ class Turns:
                 return None, None, None
             raise asked
         if isinstance(stored, AgentSessionError):
-            if isinstance(stored, LeaseLostError | SessionNotFoundError):
+            # One of unknown outcome may have come before the session was made; a repeat tells.
+            if isinstance(stored, LeaseLostError | SessionNotFoundError | OutcomeUnknownError):
                 return asked, None, None
             raise stored
         return asked, stored, read

@@ -44,6 +44,9 @@ class Cancel(Struct, frozen=True):
     turns: int
 
 
+WhenBusy: TypeAlias = Literal["queue", "reject", "interrupt"]
+
+
 class Step(Struct, frozen=True, kw_only=True):
     """One call that a worker makes.
 
@@ -56,6 +59,9 @@ class Step(Struct, frozen=True, kw_only=True):
         limit: How many events to read.
         cancel: Whether and when to cancel it.
         again: Whether to make the call again if its outcome is unknown.
+        when_busy: What a turn does while another one has the session.
+        leaves_after: After how many of its events a turn is left without an end, as if its process
+            had died; 0 for never.
     """
 
     kind: str
@@ -65,6 +71,8 @@ class Step(Struct, frozen=True, kw_only=True):
     limit: int = 0
     cancel: Cancel | None = None
     again: bool = False
+    when_busy: WhenBusy = "queue"
+    leaves_after: int = 0
 
 
 class Seen(Struct, frozen=True, array_like=True):
@@ -86,6 +94,45 @@ class View(Struct, kw_only=True):
     updated: int = 0
 
 
+class Write(Struct, array_like=True):
+    """An event that a turn has tried to store.
+
+    Attributes:
+        id: The event.
+        started: When it was tried.
+        seq: Where it is, as acknowledged; 0 if it was not.
+        refused: Whether it was promised that it is not stored.
+    """
+
+    id: str
+    started: int
+    seq: int = 0
+    refused: bool = False
+
+
+class Turn(Struct):
+    """What became of a turn.
+
+    Attributes:
+        token: That of its lease; 0 if it never had one.
+        held_from: When it was told that it has the lease.
+        writes: What it has tried to store.
+    """
+
+    token: int = 0
+    held_from: int = 0
+    writes: list[Write] = []
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """An event of a log of turns as a reader got it."""
+
+    seq: int
+    id: str
+    run_id: str
+    outcome: str
+
+
 class Operation(Struct, kw_only=True):
     """A call with what became of it.
 
@@ -102,6 +149,8 @@ class Operation(Struct, kw_only=True):
         view: What a read of one session returned, also the one before an append that insists on a
             revision; ``None`` if it is not there.
         listed: What a listing returned: state by session id.
+        turn: What became of a turn.
+        entries: What a read of a log of turns returned, all of it.
         grace: Nanoseconds after its cancellation in which a copy of it may take effect.
     """
 
@@ -116,6 +165,8 @@ class Operation(Struct, kw_only=True):
     expected_revision: int | None = None
     view: View | None = None
     listed: dict[str, dict[str, Any]] | None = None
+    turn: Turn | None = None
+    entries: list[Entry] | None = None
     grace: int = 0
 
     @property

@@ -18,9 +18,9 @@ from reliability.checker.keys import key_violations
 from reliability.checker.ledger import Ledger
 from reliability.checker.sessions import who_has_time_gets_an_answer
 from reliability.faults import FAULTS
-from reliability.history import History, Step
+from reliability.history import History, Sent, Step
 from reliability.site import DURABLE, Site, Terms, opened, opened_cluster, tasks_left
-from reliability.workers.plan import shared_sessions
+from reliability.workers.plan import shared_sessions, turned_sessions
 from reliability.workers.process import Orders, work
 from reliability.workers.worker import Worker
 
@@ -113,6 +113,7 @@ async def run(trial: Trial, binary: str) -> Verdict:
         site.calm()
         left = await site.connections_left()
         async with Terms(limit=trial.limit).open(site.aside) as service:
+            await settle(service, history)
             await visit(service, history, "the last", "whole", "list")
         kept = await site.look()
     left += await tasks_left(before)
@@ -138,6 +139,14 @@ async def visit(service: SessionService, history: History, who: str, *kinds: str
     keys = dict.fromkeys([*shared_sessions(), *(each.step.key for each in history)])
     visitor = Worker(who, service, history.record)
     await visitor.work(Step(kind=kind, key=key) for key in keys for kind in kinds)
+
+
+async def settle(service: SessionService, history: History) -> None:
+    """End every turn that is left, when all is over, and read the logs."""
+    visitor = Worker("the last of all", service, history.record)
+    for number, key in enumerate(turned_sessions()):
+        await visitor.make(Step(kind="settle", key=key, sent=[Sent(f"settled {number}")]))
+        await visitor.make(Step(kind="entries", key=key))
 
 
 async def _attack(site: Site, trial: Trial, history: History) -> int:

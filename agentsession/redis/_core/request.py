@@ -242,6 +242,9 @@ class Request(Command):
                     self.fail()  # A copy was run in an earlier life of the session, or was not.
                 self.issued = horizon
                 return True
+            case b"again":
+                self.issued = int(reply[3])  # No copy was carried out, and none with its times is.
+                return True
             case b"missing" | b"replaced" if self.maybe_run and not self.script.is_remembered:
                 self.fail()  # A copy may have found it there.
             case _:

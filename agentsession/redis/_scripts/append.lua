@@ -9,7 +9,7 @@
 --        a mark has one change: 'r', the position to go back to, and '1' if state goes back too
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, position of the oldest event if the limit has trimmed some
 --        or 0, for each event its position, or, if it was stored before, its position, its payload or false, and when},
---        {echo, 'late', now}, {echo, 'early', now, when it may be issued}, {echo, 'missing', now}, {echo, 'replaced', now},
+--        {echo, 'late', now}, {echo, 'early' or 'again', now, when it may be issued}, {echo, 'missing', now}, {echo, 'replaced', now},
 --        {echo, 'conflict', now, revision}, {echo, 'back', now, problem} if the log cannot go back to there (lib/rewind.lua),
 --        {echo, 'lost', now} if the lease is not held, {echo, 'busy', now, run, when it ends} if another one is exclusive,
 --        {echo, 'foreign', now, version or ''} or {echo, 'damaged', now}
@@ -17,7 +17,9 @@
 -- No copy of a call may do anything once the call is over. A copy that comes after its deadline is late. One of an append
 -- that was carried out is known by the ids of its events, as long as the session lives and remembers them. One that was
 -- issued before the `horizon`, which is when the session was made or the oldest id that it remembers was stored, could be of
--- another life of the session or of a forgotten event: it is too early, and only whoever sent no copy before asks again.
+-- another life of the session or of a forgotten event: it is too early, and only whoever sent no copy before asks again. One that
+-- was issued before the last refusal which may not stand for ever could be a copy of the call that was refused. Nothing of it is
+-- stored, so it may be issued again. The moment of that refusal stands behind the horizon, in the same field.
 --
 -- Redis keeps what a script wrote before an error, so whatever could fail (a key of another type, no memory, no rights) is
 -- touched before the first write, or undone. An out-of-memory error comes at the first write or never.
@@ -56,13 +58,17 @@ if incarnation ~= '' and incarnation ~= meta[2] then
   return { echo, 'replaced', now }
 end
 local current, before, last = tonumber(meta[3]), tonumber(meta[4]), tonumber(meta[5])
-local updated, horizon = tonumber(meta[6]), tonumber(meta[7])
+local updated, horizon, refused = tonumber(meta[6]), tonumber(meta[7]), false
+if not horizon and meta[7] then
+  horizon, refused = string.match(meta[7], '^(%d+) (%d+)$')
+  horizon, refused = tonumber(horizon), tonumber(refused)
+end
 -- What is no number at all, not a whole one, or negative, was not written by us.
 if not (meta[2] and current and before and last and updated and horizon) or before % 1 ~= 0 or last % 1 ~= 0 or before < 0 then
   return { echo, 'damaged', now }
 end
 if issued < horizon then
-  return { echo, 'early', now, meta[7] }
+  return { echo, 'early', now, string.format('%.0f', horizon) }
 end
 
 local argc = #ARGV
@@ -101,16 +107,19 @@ if rewinds and not refusal and not call('ZSCORE', ids, ARGV[first]) then
   --! uses rewind
   refusal, may_change, go_back = look_back(session, events, ids, lease, meta[9], meta[10], before, now)
 end
-if refusal then
+if refusal or (refused and issued < refused) then
   -- A repeat is answered as the first time was, whatever is so by now.
   local at = first
   while at <= argc and call('ZSCORE', ids, ARGV[at]) do
     at = at + 4 + 3 * ARGV[at + 3]
   end
   if at <= argc or argc < first then
+    if not refusal then
+      return { echo, 'again', now, string.format('%.0f', refused) }
+    end
     if may_change then
       -- What stands against it may be gone later, and a copy of this call come after that.
-      call('HSET', session, 'horizon', math.max(horizon, now + 1))
+      call('HSET', session, 'horizon', string.format('%.0f %.0f', horizon, math.max(refused or 0, now + 1)))
     end
     return refusal
   end
@@ -228,7 +237,8 @@ if limit ~= '' and count > limit + 0 then
       forget(session, count - call('ZCARD', events))
     end
     if count > most_ids and call('ZREMRANGEBYRANK', ids, '0', -most_ids - 1) > 0 then
-      call('HSET', session, 'horizon', call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2])
+      local oldest = call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2]
+      call('HSET', session, 'horizon', refused and string.format('%.0f %.0f', oldest, refused) or oldest)
     end
   end
 end

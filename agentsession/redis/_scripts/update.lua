@@ -33,7 +33,7 @@ elseif meta[1] ~= '1' then
   refusal = { echo, 'foreign', now, meta[1] or '' }
 elseif incarnation ~= '' and incarnation ~= meta[2] then
   refusal = { echo, known == 'ran' and 'gone' or 'replaced', now }
-elseif not (meta[2] and revision and count and tonumber(meta[5]) and updated and tonumber(meta[7])) or count % 1 ~= 0 or count < 0 then
+elseif not (meta[2] and revision and count and tonumber(meta[5]) and updated and string.find(meta[7] or '', '^%d+')) or count % 1 ~= 0 or count < 0 then
   refusal = { echo, 'damaged', now }
 elseif known == 'refused' then
   refusal = { echo, 'missing', now } -- as it was then

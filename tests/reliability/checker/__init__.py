@@ -16,6 +16,10 @@ limit           more events than allowed, or fewer than there should be
 late            a copy of a call has taken effect after the call was answered or given up
 expiry          keys of one session that do not expire together, or never
 left over       a connection, a task or a key that nobody needs any more
+two holders     turns of one session at the same time
+token           a lease whose token is not larger than that of an earlier one
+fenced          what a turn was refused, and is stored
+no end          a turn without an outcome, or with several
 wrong           an error that no fault excuses
 gave up         a call that failed before its time was over
 =============== ===================================================================================
@@ -28,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from reliability.checker import logs, sessions, state
+from reliability.checker import logs, sessions, state, turns
 from reliability.checker.ledger import Ledger
 from reliability.history import Operation
 
@@ -49,6 +53,10 @@ CHECKS: tuple[Callable[[Ledger, int], Iterator[str]], ...] = (
     sessions.listings_are_complete,
     sessions.lives_follow_each_other,
     sessions.mortals_keep_what_they_live_with,
+    turns.one_turn_at_a_time,
+    turns.tokens_grow,
+    turns.what_is_fenced_off_is_not_there,
+    turns.turns_are_whole_and_end,
 )
 
 

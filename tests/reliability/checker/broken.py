@@ -12,18 +12,21 @@ import msgspec
 from agentsession import SessionKey, UserKey
 from agentsession.backend import (
     ANYTHING,
+    Claim,
     Entry,
     Expected,
     Position,
     Receipt,
     SessionSlice,
     Snapshot,
+    Standing,
     Then,
     Window,
 )
 from agentsession.errors import (
     AgentSessionError,
     BackendUnavailableError,
+    LeaseLostError,
     OutcomeUnknownError,
 )
 from agentsession.memory import MemoryBackend
@@ -390,6 +393,73 @@ class StoresLateWhatItGaveUp(Late):
             self._copies.append((due, partial(super().append, key, entries, expected=expected)))
             raise OutcomeUnknownError(key, "no reply in time")
         return await super().append(key, entries, expected=expected, then=then)
+
+
+class LetsTwoWrite(Sometimes):
+    """Takes any lease for held, so that a turn goes on that was interrupted."""
+
+    async def append(
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
+    ) -> Receipt:
+        try:
+            return await super().append(key, entries, expected=expected, then=then)
+        except LeaseLostError:
+            if then == "close":
+                raise
+            self.broken += 1
+            return await super().append(key, entries)
+
+
+class StoresWhatItFencesOff(Sometimes):
+    async def append(
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
+    ) -> Receipt:
+        try:
+            return await super().append(key, entries, expected=expected, then=then)
+        except LeaseLostError:
+            if self.now_and_then():
+                await super().append(key, entries)
+            raise
+
+
+class GivesAnOldToken(Sometimes):
+    async def acquire(
+        self, key: SessionKey, claim: Claim, attempt: int, *, expected: Expected = ANYTHING
+    ) -> Standing:
+        standing = await super().acquire(key, claim, attempt, expected=expected)
+        if standing.state == "held" and self.now_and_then():
+            return msgspec.structs.replace(standing, token=1)
+        return standing
+
+
+class ForgetsAnEnd(Sometimes):
+    """Takes a lease back, or a turn for closed, and does not store the event that says so."""
+
+    async def append(
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        expected: Expected = ANYTHING,
+        then: Then = "keep",
+    ) -> Receipt:
+        receipt = await super().append(key, entries, expected=expected, then=then)
+        if then == "close" and entries and self.now_and_then():
+            log = self.log_of(key)
+            log._payloads.pop()
+            log._times.pop()
+            log.count -= 1
+        return receipt
 
 
 class RaisesARawError(Sometimes):

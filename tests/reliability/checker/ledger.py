@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from agentsession import SessionKey
 from reliability.history import Operation, Sent, View
-from reliability.workers.plan import MADE, is_mortal
+from reliability.workers.plan import MADE, is_mortal, is_turned
 
 APPENDS = ("append", "batch", "expect")
 CREATIONS = ("create", "open")
@@ -164,6 +164,8 @@ class Ledger:
 
     def _note_read(self, operation: Operation, view: View) -> None:
         key = operation.step.key
+        if is_turned(key):
+            return  # Its log is another reader's.
         if operation.step.kind == "page":
             view.last_seq = view.events[-1].seq if view.events else 0
         if is_mortal(key):

@@ -6,14 +6,18 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from agentsession import SessionKey
-from reliability.history import STYLES, Cancel, Sent, Step, Value
+from reliability.history import STYLES, Cancel, Sent, Step, Value, WhenBusy
 
 # Ids that would meet in a key if it were built carelessly.
 USERS = (("app", "u"), ("app", "u:s"), ("app:u", "s"))
 NAMES = ("s", "s:t", "{s}")
 # Whose sessions are deleted and made again all the time, and who are erased themselves.
 MORTALS = (("app", "m"), ("app:m", "s"))
+# Whose sessions are written to in turns alone.
+TURNED = ("app", "t")
 # The name of a mortal session's state that says which creation has made it.
 MADE = "made"
 
@@ -32,6 +36,7 @@ WEIGHTS = {
     "list": 4,
     "open": 2,
     "own": 2,
+    "turn": 10,
     "mortal": 60,
 }
 # The same of calls on mortal sessions.
@@ -61,6 +66,15 @@ def shared_sessions() -> list[SessionKey]:
 def mortal_sessions() -> list[SessionKey]:
     """Return the sessions that all workers write to, make and delete."""
     return [SessionKey(app, user, name) for app, user in MORTALS for name in NAMES[:2]]
+
+
+def turned_sessions() -> list[SessionKey]:
+    """Return the sessions in which all workers run turns, and do nothing else."""
+    return [SessionKey(*TURNED, name) for name in NAMES[:2]]
+
+
+def is_turned(key: SessionKey) -> bool:
+    return (key.app_name, key.user_id) == TURNED
 
 
 def is_mortal(key: SessionKey) -> bool:
@@ -97,6 +111,8 @@ class Planner:
         key = self._random.choice(self._keys)
         if kind == "mortal":
             return [self._mortal_step(self._random.choice(self._mortals))]
+        if kind == "turn":
+            return [self._turn(self._random.choice(turned_sessions()))]
         if kind == "own":
             return self._own_session(key)
         if kind == "repeat":
@@ -136,6 +152,15 @@ class Planner:
                 return self._step(kind, key, values={"user:n": value})
             case _:
                 return self._step(kind, key, limit=self._random.randint(0, 10))
+
+    def _turn(self, key: SessionKey) -> Step:
+        """Plan a turn of some events, which may be left in the middle."""
+        turn = f"{self._worker}-{self._count()}"
+        sent = [Sent(turn), *(Sent(f"{turn}.{n}") for n in range(self._random.randint(1, 4)))]
+        leaves_after = self._random.choice([0, 0, 0, self._random.randrange(len(sent))])
+        when_busy: WhenBusy = self._random.choice(["queue", "queue", "reject", "interrupt"])
+        step = self._step("turn", key, sent=sent, when_busy=when_busy, leaves_after=leaves_after)
+        return msgspec.structs.replace(step, again=False)
 
     def _step(self, kind: str, key: SessionKey, **arguments: Any) -> Step:
         cancel = None

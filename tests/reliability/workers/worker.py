@@ -13,23 +13,29 @@ from agentsession import Event, Session, SessionService, UserKey
 from agentsession.clock import to_microseconds
 from agentsession.errors import (
     BackendUnavailableError,
+    LeaseLostError,
     OutcomeUnknownError,
     RevisionConflictError,
+    SessionBusyError,
     SessionExistsError,
     SessionNotFoundError,
 )
 from agentsession.state import DELETE
-from reliability.history import Operation, Seen, Sent, Step, View, words_of
+from reliability.history import Entry, Operation, Seen, Sent, Step, Turn, View, Write, words_of
 from reliability.workers.cancelling import finishes
 
 # What may be raised with nothing written. Whether a session may be missing, the checker knows.
 REFUSALS = (
     BackendUnavailableError,
     RevisionConflictError,
+    SessionBusyError,
     SessionExistsError,
     SessionNotFoundError,
 )
 _MOST_SESSIONS = 1000
+# How long a turn waits for its own, and how long one that is interrupted may go on, in seconds.
+_WAIT = 0.1
+_GRACE = 0.05
 
 
 class Worker:
@@ -75,7 +81,8 @@ class Worker:
                 operation.outcome = "ok"
         except REFUSALS as exc:
             operation.outcome, operation.error = "failed", type(exc).__name__
-        except OutcomeUnknownError as exc:
+        except (OutcomeUnknownError, LeaseLostError) as exc:
+            # Of a turn that lost its lease, some is stored.
             operation.error = type(exc).__name__
         except Exception as exc:  # noqa: BLE001 - raw errors are what the checker looks for
             operation.outcome, operation.error = "wrong", repr(exc)
@@ -165,6 +172,67 @@ async def _list(service: SessionService, operation: Operation) -> None:
     assert page.next_cursor is None
 
 
+async def _turn(service: SessionService, operation: Operation) -> None:
+    """Run a turn to its end, or leave it in the middle; who is cancelled gives the lease back."""
+    step, turn = operation.step, Turn()
+    operation.turn = turn
+    message, *others = step.sent
+    lease = service.lease(
+        step.key, run_id=message.id, when_busy=step.when_busy, wait=_WAIT, ttl=1, grace=_GRACE
+    )
+
+    async def write(sent: Sent, store: Callable[[Event], Awaitable[Event]], **fields: Any) -> None:
+        noted = Write(sent.id, time.monotonic_ns())
+        turn.writes.append(noted)
+        event = msgspec.structs.replace(_event(operation, sent), **fields)
+        try:
+            noted.seq = (await store(event)).seq
+        except (*REFUSALS, LeaseLostError):
+            noted.refused = True
+            raise
+
+    async def begin(event: Event) -> Event:
+        started = await service.begin_turn(lease, event, num_recent_events=0)
+        turn.token, turn.held_from = lease.token, time.monotonic_ns()
+        return started.message
+
+    async def go_on(event: Event) -> Event:
+        return await service.append_event(step.key, event, lease=lease)
+
+    try:
+        await write(message, begin)
+        for number, sent in enumerate(others, 1):
+            if number == step.leaves_after:
+                lease.abandon()
+                return
+            outcome = "completed" if number == len(others) else ""
+            await write(sent, go_on, outcome=outcome)
+    except BaseException:
+        await lease.release()
+        raise
+
+
+async def _settle(service: SessionService, operation: Operation) -> None:
+    """Run a turn by oneself, whoever has the session, so that all before it are closed."""
+    sent = operation.step.sent[0]
+    lease = service.lease(operation.step.key, run_id=sent.id, when_busy="interrupt", grace=0)
+    await service.begin_turn(lease, _event(operation, sent), num_recent_events=0)
+    end = Event(author=operation.worker, outcome="completed")
+    await service.append_event(operation.step.key, end, lease=lease)
+
+
+async def _entries(service: SessionService, operation: Operation) -> None:
+    """Read the whole log of a session, as it is stored."""
+    entries: list[Entry] = []
+    while True:
+        after = entries[-1].seq if entries else 0
+        page = await service.get_events(operation.step.key, after_seq=after, limit=1000, raw=True)
+        entries += [Entry(each.seq, each.id, each.invocation_id, each.outcome) for each in page]
+        if len(page) < 1000:
+            break
+    operation.entries = entries
+
+
 CALLS: dict[str, Callable[[SessionService, Operation], Awaitable[None]]] = {
     "append": _append,
     "batch": _batch,
@@ -180,6 +248,9 @@ CALLS: dict[str, Callable[[SessionService, Operation], Awaitable[None]]] = {
     "whole": _whole,
     "page": _page,
     "list": _list,
+    "turn": _turn,
+    "settle": _settle,
+    "entries": _entries,
 }
 
 

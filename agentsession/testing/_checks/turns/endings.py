@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from agentsession.backend import Claim
@@ -96,6 +97,25 @@ async def check_nothing_is_stored_of_a_turn_that_does_not_begin(subject: Subject
         await service.begin_turn(late, say("no"))
     assert raised.error.problem == "waited"
     assert await stored_session(service, subject.key) == before
+
+
+async def check_a_lease_may_be_given_back_while_its_turn_begins(subject: Subject) -> None:
+    """Then the turn has not begun, or has ended; and the session is free."""
+    service = subject.service()
+    for ticks in range(25):
+        key = subject.another_key()
+        await service.create_session(key)
+        lease = service.lease(key, run_id="one")
+        beginning = asyncio.create_task(service.begin_turn(lease, say("one", id="one")))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await lease.release()
+        await asyncio.wait([beginning])
+        events = await service.get_events(key)
+        assert [event.outcome for event in events] in ([], ["", "cancelled"]), ticks
+        async with service.lease(key, wait=0):
+            pass
+        beginning.exception()  # Whether it was too late depends on the backend.
 
 
 async def check_a_turn_of_another_life_does_not_begin(subject: Subject) -> None:
