@@ -6,7 +6,7 @@
     ├── SessionNotFoundError (LookupError)   not there: never made, deleted, expired, or replaced
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
-    ├── EventTakenBackError                  a message that was taken back is not answered again
+    ├── EventGoneError                       a message that left the log is not answered again
     ├── RewindError                          the log cannot go back to there; nothing was stored
     ├── RevisionConflictError                another writer came first; nothing was stored
     ├── SessionBusyError                     another turn has the session; nothing was stored
@@ -48,9 +48,9 @@ __all__ = [
     "CallNotOpenError",
     "ClosedError",
     "CodecError",
+    "EventGoneError",
     "EventLoopError",
     "EventNotFoundError",
-    "EventTakenBackError",
     "EventTooLargeError",
     "LeaseLostError",
     "OutcomeUnknownError",
@@ -229,8 +229,10 @@ class LeaseLostError(AgentSessionError):
         )
 
 
-class EventTakenBackError(AgentSessionError):
-    """A turn was to begin with a message that was stored before, and taken back; nothing changed.
+class EventGoneError(AgentSessionError):
+    """A turn was to begin with a message that was stored before, and has left the log since.
+
+    It was taken back, or the event limit has trimmed it. Nothing was changed.
 
     Attributes:
         key: The session.
@@ -245,7 +247,8 @@ class EventTakenBackError(AgentSessionError):
     def __str__(self) -> str:
         return (
             f"{described(self.key)}: message {brief(self.event_id)} was stored before, and has "
-            "been taken back since, so nothing answers it; send it with a new id to ask again"
+            "been taken back or trimmed since, so nothing answers it; send it with a new id to ask "
+            "again"
         )
 
 
@@ -267,7 +270,8 @@ _REWIND: Final[dict[_RewindProblem, str]] = {
     ),
     "running": (
         "this event belongs to a turn that has not ended; go back to the event before it began, "
-        "or end it first, with stop_run() or close_turn()"
+        "or end it first: with stop_run() if it runs, close_turn() if its process has died, and "
+        "resume_turn() if it waits for an answer"
     ),
     "stored": (
         "an event of these was stored before, and an id is stored once, also if its event was "

@@ -20,6 +20,7 @@ from agentsession._service.arguments import (
     check_app,
     check_batch,
     check_event,
+    check_flag,
     check_observers,
     check_results,
     check_session,
@@ -426,10 +427,10 @@ class SessionService(AsyncContext):
     ) -> Event:
         """Add an event to the end of a session's log and apply its ``state_delta``, in one step.
 
-        An event whose id is in the log already is a repeat: it stores nothing, whatever its
-        content, and the answer is the event that is stored. (The id of an event that the limit has
-        trimmed is remembered for 1,000 events more.) A partial event is returned as it is and never
-        stored.
+        An event whose id is in the log already, also if it was taken back, is a repeat: it stores
+        nothing, whatever its content, and the answer is the event that is stored. (The id of an
+        event that the limit has trimmed is remembered for 1,000 events more.) A partial event is
+        returned as it is and never stored.
 
         Args:
             session_or_key: The session. A :class:`~agentsession.Session` must be of the session
@@ -524,7 +525,10 @@ class SessionService(AsyncContext):
         if rewind_to is not None:
             to_seq = natural("rewind_to", rewind_to)
             run_id = "" if lease is None else check_lease(lease).run_id
-            expected = await self._rewinding.check_place(key, to_seq, expected, run_id)
+            check_flag("restore_state", restore_state)
+            expected = await self._rewinding.check_place(
+                key, to_seq, expected, run_id=run_id, instead=whole
+            )
             whole.insert(0, mark(to_seq, whole, restores_state=restore_state, run_id=run_id))
         if not whole:
             return given
@@ -603,9 +607,10 @@ class SessionService(AsyncContext):
 
         The session's own state is again as it was right after that event; states of the user and
         of the application stay as they are, since other sessions share them. A turn that runs, or
-        waits for an answer, is taken back with the rest: whatever it still writes raises
-        :exc:`~agentsession.errors.LeaseLostError`. A message that was taken back is not answered
-        when it comes again; send it with a new id.
+        waits for an answer, loses the session and is taken back with the rest: whatever it still
+        writes raises :exc:`~agentsession.errors.LeaseLostError`. A message that was taken back is
+        not answered when it comes again (:exc:`~agentsession.errors.EventGoneError`); send it with
+        a new id. What was taken back counts for the event limit as long as the log holds it.
 
         To put something in the place of what is taken back, use :meth:`append_events` with
         *rewind_to*.
@@ -613,7 +618,8 @@ class SessionService(AsyncContext):
         Args:
             session_or_key: The session; brought up to date if it is a
                 :class:`~agentsession.Session`.
-            to_seq: The event to go back to, which is the last one of a turn; 0 for the beginning.
+            to_seq: The event to go back to, which is the last one of a turn, or belongs to none; 0
+                for the beginning.
             restore_state: Whether the session's state goes back too.
             expected_revision: Go back only if the session's revision is still this one.
             lease: As for :meth:`append_event`. Its turn may go back to an event of its own, and
@@ -634,6 +640,8 @@ class SessionService(AsyncContext):
             SessionBusyError: No lease was given, and another turn has an exclusive one; nothing was
                 stored.
             LeaseLostError: As for :meth:`append_event`.
+            OutcomeUnknownError: It went back, and could not be loaded afterwards, as the error
+                says; or it is not known whether it did.
             TypeError: An argument has the wrong type.
             ValueError: A number is negative.
         """
@@ -641,7 +649,8 @@ class SessionService(AsyncContext):
         to_seq = natural("to_seq", to_seq)
         bounds = window(num_recent_events, None, None, self._read_limit)
         run_id = "" if lease is None else check_lease(lease).run_id
-        expected = await self._rewinding.check_place(key, to_seq, expected, run_id)
+        check_flag("restore_state", restore_state)
+        expected = await self._rewinding.check_place(key, to_seq, expected, run_id=run_id)
         event = mark(to_seq, (), restores_state=restore_state, run_id=run_id)
         with writing_with(lease, key, [event], expected) as (naming, _):
             return await self._rewinding.go_back(session, key, event, naming, bounds)
@@ -659,8 +668,9 @@ class SessionService(AsyncContext):
         It has the same events with the same ``seq``, also those that were taken back, and its state
         is what that of the other one was then; so it can be rewound, and forked, as the other one
         can. From there on the two have nothing to do with each other. Who forks the whole of a
-        session in the middle of a turn gets it closed in the new one as ``"interrupted"``, by
-        whoever comes next; a turn that waits for answers waits in both.
+        session in the middle of a turn gets it closed in the new one, by whoever comes next, as
+        ``"interrupted"``, or ``"abandoned"`` if its process has died; a turn that waits for answers
+        waits in both.
 
         Args:
             session_or_key: The session to begin with; it does not change. Of a
@@ -679,6 +689,7 @@ class SessionService(AsyncContext):
             SessionNotFoundError: The session to begin with does not exist, or was made anew since
                 the Session was read; or the new one was deleted at once.
             RewindError: As for :meth:`rewind`; nothing was changed.
+            OutcomeUnknownError: As for :meth:`rewind`.
             TypeError: An argument has the wrong type.
             ValueError: The new session is another user's, or a number is negative.
         """
@@ -978,6 +989,7 @@ class SessionService(AsyncContext):
                 longer; or a turn of the same ``run_id`` has it, for which no lease waits. Nothing
                 was stored.
             SessionNotFoundError: The session was deleted, or made anew, meanwhile.
+            EventGoneError: The message was stored before, and has been taken back or trimmed since.
             EventTooLargeError: As for :meth:`append_event`, and so are the other errors of a wrong
                 event.
         """

@@ -171,6 +171,13 @@ def _no_event(found: object) -> str:
     return "; an await is missing" if inspect.isawaitable(found) else ""
 
 
+def check_flag(name: str, value: bool) -> None:  # noqa: FBT001 - a flag is what it checks
+    """Check that a flag is one."""
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, not {type(value).__qualname__}: {value!r:.80}"
+        raise TypeError(msg)
+
+
 def check_batch(events: Iterable[Event], most: int) -> list[Event]:
     """Check that several events were given, and not too many; the events are checked later."""
     if isinstance(events, Event):

@@ -58,6 +58,9 @@ class Loader:
             read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
             if read is None:
                 raise SessionNotFoundError(key)
+            # What was read before this may have been an earlier life; this one is a later one.
+            if isinstance(read, Snapshot) and read.incarnation != receipt.incarnation:
+                raise SessionNotFoundError(key, replaced=True)
         return await assemble(key, read, Pace())
 
 

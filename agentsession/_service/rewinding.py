@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from agentsession._concurrently import caught, together
 from agentsession._service.log import LogReader
 from agentsession.backend import Receipt
-from agentsession.errors import AgentSessionError, RewindError
+from agentsession.errors import (
+    AgentSessionError,
+    BackendError,
+    CodecError,
+    OutcomeUnknownError,
+    ReadTooLargeError,
+    RewindError,
+)
 from agentsession.events import Event, Rewind, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentsession._service.loading import Loader
+    from agentsession._service.loading import Loader, Read
     from agentsession._service.writing import Writer
     from agentsession.backend import Backend, Expected, ReadLimit, Window
     from agentsession.sessions import Session, SessionKey
 
 __all__ = ["Rewinding", "mark"]
 
-_AUTHOR = "system"
+_AUTHOR: Final = "system"
+# So many events tell whether a turn goes on; others may have written in between.
+_LOOK: Final = 20
+_NOT_LOADED: Final = "it was carried out, and could not be loaded afterwards ({}); load it"
 
 
 class Rewinding:
@@ -44,9 +55,15 @@ class Rewinding:
         self._read_limit = read_limit
 
     async def check_place(
-        self, key: SessionKey, seq: int, expected: Expected, run_id: str = ""
+        self,
+        key: SessionKey,
+        seq: int,
+        expected: Expected,
+        *,
+        run_id: str = "",
+        instead: Sequence[Event] = (),
     ) -> Expected:
-        """Refuse an event in the middle of a turn.
+        """Refuse an event in the middle of a turn, as far as the next events tell.
 
         Whether the log can go back to it is for the backend to say, in the step in which it does.
 
@@ -55,20 +72,27 @@ class Rewinding:
             seq: The event's position; 0 for the beginning.
             expected: Which session it must be.
             run_id: The turn that may go back to an event of its own.
+            instead: What comes in the place of the end. If it stands there, this is a repeat.
 
         Returns:
             Which session it is, and what else is expected of it.
 
         Raises:
-            RewindError: The event after it is of the same turn.
+            RewindError: An event after it is of the same turn.
         """
         if not seq:
             return expected
         reader = LogReader(self._backend, key, None, self._read_limit, expected)
-        events = await reader.page(after_seq=seq - 1, limit=2)
-        if len(events) > 1 and events[0].seq == seq:
-            turn = events[0].invocation_id
-            if turn and turn == events[1].invocation_id != run_id:
+        try:
+            events = await reader.page(after_seq=seq - 1, limit=_LOOK)
+        except ReadTooLargeError:
+            # Two are always to be had: nothing of them is handed on.
+            reader = LogReader(self._backend, key, None, None, expected)
+            events = await reader.page(after_seq=seq - 1, limit=2)
+        if events and events[0].seq == seq and not (instead and _has(events, instead[0])):
+            last, turn = events[0], events[0].invocation_id
+            is_over = last.outcome not in ("", "waiting") or turn in ("", run_id)
+            if not is_over and any(event.invocation_id == turn for event in events[1:]):
                 raise RewindError(key, seq, "half_turn")
         return msgspec.structs.replace(expected, incarnation=reader.expected.incarnation)
 
@@ -86,11 +110,22 @@ class Rewinding:
         if session is not None:
             receipt = await append
             await self._writer.update(session, receipt, entries, (), ())
+            if session.revision < receipt.revision:
+                raise OutcomeUnknownError(key, _NOT_LOADED.format("it could not be read"))
             return session
         receipt, read = await together(
             append, caught(self._backend.get(key, bounds), AgentSessionError)
         )
-        return await self._loader.load(key, bounds, receipt, read)
+        return await self._load(key, bounds, receipt, read)
+
+    async def _load(
+        self, key: SessionKey, bounds: Window, receipt: Receipt, read: Read = None
+    ) -> Session:
+        """Load a session after a write, which was carried out whatever becomes of this."""
+        try:
+            return await self._loader.load(key, bounds, receipt, read)
+        except (BackendError, CodecError) as exc:
+            raise OutcomeUnknownError(key, _NOT_LOADED.format(exc.reason)) from exc
 
     async def fork(
         self,
@@ -105,7 +140,7 @@ class Rewinding:
             expected = await self.check_place(key, at_seq, expected)
         made = await self._backend.fork(key, new_key, at_seq, token=new_id(), expected=expected)
         receipt = Receipt([], made.revision, made.last_seq, made.updated, made.incarnation)
-        return await self._loader.load(new_key, bounds, receipt)
+        return await self._load(new_key, bounds, receipt)
 
 
 def mark(to_seq: int, events: Sequence[Event], *, restores_state: bool, run_id: str = "") -> Event:
@@ -113,14 +148,20 @@ def mark(to_seq: int, events: Sequence[Event], *, restores_state: bool, run_id: 
 
     Args:
         to_seq: The position.
-        events: What comes in its place. Its id is made of that of the first, so that a repeat of
-            them is known.
+        events: What comes in its place. A repeat of all of it makes a mark of the same id.
         restores_state: Whether state goes back too.
         run_id: The turn that goes back.
     """
+    ids = [event.id for event in events]
+    asked = msgspec.json.encode([to_seq, restores_state, *ids])
     return Event(
-        id=f"{events[0].id}:rewind" if events else new_id(),
+        id=hashlib.blake2b(asked, digest_size=16).hexdigest() if ids else new_id(),
         author=_AUTHOR,
         invocation_id=run_id,
         rewind=Rewind(to_seq, restores_state),
     )
+
+
+def _has(events: Sequence[Event], event: Event) -> bool:
+    """Tell whether an event of this id is among these."""
+    return any(each.id == event.id for each in events)

@@ -16,7 +16,7 @@ from agentsession.backend import Claim, Expected
 from agentsession.errors import (
     AgentSessionError,
     CallNotOpenError,
-    EventTakenBackError,
+    EventGoneError,
     LeaseLostError,
     OutcomeUnknownError,
     RunNotFoundError,
@@ -91,21 +91,17 @@ class Turns:
         receipt, session = await self._to_the_end(lease, self._begin(lease, entry, bounds))
         seq = receipt.seqs[0]
         is_repeat = seq <= lease.after_seq
-        if is_repeat and await self._is_taken_back(lease, seq):
+        if is_repeat and await self._is_gone(lease, seq):
             await lease.release()
-            raise EventTakenBackError(lease.key, message.id)
+            raise EventGoneError(lease.key, message.id)
         apply_temporary(session, message.state_delta)
         return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat)
 
-    async def _is_taken_back(self, lease: ServiceLease, seq: int) -> bool:
-        """Tell whether an event was taken back. One that was trimmed was not."""
+    async def _is_gone(self, lease: ServiceLease, seq: int) -> bool:
+        """Tell whether an event that was stored is in the log no more."""
         expected = Expected(lease.incarnation)
-        raw = LogReader(self._backend, lease.key, None, self._read_limit, expected, raw=True)
-        reader = LogReader(self._backend, lease.key, None, self._read_limit, expected)
-        before, after = seq - 1, seq + 1
-        if not await raw.page(after_seq=before, before_seq=after, limit=1):
-            return False
-        return not await reader.page(after_seq=before, before_seq=after, limit=1)
+        reader = LogReader(self._backend, lease.key, None, None, expected)
+        return not await reader.page(after_seq=seq - 1, before_seq=seq + 1, limit=1)
 
     async def _to_the_end(
         self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Session]]

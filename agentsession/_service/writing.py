@@ -35,7 +35,7 @@ from agentsession.state import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agentsession.backend import Backend, Receipt
+    from agentsession.backend import Backend, Receipt, Snapshot
     from agentsession.events import Event
     from agentsession.sessions import Session, SessionKey
 
@@ -167,11 +167,14 @@ class Writer:
 
     async def _reload(self, session: Session) -> None:
         """Read what a session lacks. If it is gone by now, the next write will say so."""
-        newest = session.last_seq
         # The append was stored, and an error would say that it was not: so there is no read limit,
         # and an object that cannot be brought up to date now is after the next write.
         try:
-            snapshot = await self._backend.get(session.key, Window(after_seq=newest))
+            snapshot = await self._backend.get(session.key, Window(after_seq=session.last_seq))
+            if snapshot is not None and _has_lost_events(session, snapshot):
+                # Some of the older ones that it was not asked for take their place.
+                most = len(session.events) + snapshot.last_seq - session.last_seq
+                snapshot = await self._backend.get(session.key, Window(last=max(most, 0)))
             if snapshot is not None:
                 fresh = await assemble(session.key, snapshot, Pace())
                 apply_fresh(session, fresh, snapshot)
@@ -182,3 +185,8 @@ class Writer:
         """Let others run, and refuse to go on if they have closed the service."""
         await pace.rest()
         self._check_usable()
+
+
+def _has_lost_events(session: Session, snapshot: Snapshot) -> bool:
+    """Tell whether something that a session holds was taken back."""
+    return bool(session.events) and session.events[-1].seq > snapshot.kept_to

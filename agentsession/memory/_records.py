@@ -6,7 +6,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
-from itertools import chain
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Log", "Mortal", "Place", "Scope", "StoredSession", "User", "Values", "seqs_of"]
 
-# More names than this are not looked at one by one.
-_NAMES_AT_ONCE: Final = 1000
+# More names than this are not looked at one by one, which would take more than some milliseconds.
+_NAMES_AT_ONCE: Final = 20_000
 
 Place: TypeAlias = tuple[int, str]
 """Where a session is in its user's list: when it was last written to, and its id."""
@@ -172,7 +172,10 @@ class Log:
         end = max(seq - self.oldest_seq + 1, 0) + self._start
         copy._payloads = self._payloads[self._start : end]
         copy._times = self._times[self._start : end]
-        copy.ids = OrderedDict((name, at) for name, at in self.ids.items() if at <= seq)
+        if seq == self.count:
+            copy.ids = self.ids.copy()
+        else:
+            copy.ids.update(takewhile(lambda known: known[1] <= seq, self.ids.items()))
         copy.taken = self.taken.up_to(seq)
         return copy
 
@@ -257,6 +260,8 @@ class TakenBack:
         copy = TakenBack()
         for to_seq, mark in self._gaps[: self._at(seq + 1)]:
             copy.add(to_seq, mark)
+        if self.first_seq <= seq + 1:
+            copy.first_seq = self.first_seq
         return copy
 
     def between(self, first: int, last: int, *, newest_first: bool, raw: bool) -> Iterator[range]:
@@ -291,21 +296,23 @@ def _mark(gap: tuple[int, int]) -> int:
 
 
 class _Changed(Struct):
-    """Names of state that were changed at one place, and values from before, of more names perhaps.
+    """What changes of state at one place have changed.
 
     Attributes:
         at: The place.
-        names: The names.
-        was: What they were; one that is not there was absent.
+        was: The names, and what they were; ``None`` is absent.
+        names: If they are very many, they are these, and ``was`` is all of the state before.
     """
 
     at: float
-    names: Collection[str]
-    was: Mapping[str, bytes]
+    was: dict[str, bytes | None]
+    names: Collection[str] | None = None
 
     def undone(self) -> dict[str, bytes | None]:
-        """Return the changes that undo them."""
-        return {name: self.was.get(name) for name in self.names}
+        """Return the changes that undo them, to read or to change."""
+        if self.names is not None:
+            self.was, self.names = {name: self.was.get(name) for name in self.names}, None
+        return self.was
 
 
 class StateBefore:
@@ -313,8 +320,8 @@ class StateBefore:
 
     A change that comes with an event is at its position, one that comes without is half a step
     after that of the newest event. Of several changes of one name at one place only the first
-    matters, and none if the name has its old value again, so that all of them together are no more
-    than what state was there and is now.
+    matters, and none if the name has its old value again: so those at one place are about as many
+    as names were there and are now.
     """
 
     __slots__ = ("_changes",)
@@ -325,15 +332,12 @@ class StateBefore:
     def note(self, at: float, values: Values, changes: ScopeChanges) -> None:
         """Note what changes will do to values, at a place."""
         last = self._changes[-1] if self._changes and self._changes[-1].at == at else None
-        if len(changes) > _NAMES_AT_ONCE:
-            # To look at each of 100,000 names would take twice as long as to change them.
-            if last is None:
-                self._changes.append(_Changed(at, changes.keys(), values.read()))
-                return
-            if changes.keys() <= set(last.names):
-                return
-        undone = {} if last is None else last.undone()
+        if last is None and len(changes) > _NAMES_AT_ONCE:
+            # To look at each of them would take twice as long as to change them.
+            self._changes.append(_Changed(at, {**values.read()}, changes.keys()))
+            return
         current = values.read_now()
+        undone = {} if last is None else last.undone()
         for name, new in changes.items():
             old = current.get(name)
             if name not in undone:
@@ -341,11 +345,13 @@ class StateBefore:
                     undone[name] = old
             elif undone[name] == new:
                 del undone[name]
-        if last is not None:
-            self._changes.pop()
+        if last is None and undone:
+            self._changes.append(_Changed(at, undone))
+
+    def keep(self, at: float, undone: dict[str, bytes | None]) -> None:
+        """Keep what was taken back as if it had been changed at a place, the newest one."""
         if undone:
-            was = {name: value for name, value in undone.items() if value is not None}
-            self._changes.append(_Changed(at, undone.keys(), was))
+            self._changes.append(_Changed(at, undone))
 
     def after(self, seq: int) -> dict[str, bytes | None]:
         """Return what takes state back to how it was right after an event."""
@@ -369,7 +375,11 @@ class StateBefore:
     def up_to(self, at: float) -> StateBefore:
         """Return a copy that ends at a place."""
         copy = StateBefore()
-        copy._changes.extend(changed for changed in self._changes if changed.at <= at)
+        copy._changes.extend(
+            _Changed(changed.at, {**changed.undone()})
+            for changed in self._changes
+            if changed.at <= at
+        )
         return copy
 
 
@@ -413,19 +423,23 @@ class StoredSession(Mortal):
         log = self.log
         if seq > log.count:
             raise RewindError(key, seq, "ahead")
-        if seq in log.taken:
-            raise RewindError(key, seq, "taken_back")
         if 0 < seq < log.oldest_seq:
             raise RewindError(key, seq, "trimmed")
+        if seq in log.taken:
+            raise RewindError(key, seq, "taken_back")
         if not seq and restores_state and log.oldest_seq > 1:
             raise RewindError(key, seq, "state_trimmed")
 
     def rewind(self, rewind: Rewind) -> None:
         """Go back to an event, now that the mark is the newest one."""
-        self.log.taken.add(rewind.to_seq, self.log.count)
+        mark = self.log.count
+        self.log.taken.add(rewind.to_seq, mark)
+        undone = self.before.after(rewind.to_seq)
+        self.before.forget_after(rewind.to_seq)
         if rewind.restores_state:
-            self.state.change(self.before.after(rewind.to_seq))
-            self.before.forget_after(rewind.to_seq)
+            self.state.change(undone)
+        else:
+            self.before.keep(mark, undone)
 
     def trim(self, limit: int) -> None:
         """Drop the oldest events beyond a limit, and what state was before them."""

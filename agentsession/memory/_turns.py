@@ -217,9 +217,8 @@ class Turns:
         if holder is not None and holder.waits:
             copy._holder = msgspec.structs.replace(holder)
         elif holder is not None and copy._unended is None and last_seq > holder.after_seq:
-            copy._unended = UnendedTurn(
-                holder.run_id, holder.after_seq, holder.stop or "interrupted"
-            )
+            why: Stop = holder.stop or ("interrupted" if holder.has_it(now) else "")
+            copy._unended = UnendedTurn(holder.run_id, holder.after_seq, why)
         return copy
 
     def _named(self, owner: str, now: int) -> _Holder | None:

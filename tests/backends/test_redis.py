@@ -12,6 +12,7 @@ import redis
 import redis.asyncio
 
 from agentsession import Event, RedisSessionService, SessionKey, UserKey
+from agentsession.clock import to_microseconds
 from agentsession.errors import BackendUnavailableError, EventLoopError, ReadTooLargeError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
 from agentsession.redis._keys import Keyspace
@@ -462,6 +463,43 @@ async def test_costs_do_not_grow_with_the_log_or_the_database(
         await service.delete_user(KEY.user)
     async for key in client.scan_iter(f"{prefix}*", count=1000):
         await client.unlink(key)
+
+
+async def test_no_call_is_older_than_its_session(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """A fork knows ids from before it was made; a copy of a call from then is refused still."""
+    fork = SessionKey("app", "user", "fork")
+    async with RedisSessionService.from_url(
+        redis_url, key_prefix=prefix, session_event_limit=1
+    ) as service:
+        await service.create_session(KEY)
+        for _ in range(2):
+            await service.append_events(KEY, [say("x") for _ in range(1000)])
+        made = await service.fork(KEY, fork)
+        await service.append_events(fork, [say("x"), say("y")])
+        horizon = await client.hget(f"{prefix}session:{{app:user}}:fork", "horizon")
+        assert int(horizon or 0) >= to_microseconds(made.created_at)
+        await service.delete_user(KEY.user)
+
+
+async def test_what_is_kept_of_rewinds_is_merged(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """However often a session goes back to an event, and whether its state does or not."""
+    async with RedisSessionService.from_url(redis_url, key_prefix=prefix) as service:
+        await service.create_session(KEY)
+        await service.append_event(KEY, say("x", state_delta={"n": 0}))
+        for number in range(30):
+            await service.append_event(KEY, say("y", state_delta={"n": number, "m": number}))
+            await service.rewind(KEY, to_seq=1, restore_state=number % 3 == 0)
+        counts = [
+            await client.zcard(f"{prefix}taken:{{app:user}}:session"),
+            await client.zcard(f"{prefix}changes:{{app:user}}:session"),
+            await client.hlen(f"{prefix}before:{{app:user}}:session"),
+        ]
+        assert counts == [1, 3, 3]
+        await service.delete_user(KEY.user)
 
 
 async def calls_of(client: redis.asyncio.Redis, command: str) -> int:

@@ -19,9 +19,9 @@ from agentsession.errors import (
     CallNotOpenError,
     ClosedError,
     CodecError,
+    EventGoneError,
     EventLoopError,
     EventNotFoundError,
-    EventTakenBackError,
     EventTooLargeError,
     LeaseLostError,
     OutcomeUnknownError,
@@ -89,9 +89,9 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
         "run 'r1' does not run here; it is over, or never began. There is nothing to stop",
     ),
     (
-        EventTakenBackError(KEY, "e1"),
+        EventGoneError(KEY, "e1"),
         {"key": KEY, "event_id": "e1"},
-        "message 'e1' was stored before, and has been taken back since, so nothing answers it",
+        "'e1' was stored before, and has been taken back or trimmed since, so nothing answers it",
     ),
     (
         RewindError(KEY, 7, "half_turn"),

@@ -51,7 +51,8 @@ _FORMAT: Final = b"1"
 # A hash of more is read in several steps.
 _WORDS_AT_ONCE: Final = 4_000
 _WRONG_COUNT: Final = (
-    "the stored session is damaged: its count or the position of an event is wrong"
+    "the stored session is damaged: its count, the position of an event, or what was taken back is "
+    "wrong"
 )
 _GONE: Final = "the reply was lost: it was written, and the session was deleted since"
 _NO_SESSION: Final = "what is stored is not a session of ours; set a key_prefix of your own"
@@ -207,7 +208,7 @@ async def read_snapshot(
     created, updated, revision, count = [
         read_count(key, name, fields.get(field)) for name, field in _COUNTS
     ]
-    if count < length:
+    if count < length or place is None:
         raise CodecError(key, _WRONG_COUNT)
     if type(place) is int:
         place += count - length + 1

@@ -140,6 +140,19 @@ local new, added, changing, failure = {}, 0, false, false
 local at = first
 while at <= argc do
   number = number + 1
+  if not changing and ARGV[at + 3] ~= '0' then
+    changing = true
+    --! uses past
+    local _, changes, olds = past_keys(session)
+    local touched = redis.pcall('ZCARD', changes)
+    if type(touched) == 'number' then
+      touched = redis.pcall('HLEN', olds)
+    end
+    if type(touched) ~= 'number' then
+      failure = touched
+      break
+    end
+  end
   if call('ZADD', ids, 'NX', stamp + added, ARGV[at]) == 1 then
     local score = ARGV[at + 1] + 0
     if score > now then
@@ -160,7 +173,6 @@ while at <= argc do
       added = added - 1
       break
     end
-    changing = changing or ARGV[at + 3] ~= '0'
   else
     --! uses position
     local position, rank = position_of(ARGV[at], count, events, ids)
@@ -237,8 +249,9 @@ if limit ~= '' and count > limit + 0 then
       forget(session, count - call('ZCARD', events))
     end
     if count > most_ids and call('ZREMRANGEBYRANK', ids, '0', -most_ids - 1) > 0 then
-      local oldest = call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2]
-      call('HSET', session, 'horizon', refused and string.format('%.0f %.0f', oldest, refused) or oldest)
+      -- Those that a fork has taken over are older than itself.
+      horizon = math.max(horizon, call('ZRANGE', ids, '0', '0', 'WITHSCORES')[2] + 0)
+      call('HSET', session, 'horizon', string.format(refused and '%.0f %.0f' or '%.0f', horizon, refused or 0))
     end
   end
 end

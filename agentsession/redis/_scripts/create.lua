@@ -70,7 +70,7 @@ end
 if known == 'ran' or (known and origin == '') then
   return { echo, 'gone', now, known == 'ran' and 'made' or 'taken' }
 elseif known and not refusal then
-  return { echo, 'exists', now } -- as it was then
+  return { echo, 'missing', now } -- as the session to copy was then, mostly
 elseif refusal then
   if not known then
     remember_refused(calls, id, deadline, now)

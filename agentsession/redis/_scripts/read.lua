@@ -11,7 +11,8 @@
 
 local count, trimmed, life, past = head(session, events, incarnation, echo)
 if not count then
-  return trimmed
+  local refusal = trimmed
+  return refusal
 end
 local size = tonumber(limit)
 local from, to = math.max(tonumber(after), trimmed) + 1, count
@@ -22,6 +23,9 @@ local runs, number, taken
 if past and raw ~= '1' then
   --! uses past, runs
   taken = past_keys(session)
+  if not is_whole(taken, past, trimmed) then
+    return { echo, 'damaged' }
+  end
   runs, number = runs_of(taken, from, to, size, newest_first == '1')
 else
   if newest_first == '1' then

@@ -67,7 +67,11 @@ if known == 'ran' or #ARGV < first then
   return { echo, 'ok', now, revision, count, updated, meta[2], 0 }
 end
 
+-- These fail before anything is written if they hold another type of data.
 local top = call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+local _, changed, olds = past_keys(session)
+call('ZCARD', changed)
+call('HLEN', olds)
 remember(calls, id, deadline, now)
 local moment = moment_of(session_id, now, updated, top)
 call('ZADD', index, moment, session_id)

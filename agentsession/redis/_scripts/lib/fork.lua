@@ -9,11 +9,12 @@ local function look_at_origin(index, origin, incarnation, at, now)
   local taken, changes, before = past_keys(source)
   local count, trimmed, _, past = head(source, events, incarnation, echo)
   if not count then
-    table.insert(trimmed, 3, now)
-    return trimmed
+    local refusal = trimmed
+    table.insert(refusal, 3, now)
+    return refusal
   end
   local lease = read_lease(call('HGET', source, 'lease'), count, now)
-  if not lease or call('ZCARD', changes) ~= call('HLEN', before) then
+  if not lease or not is_whole(taken, past, trimmed) or call('ZCARD', changes) ~= call('HLEN', before) then
     return { echo, 'damaged', now }
   end
   local upto = at == '' and count or tonumber(at)
@@ -31,7 +32,7 @@ local function look_at_origin(index, origin, incarnation, at, now)
     end
     local waits = lease.owner and lease.ends == 0
     if not waits and lease.owner and not lease.left and count > lease.after then
-      local stop = lease.stop == '-' and 'interrupted' or lease.stop
+      local stop = lease.stop == '-' and is_held(lease, now) and 'interrupted' or lease.stop
       lease.left = string.format('%s,%.0f,%s', lease.run, lease.after, stop)
     end
     if not waits then
@@ -74,7 +75,7 @@ local function look_at_origin(index, origin, incarnation, at, now)
       from = from + #names
     until #names < 1000
     if at ~= '' then
-      undo(session, changes, before, upto, false)
+      undo(session, changes, before, upto)
     end
     local begins = tonumber(string.match(past, '^%d+'))
     local mark = call('ZREVRANGE', new_taken, 0, 0, 'WITHSCORES')[2] or 0

@@ -10,3 +10,12 @@
 local function past_keys(session)
   return beside(session, 'taken'), beside(session, 'changes'), beside(session, 'before')
 end
+
+-- The server may evict one key of a session and leave the others. What was taken back must not be seen again then.
+local function is_whole(taken, past, trimmed)
+  local mark = tonumber(string.match(past or '0 0', ' (%d+)$'))
+  if not mark or mark <= trimmed then
+    return mark ~= nil
+  end
+  return tonumber(redis.call('ZREVRANGE', taken, 0, 0, 'WITHSCORES')[2]) == mark
+end

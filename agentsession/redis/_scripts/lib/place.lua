@@ -6,11 +6,11 @@ local function problem_at(to, count, trimmed, taken, restores)
   elseif to == 0 then
     return restores and trimmed > 0 and 'state_trimmed' or nil
   end
-  local gap = redis.call('ZRANGE', taken, to, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
-  if gap and tonumber(gap) < to then
-    return 'taken_back'
+  if to <= trimmed then
+    return 'trimmed'
   end
-  return to <= trimmed and 'trimmed' or nil
+  local gap = redis.call('ZRANGE', taken, to, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+  return gap and tonumber(gap) < to and 'taken_back' or nil
 end
 
 -- Tells whether an event is in the middle of a turn that has not ended, by a lease as lib/lease.lua reads it.

@@ -8,13 +8,13 @@ local function look_back(session, events, ids, named, raw, past, count, now)
   local call, taken, changes, before = redis.call, past_keys(session)
   local to, restores = ARGV[first + 5] + 0, ARGV[first + 6] == '1'
   -- These fail before anything is written if they hold another type of data.
-  call('ZCARD', taken)
   local lease = read_lease(raw, count, now)
-  if not lease or call('ZCARD', changes) ~= call('HLEN', before) then
+  local trimmed = count - call('ZCARD', events)
+  if not lease or not is_whole(taken, past, trimmed) or call('ZCARD', changes) ~= call('HLEN', before) then
     return { echo, 'damaged', now }
   end
   local owner, holder = string.match(named, '^%S+'), lease.owner
-  local problem = problem_at(to, count, count - call('ZCARD', events), taken, restores)
+  local problem = problem_at(to, count, trimmed, taken, restores)
   if not problem and is_within(lease, to, owner) then
     problem = 'running'
   end
@@ -31,8 +31,9 @@ local function look_back(session, events, ids, named, raw, past, count, now)
     call('ZREMRANGEBYSCORE', taken, string.format('(%.0f', to), '+inf')
     call('ZADD', taken, mark, string.format('%.0f', to))
     if restores then
-      undo(session, changes, before, to, true)
+      undo(session, changes, before, to)
     end
+    merge(changes, before, to, mark, not restores)
     call('HSET', session, 'past', string.format('%.0f %.0f', to == 0 and mark or string.match(past or '0', '^%d+'), mark))
     if lease.left or (holder and holder ~= owner) then
       -- A turn that was taken back writes nothing any more, and nothing of it is to be closed.

@@ -1,5 +1,5 @@
 -- Reads a session whole: {fields, user state, app state or false, rank of the first event, or the runs (lib/runs.lua) where
--- something was taken back, length of the log, events, how far stands what came before the window (Snapshot.kept_to)};
+-- something was taken back, or false where it is not known what, length of the log, events, how far stands what came before the window (Snapshot.kept_to)};
 -- or returns nil, the number of events and how many bytes they are, or more, if one read may not return that much.
 -- after: position, 0 for the start; since: microseconds or ''; last: a number or ''. All three hold at once.
 -- most, harmless: numbers, what one read may return (lib/events.lua); nil for any amount.
@@ -20,9 +20,12 @@ local function snapshot(session, events, user, app, after, since, last, most, ha
   if head[2] and count >= length and count < 2 ^ 53 then
     --! uses past, runs
     local taken, trimmed = past_keys(session), count - length
-    place, number = runs_of(taken, start + trimmed + 1, count, tonumber(last) or count, true)
+    place, number = false, 0
+    if is_whole(taken, head[2], trimmed) then
+      place, number = runs_of(taken, start + trimmed + 1, count, tonumber(last) or count, true)
+    end
     ranks = {}
-    for i = 1, #place do
+    for i = 1, place and #place or 0 do
       ranks[i] = place[i] - trimmed - 1
     end
     local gap = after > 0 and call('ZRANGE', taken, string.format('(%.0f', after), '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]

@@ -6,22 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from agentsession.backend import Claim
 from agentsession.errors import (
+    BackendUnavailableError,
     CallNotOpenError,
+    EventGoneError,
     EventNotFoundError,
-    EventTakenBackError,
     LeaseLostError,
+    OutcomeUnknownError,
     RevisionConflictError,
     RewindError,
     SessionBusyError,
     SessionNotFoundError,
 )
-from agentsession.events import Event, Rewind, ToolCall, ToolResult
+from agentsession.events import Event, Rewind, ToolCall, ToolResult, new_id
 from agentsession.history import effective
-from agentsession.state import DELETE
+from agentsession.state import DELETE, NO_CHANGES
 from agentsession.testing._checks.asserting import raises, said, say, stored_session, swapped
 
 if TYPE_CHECKING:
-    from agentsession.backend import EventSlice
+    from agentsession.backend import EventSlice, Window
     from agentsession.service import SessionService
     from agentsession.sessions import SessionKey
     from agentsession.testing._subject import Subject
@@ -223,6 +225,8 @@ async def check_where_a_log_cannot_go_back_to(subject: Subject) -> None:
         with raises(RewindError) as raised:
             await service.fork(subject.key, subject.another_key(), at_seq=seq)
         assert raised.error.problem == problem
+    with raises(TypeError):
+        await service.rewind(subject.key, to_seq=4, restore_state=None)  # type: ignore[arg-type]
     known = before.events[1]
     for batch in ([known], [instead, known], [known, instead]):
         with raises(RewindError) as raised:
@@ -236,6 +240,114 @@ async def check_where_a_log_cannot_go_back_to(subject: Subject) -> None:
         await service.rewind(missing, to_seq=0)
     with raises(SessionNotFoundError):
         await service.append_events(missing, [instead], rewind_to=0)
+
+
+async def check_a_part_of_what_was_put_in_the_place_is_refused(subject: Subject) -> None:
+    """A repeat is one of all that was asked for; the rest is another call, with an id twice."""
+    service = subject.service(event_limit=None)
+    await _filled(service, subject.key)
+    one, other = say("one", id="one"), say("other", id="other")
+    await service.append_events(subject.key, [one], rewind_to=3)
+    before = await stored_session(service, subject.key)
+    for events, to_seq, restores in (
+        ([one, other], 3, True),
+        ([one, other], 1, True),
+        ([one], 1, True),
+        ([one], 3, False),
+    ):
+        with raises(RewindError) as raised:
+            await service.append_events(
+                subject.key, events, rewind_to=to_seq, restore_state=restores
+            )
+        assert raised.error.problem == "stored"
+    await service.append_events(subject.key, [one], rewind_to=3)
+    assert await stored_session(service, subject.key) == before
+    # No event of a user's is taken for a mark.
+    await service.append_event(subject.key, say("a", id="x:rewind"))
+    await service.append_events(subject.key, [say("x", id="x")], rewind_to=1)
+    assert said(await service.get_events(subject.key)) == ["1", "x"]
+
+
+async def check_the_middle_of_a_turn_is_known(subject: Subject) -> None:
+    """Also where others have written in between; and a repeat is answered there as elsewhere."""
+    service = subject.service(event_limit=None, max_event_size=2000, max_read_size=2000)
+    await service.create_session(subject.key)
+    first, answer = _turn("one")
+    await service.append_events(subject.key, [first, say("note"), answer, say("note")])
+    with raises(RewindError) as raised:
+        await service.rewind(subject.key, to_seq=1)
+    assert raised.error.problem == "half_turn"
+    more = [Event(author="a", content="more", invocation_id="one")]
+    for _ in range(2):
+        # The first is no half of a turn since nothing comes after it; the second is a repeat.
+        stored = await service.append_events(subject.key, more, rewind_to=3)
+        assert stored[0].seq == 6
+    # However large events are, two of them can be looked at.
+    for number in range(3):
+        await service.append_event(subject.key, say("x" * 1500, id=f"large {number}"))
+    await service.rewind(subject.key, to_seq=7, num_recent_events=1)
+    left = await service.get_events(subject.key, after_seq=6, limit=1)
+    assert [event.id for event in left] == ["large 0"]
+    assert await service.get_events(subject.key, after_seq=7) == []
+
+
+async def check_what_was_done_is_not_denied(subject: Subject) -> None:
+    """Where a session goes back, or is forked, and cannot be loaded then, the error says so."""
+    service = subject.service(event_limit=None)
+    await _filled(service, subject.key)
+    backend, new = service.backend, subject.another_key()
+    held = await stored_session(service, subject.key)
+
+    async def unavailable(key: SessionKey, _: Window) -> None:
+        raise BackendUnavailableError(key, "nothing was written")
+
+    with swapped(backend, "get", unavailable):
+        for call in (
+            service.rewind(subject.key, to_seq=3),
+            service.rewind(held, to_seq=2),
+            service.fork(subject.key, new),
+        ):
+            with raises(OutcomeUnknownError) as raised:
+                await call
+            assert "it was carried out" in raised.error.reason
+    assert said(await service.get_events(subject.key)) == ["1", "2"]
+    assert said(await service.get_events(new)) == ["1", "2"]
+
+    async def replaced(key: SessionKey, window: Window, _get: Any = backend.get) -> Any:
+        await backend.delete(key)
+        await backend.create(key, NO_CHANGES, token=new_id())
+        return await _get(key, window)
+
+    with swapped(backend, "get", replaced), raises(SessionNotFoundError):
+        await service.rewind(subject.key, to_seq=1)
+
+
+async def check_a_session_that_holds_the_end_gets_what_comes_before(subject: Subject) -> None:
+    """Whoever has loaded the newest events has the newest ones afterwards."""
+    service = subject.service(event_limit=None)
+    await _filled(service, subject.key, 9)
+    session = await service.get_session(subject.key, num_recent_events=2)
+    assert session is not None
+    await service.rewind(session, to_seq=5)
+    assert said(session.events)[-2:] == ["4", "5"]
+    await service.rewind(subject.key, to_seq=3)
+    await service.append_event(session, say("on"))
+    assert said(session.events)[-3:] == ["2", "3", "on"]
+
+
+async def check_what_state_was_is_kept_once(subject: Subject) -> None:
+    """However often a session goes back and leaves state, it can go back to what it was."""
+    service = subject.service(event_limit=None)
+    await _filled(service, subject.key, 2)
+    for number in range(20):
+        await service.append_event(subject.key, say("try", {"n": f"try {number}"}))
+        await service.rewind(subject.key, to_seq=2, restore_state=False)
+    await service.append_event(subject.key, say("on", {"n": "on"}))
+    assert (await stored_session(service, subject.key)).state["n"] == "on"
+    fork = await service.fork(subject.key, subject.another_key(), at_seq=2)
+    assert fork.state["n"] == 2
+    session = await service.rewind(subject.key, to_seq=1)
+    assert session.state["n"] == 1
 
 
 async def check_a_rewind_fences_off_the_turn_that_runs(subject: Subject) -> None:
@@ -335,13 +447,13 @@ async def _taken_over(service: SessionService, subject: Subject) -> None:
 
 async def check_a_message_that_was_taken_back_is_not_answered(subject: Subject) -> None:
     """A client that sends it again late is told, and nothing runs."""
-    service = subject.service(event_limit=None)
+    service = subject.service(event_limit=3)
     lease = service.lease(subject.key, run_id="one")
     await service.begin_turn(lease, say("one", id="one"))
     end = Event(author="a", content="end", outcome="completed")
     await service.append_event(subject.key, end, lease=lease)
     await service.rewind(subject.key, to_seq=0)
-    with raises(EventTakenBackError) as raised:
+    with raises(EventGoneError) as raised:
         await service.begin_turn(
             service.lease(subject.key, run_id="one"), say("one", {"temp:x": 1}, id="one")
         )
@@ -349,6 +461,13 @@ async def check_a_message_that_was_taken_back_is_not_answered(subject: Subject) 
     async with service.lease(subject.key, wait=0):
         pass
     assert await service.get_events(subject.key) == []
+    # Nor when the limit has trimmed it.
+    later = [Event(author="a", content="x") for _ in range(4)]
+    await service.append_events(subject.key, later)
+    with raises(EventGoneError):
+        await service.begin_turn(service.lease(subject.key, run_id="one"), say("one", id="one"))
+    async with service.lease(subject.key, wait=0):
+        pass
 
 
 async def check_a_session_at_hand_goes_back(subject: Subject) -> None:
