@@ -32,6 +32,7 @@ SLOW = [
     "service/test_stalls.py",
     "structure",
     "turns/test_contest.py",
+    "turns/test_conversations.py",
     "turns/test_processes.py",
 ]
 # What a wheel must hold besides modules, asked of an environment that has nothing else.

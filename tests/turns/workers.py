@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Worker:
-    """One process; see :mod:`turns.worker`."""
+    """One process, of a module that says what it is told and what it answers."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, module: str) -> None:
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "turns.worker", url],
+            [sys.executable, "-m", module, url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
@@ -51,6 +51,11 @@ class Worker:
         self.process.kill()
         self.process.wait()
 
+    def left_answers(self) -> list[dict[str, Any]]:
+        """Read what it has answered before it was killed, and nobody has read."""
+        assert self.process.stdout is not None
+        return [json.loads(line) for line in self.process.stdout]
+
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
 
@@ -59,9 +64,9 @@ class Worker:
 
 
 @contextmanager
-def workers(url: str, number: int) -> Iterator[list[Worker]]:
+def workers(url: str, number: int, module: str = "turns.worker") -> Iterator[list[Worker]]:
     """Start processes, and end them."""
-    started = [Worker(url) for _ in range(number)]
+    started = [Worker(url, module) for _ in range(number)]
     try:
         for each in started:
             assert each.answer() == {"ready": True}
