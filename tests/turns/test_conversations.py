@@ -77,8 +77,6 @@ class Talk:
         self.tried_again: set[str] = set()
         self._recording = recording
         self._sent = 0
-        # Messages that were stored before they were sent.
-        self._stored_before: set[str] = set()
         self._runners = {
             name: Runner(APP, self.agent, service, on_disconnect="detach")
             for name, service in (("here", self.here), ("elsewhere", self.elsewhere))
@@ -171,12 +169,8 @@ class Talk:
         return [event for event in log if event.invocation_id == message.id]
 
     async def has_begun(self, message: Event) -> bool:
-        """Tell whether the turn of a message has stored anything of its own.
-
-        A turn may find its message stored. If it has stored nothing besides when it loses its
-        lease, nothing tells whoever comes next that it was there.
-        """
-        return len(await self.stored(message)) > 1 or message.id not in self._stored_before
+        """Tell whether a turn has begun: always, where its agent was run."""
+        return self.agent.runs[message.id] > 0
 
     async def _check_end(self, message: Event, outcome: Outcome) -> None:
         """Check that a turn that has begun has the end that its run tells, and no open calls."""
@@ -195,7 +189,6 @@ class Talk:
         else:
             for _ in range(self.dice.choice((1, 1, 2))):  # Its answer may be lost.
                 await service.append_events(self.key, [again], rewind_to=self.before)
-            self._stored_before.add(again.id)
         if was_stored and self.dice.random() < 0.5:
             await self._repeat_what_is_taken_back(message)
         return again
@@ -241,8 +234,7 @@ async def the_reader_is_cancelled(talk: Talk, message: Event) -> Outcome:
     reader.cancel()
     with suppress(asyncio.CancelledError):
         await reader
-    if not run.outcome:
-        await run.cancel()  # Its end was being stored in that moment, and nobody has waited for it.
+    assert run.outcome
     return run.outcome
 
 
