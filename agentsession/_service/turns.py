@@ -91,11 +91,21 @@ class Turns:
         receipt, session = await self._to_the_end(lease, self._begin(lease, entry, bounds))
         seq = receipt.seqs[0]
         is_repeat = seq <= lease.after_seq
-        if is_repeat and await self._is_gone(lease, seq):
-            await lease.release()
-            raise EventGoneError(lease.key, message.id)
+        if is_repeat:
+            await self._begin_with(lease, entry, seq)
         apply_temporary(session, message.state_delta)
         return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat)
+
+    async def _begin_with(self, lease: ServiceLease, entry: Entry, seq: int) -> None:
+        """Begin a turn with a message that is stored, as if it had just been stored."""
+        try:
+            if await self._is_gone(lease, seq):
+                raise EventGoneError(lease.key, entry.event_id)
+            await self._backend.append(lease.key, (entry,), expected=lease.expected, then="begin")
+            lease.after_seq = seq - 1
+        except BaseException:
+            await lease.release()
+            raise
 
     async def _is_gone(self, lease: ServiceLease, seq: int) -> bool:
         """Tell whether an event that was stored is in the log no more."""
@@ -276,7 +286,7 @@ class Turns:
         entries: list[Entry] = []
         if events and events[-1].outcome in ("", "waiting"):
             outcome: Outcome = unended.stop or "abandoned"
-            name = f"{unended.run_id}:{unended.after_seq}:{outcome}"
+            name = f"{unended.run_id}:{events[-1].seq}:{outcome}"
             entries.append(self._writer.prepare(lease.key, ended_by(outcome, events, id=name))[0])
         receipt = await self._backend.append(lease.key, entries, expected=lease.expected, then=then)
         return as_stored(receipt, 0, entries[0], None) if entries else None

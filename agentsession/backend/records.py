@@ -289,10 +289,11 @@ Somebody asked for it, or another turn takes its place; ``""`` if it may go on."
 State: TypeAlias = Literal["held", "in_line", "busy", "full", "superseded", "gone"]
 """Where a claim stands; see :class:`Standing`."""
 
-Then: TypeAlias = Literal["keep", "end", "wait", "close"]
+Then: TypeAlias = Literal["keep", "begin", "end", "wait", "close"]
 """What becomes of the lease with which events are appended.
 
-It is kept; it is given back, since they end the turn; it waits, with nobody who holds it, until
+It is kept; it is kept, and its turn's events begin with the first of these, also if that was stored
+before; it is given back, since they end the turn; it waits, with nobody who holds it, until
 somebody goes on with the turn; or it is kept, and what an earlier turn left is closed."""
 
 LONGEST_LINE: Final = 100

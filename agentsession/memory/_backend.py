@@ -271,7 +271,7 @@ class MemoryBackend(Backend):
                     session.trim(self.retention.event_limit)
                 self._written(session, now)
             if then != "keep" and session.turns is not None:
-                session.turns.written(expected.lease, then, now)
+                session.turns.written(expected.lease, then, now, seqs)
             return _receipt(session, seqs, repeats)
         finally:
             session.lock.release()

@@ -5,7 +5,7 @@ Nothing here waits or knows a clock: each step gets the present, and tells who i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -167,7 +167,7 @@ class Turns:
             ends_at = from_microseconds(holder.ends_at)
             raise SessionBusyError(key, holder.run_id, ends_at, "exclusive")
 
-    def written(self, owner: str, then: Then, now: int) -> None:
+    def written(self, owner: str, then: Then, now: int, seqs: Sequence[int]) -> None:
         """Do what a write with a lease has asked for; if it is a repeat, also without the lease."""
         holder = self._named(owner, now)
         if holder is None or (self._unended and then != "close"):
@@ -179,6 +179,8 @@ class Turns:
             self._tell_the_next()  # Who interrupts need not wait for a turn that waits.
         elif then == "close":
             self._unended = None
+        elif then == "begin":
+            holder.after_seq = min(holder.after_seq, seqs[0] - 1)
 
     def check_rewind(self, key: SessionKey, owner: str, to_seq: int) -> None:
         """Refuse to go back into a turn that has not ended, unless it is this one's own.

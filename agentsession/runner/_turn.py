@@ -126,8 +126,8 @@ class Turn:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was told to end."""
-        return self._stop is not None
+        """Whether it was told to end, or would be if its end were not being stored already."""
+        return self._stop is not None or (self._is_ending and not self._settings.detaches)
 
     async def over(self) -> None:
         """Wait until it is over; to be cancelled here does not stop it."""

@@ -18,7 +18,7 @@ import pytest
 
 from agentsession import Event, Runner, open_service
 from agentsession.demo._conversations import Conversation, to_event
-from agentsession.errors import EventTakenBackError, LeaseLostError, RunNotFoundError
+from agentsession.errors import EventGoneError, LeaseLostError, RunNotFoundError
 from agentsession.events import Outcome
 from agentsession.history import unanswered_calls
 from agentsession.runner import Run
@@ -195,7 +195,7 @@ class Talk:
 
     async def _repeat_what_is_taken_back(self, message: Event) -> None:
         before, runs = await self.raw(), self.agent.runs.copy()
-        with pytest.raises(EventTakenBackError):
+        with pytest.raises(EventGoneError):
             await self.run(message, self.anywhere()).result()
         assert (await self.raw(), self.agent.runs) == (before, runs)
         self.seen["what_was_taken_back_is_sent_again", "refused"] += 1

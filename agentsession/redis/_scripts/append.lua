@@ -94,8 +94,8 @@ if not goes_on and (lease ~= '' or (meta[9] and string.byte(meta[9]) == 33)) the
   elseif held.left and also ~= 'close' then
     refusal, may_change = { echo, 'lost', now }, true
   elseif also ~= 'keep' then
-    after_lease = function()
-      after_write(session, held, also, now)
+    after_lease = function(seq)
+      after_write(session, held, also, now, seq)
     end
   end
 end
@@ -189,7 +189,7 @@ if failure then
   return failure
 end
 if after_lease then
-  after_lease()
+  after_lease(type(reply[9]) == 'table' and reply[9][1] or reply[9])
 end
 if count == before then
   if number > 8 then

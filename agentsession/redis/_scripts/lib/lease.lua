@@ -107,8 +107,9 @@ local function tell_the_next(session, now)
   return first
 end
 
--- What was asked for happens to a lease that is held, in the step of a write: 'end', 'wait', 'close' or 'keep'.
-local function after_write(session, lease, also, now)
+-- What was asked for happens to a lease that is held, in the step of a write: 'begin', 'end', 'wait', 'close' or 'keep'. `seq` is the
+-- position of the first event that was written, now or before.
+local function after_write(session, lease, also, now, seq)
   if also == 'end' then
     lease.owner, lease.exclusive = nil, false
     write_lease(session, lease)
@@ -119,6 +120,9 @@ local function after_write(session, lease, also, now)
     tell_the_next(session, now) -- who interrupts need not wait for a turn that waits
   elseif also == 'close' then
     lease.left = nil
+    write_lease(session, lease)
+  elseif also == 'begin' and seq <= lease.after then
+    lease.after = seq - 1
     write_lease(session, lease)
   end
 end

@@ -80,6 +80,30 @@ async def check_a_message_that_is_stored_is_a_repeat(subject: Subject) -> None:
     assert start.session.state == {}
 
 
+async def check_a_turn_with_a_stored_message_is_closed(subject: Subject) -> None:
+    """Each time that its process dies, whether it has stored something itself or not."""
+    service = subject.service()
+    await service.create_session(subject.key)
+    await service.append_event(subject.key, say("one", id="one", invocation_id="one"))
+    outcomes = [""]
+    for events in ([], [_call("c")], []):
+        lease = service.lease(subject.key, run_id="one", ttl=1)
+        start = await service.begin_turn(lease, say("one", id="one"))
+        assert start.is_repeat
+        for event in events:
+            await service.append_event(subject.key, event, lease=lease)
+        lease.abandon()
+        await subject.advance(1.5)
+        end = await service.close_turn(subject.key)
+        # What has an end, and nothing after it, needs no other one.
+        assert (end is None) == (outcomes[-1] == "abandoned" and not events)
+        log = await service.get_events(subject.key)
+        outcomes = [event.outcome for event in log]
+        assert outcomes[-1] == "abandoned"
+        assert unanswered_calls(log) == []
+    assert outcomes == ["", "abandoned", "", "abandoned"]
+
+
 async def check_nothing_is_stored_of_a_turn_that_does_not_begin(subject: Subject) -> None:
     """Neither its message nor its changes to any scope, and nothing of a repeat either."""
     service = subject.service()
