@@ -281,8 +281,8 @@ class Backend(ABC):
         stored before, nothing changes at all, whatever revision is expected. Otherwise the revision
         grows by one, every expiry of the session moves, and the oldest events beyond
         ``event_limit`` leave; where they cut a turn, its rest leaves with them
-        (:func:`~agentsession.backend.next_turn`) if it is shorter than
-        :data:`~agentsession.backend.TRIM_LOOK`, and than half of the limit.
+        (:func:`~agentsession.backend.trimming.next_turn`) if it is shorter than
+        :data:`~agentsession.backend.trimming.TRIM_LOOK`, and than half of the limit.
 
         What *then* says of the expected lease happens in the same step, also if all were stored
         before, as long as it is held. Without entries only that happens.

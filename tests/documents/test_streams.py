@@ -192,14 +192,15 @@ async def test_a_turn_ends_when_its_client_goes(
             eventually((tmp_path / "ended").exists, seconds=60)
             async with said(client, "go on") as (_, stream):
                 *_, answer, done = [frame async for frame in stream]
-    assert (answer.id, done.type) == ("4", "done")
+    assert done.type == "done"
     assert (tmp_path / "log").read_text(encoding="utf-8") == "", "a client may leave"
-    assert [event.author for event in await stored_in(valkey_url, tmp_path)] == [
-        "user",
-        "agent",  # the words that had come so far, cut off
-        "user",
-        "agent",
-    ]
+    log = await stored_in(valkey_url, tmp_path)
+    assert answer.id == str(log[-1].seq)
+    first, *cut, second, last = [event.author for event in log]
+    assert (first, second, last) == ("user", "user", "agent")
+    # The words that had come so far, cut off; a flood may be more than one event holds.
+    assert set(cut) == {"agent"}
+    assert len(cut) == 1 or words == "flood"
 
 
 async def test_a_client_resumes_where_it_was(valkey_url: str, tmp_path: Path) -> None:
