@@ -188,7 +188,7 @@ class Turns:
         Raises:
             RewindError: Half of a turn would be left.
         """
-        begins = []
+        begins: list[int] = []
         if self._unended is not None:
             begins.append(self._unended.after_seq)
         if self._holder is not None and self._holder.owner != owner:
