@@ -8,7 +8,19 @@ from typing import Any, Literal
 
 __all__ = ["GROUPS", "Case", "Group", "Setup", "selected"]
 
-Operation = Literal["append", "get", "history", "list", "turn", "conversation", "baseline"]
+Operation = Literal[
+    "append",
+    "get",
+    "history",
+    "list",
+    "turn",
+    "conversation",
+    "leased",
+    "unleased",
+    "rewind",
+    "fork",
+    "baseline",
+]
 
 # Below this many events in all, a setup is made anew for each round, so that a history that is said
 # to begin empty does so in every round.
@@ -23,6 +35,7 @@ class Setup:
     Attributes:
         sessions: How many sessions one user has.
         history: How many events each of them holds.
+        rewinds: How many times each of them then went back to the last of these, and on from there.
         size: The letters in each event's text; 200 make an event of 318 bytes here.
         limit: The option ``session_event_limit`` of a contestant that has one; 0 for none.
         ttl: The option ``session_ttl`` of a contestant that has one, in seconds; 0 for none.
@@ -30,6 +43,7 @@ class Setup:
 
     sessions: int = SESSIONS
     history: int = 0
+    rewinds: int = 0
     size: int = 200
     limit: int = 0
     ttl: int = 0
@@ -51,7 +65,7 @@ class Case:
         callers: How many do it at once.
         batch: How many events an append adds.
         most: The most operations in a round, 0 for as many as there is time for. It bounds what
-            large events fill.
+            large events and forks fill, and how often one session goes back.
         quick: Whether it is part of a quick run.
         alone: Whether it is for ours and the floor only.
         file: Where the conversations are.
@@ -95,6 +109,26 @@ def _get(history: int, callers: int, *, sessions: int = SESSIONS, quick: bool = 
     return Case(name, "get", Setup(sessions, history), callers, quick=quick)
 
 
+def _leased(callers: int) -> Iterable[Case]:
+    """Make a turn with its lease, and the same writes without, on sessions of their own."""
+    # With ten events there, each turn loads as many, however many turns there is time for.
+    setup = Setup(SESSIONS, 10)
+    for operation, what in _LEASED.items():
+        name = f"{what}, {_counted(callers)}"
+        yield Case(name, operation, setup, callers, quick=True, alone=True)
+
+
+def _rewind(history: int, *, rewinds: int = 0) -> Case:
+    name = f"rewind, {history:,} events" + (f", after {rewinds:,} rewinds" if rewinds else "")
+    setup = Setup(1, history, rewinds=rewinds)
+    return Case(name, "rewind", setup, most=_REWINDS, quick=True, alone=True)
+
+
+def _fork(history: int) -> Case:
+    name = f"fork of {history:,} events"
+    return Case(name, "fork", Setup(1, history), most=_FORKS, quick=True, alone=True)
+
+
 def _page(sessions: int, *, quick: bool = False) -> Case:
     return Case(f"page of 50 of {sessions:,}", "list", Setup(sessions), quick=quick)
 
@@ -102,6 +136,14 @@ def _page(sessions: int, *, quick: bool = False) -> Case:
 def _counted(callers: int) -> str:
     return f"{callers} caller{'s' if callers > 1 else ''}"
 
+
+_LEASED: dict[Operation, str] = {
+    "leased": "turn with its lease",
+    "unleased": "turn without a lease",
+}
+# In a round, so that a session that has gone back a thousand times before is another case.
+_REWINDS = 300
+_FORKS = 24
 
 _TRIMMING = Setup(SESSIONS, 1000, limit=1000)
 _LARGE = Setup(2, 10, size=1_000_000, limit=10)
@@ -160,6 +202,18 @@ GROUPS: Sequence[Group] = (
             Case("agent turn, 64 callers", "turn", Setup(), 64, quick=True),
             Case("real turn, 1 caller", "conversation", Setup(), quick=True),
             Case("real turn, 64 callers", "conversation", Setup(), 64),
+            *_leased(1),
+            *_leased(64),
+        ),
+    ),
+    Group(
+        "going back",
+        (
+            _rewind(10),
+            _rewind(10_000),
+            _rewind(10, rewinds=1000),
+            _fork(100),
+            _fork(1000),
         ),
     ),
     Group(

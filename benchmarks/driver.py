@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks.cases import Case, Setup
 from benchmarks.measure import Call, Watch, repeat
-from benchmarks.messages import TURN, Message, read_turns, words
+from benchmarks.messages import TURN, Message, exchange, read_turns, words
 
 __all__ = ["LAST", "PAGE", "TURNS", "Contestant", "NotMeasuredError", "main"]
 
@@ -92,6 +92,22 @@ class Contestant(ABC):
         await self.get_last(session)
         for message in messages:
             await self.append(session, (message,))
+
+    async def leased_turn(self, session: str, messages: Sequence[Message]) -> None:
+        """Take the session for a turn, load it, append these messages, and give it back."""
+        raise NotImplementedError
+
+    async def unleased_turn(self, session: str, messages: Sequence[Message]) -> None:
+        """Load the session and append these messages one by one, with the same calls."""
+        raise NotImplementedError
+
+    async def rewind(self, session: str, messages: Sequence[Message]) -> None:
+        """Take back what came after the setup's history, and append these messages instead."""
+        raise NotImplementedError
+
+    async def fork(self, session: str) -> None:
+        """Make a new session that begins with all of this one."""
+        raise NotImplementedError
 
     async def create(self, session: str) -> None:  # noqa: B027 - not all have to
         """Make a session before its first turn, where a turn does not."""
@@ -180,23 +196,36 @@ def _calls(
             _replay(contestant, Path(case.file), f"c{generation}-{caller}")
             for caller in range(case.callers)
         ]
-    one: Callable[[str], Awaitable[object]]
-    if case.operation == "append":
-        one = partial(contestant.append, messages=(words(case.setup.size),) * case.batch)
-    elif case.operation == "turn":
-        one = partial(contestant.turn, messages=TURN)
-    elif case.operation == "get":
-        one = _counted(contestant.get_last, min(LAST, case.setup.history))
-    elif case.operation == "history":
-        one = _counted(contestant.get_history, TURNS)
-    elif case.operation == "list":
-        one = _counted(lambda _: contestant.list_page(), min(PAGE, case.setup.sessions))
-    else:
-        one = contestant.baseline
+    one = _operation(contestant, case)
     return [
         _rotating(one, sessions[caller % len(sessions) :: case.callers])
         for caller in range(case.callers)
     ]
+
+
+def _operation(contestant: Contestant, case: Case) -> Callable[[str], Awaitable[object]]:
+    setup = case.setup
+    match case.operation:
+        case "append":
+            return partial(contestant.append, messages=(words(setup.size),) * case.batch)
+        case "turn":
+            return partial(contestant.turn, messages=TURN)
+        case "leased":
+            return partial(contestant.leased_turn, messages=exchange(setup.size))
+        case "unleased":
+            return partial(contestant.unleased_turn, messages=exchange(setup.size))
+        case "rewind":
+            return partial(contestant.rewind, messages=exchange(setup.size)[:2])
+        case "fork":
+            return contestant.fork
+        case "get":
+            return _counted(contestant.get_last, min(LAST, setup.history))
+        case "history":
+            return _counted(contestant.get_history, TURNS)
+        case "list":
+            return _counted(lambda _: contestant.list_page(), min(PAGE, setup.sessions))
+        case _:
+            return contestant.baseline
 
 
 def _rotating(one: Callable[[str], Awaitable[object]], sessions: Sequence[str]) -> Call:

@@ -14,6 +14,15 @@ __all__ = ["IMPORT", "Verdict", "judge"]
 
 IMPORT = "agentsession"
 _HISTORIES = "append, history ", "last 10, history ", "2 turns, history "
+# What one of our operations may cost, as a multiple of another.
+_MULTIPLES = (
+    ("turn with its lease, 1 caller", "turn without a lease, 1 caller", 2),
+    ("turn with its lease, 64 callers", "turn without a lease, 64 callers", 2),
+    ("rewind, 10,000 events", "rewind, 10 events", 1.2),
+    ("rewind, 10 events, after 1,000 rewinds", "rewind, 10 events", 1.2),
+    # It copies ten times as many events.
+    ("fork of 1,000 events", "fork of 100 events", 10),
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ def judge(results: Results) -> list[Verdict]:
         *_append_on_server(results),
         *_cost_on_server(results),
         *_history(results),
+        *_multiples(results),
         *_last_on_server(results),
         *_page(results),
         *_in_memory(results),
@@ -148,14 +158,36 @@ def _cost_on_server(results: Results) -> Iterator[Verdict]:
 def _history(results: Results) -> Iterator[Verdict]:
     for entrant in (OURS, OURS_IN_MEMORY):
         for what, beginning in zip(("append", "last 10", "2 turns"), _HISTORIES, strict=True):
-            short = results.figures(entrant, f"{what}, 1 session of 10")
-            long = results.figures(entrant, f"{beginning}100,000, 1 caller")
-            figure, detail = None, ""
-            if short is not None and long is not None:
-                figure = long.p50 / short.p50
-                detail = f"{long.p50 * 1e6:.1f} us against {short.p50 * 1e6:.1f} us"
+            long, short = f"{beginning}100,000, 1 caller", f"{what}, 1 session of 10"
             name = f"{what}, {entrant.store}: history 100,000 against 10"
-            yield Verdict(name, "most", 1.2, figure, "x", detail)
+            yield _multiple(results, entrant, name, 1.2, (long, short))
+
+
+def _multiples(results: Results) -> Iterator[Verdict]:
+    for entrant in (OURS, OURS_IN_MEMORY):
+        for case, other, goal in _MULTIPLES:
+            name = f"{entrant.store}: {case}, against {other}"
+            yield _multiple(results, entrant, name, goal, (case, other))
+
+
+def _multiple(
+    results: Results, entrant: Entrant, name: str, goal: float, cases: tuple[str, str]
+) -> Verdict:
+    """Judge how many times as much the first case costs as the second one."""
+    costs = [cost for case in cases if (cost := _cost(results, entrant, case)) is not None]
+    figure, detail = None, ""
+    if len(costs) == len(cases):
+        figure = costs[0] / costs[1]
+        detail = f"{costs[0] * 1e6:.1f} us against {costs[1] * 1e6:.1f} us"
+    return Verdict(name, "most", goal, figure, "x", detail)
+
+
+def _cost(results: Results, entrant: Entrant, case: str) -> float | None:
+    """Tell the time of an operation: its median, or its share of a second if many call at once."""
+    figures = results.figures(entrant, case)
+    if figures is None:
+        return None
+    return 1 / figures.rate if results.cases[case].callers > 1 else figures.p50
 
 
 def _last_on_server(results: Results) -> Iterator[Verdict]:

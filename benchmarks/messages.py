@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["TURN", "Message", "read_turns", "words"]
+__all__ = ["TURN", "Message", "exchange", "read_turns", "words"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,13 @@ def words(size: int) -> Message:
     """Make a message of *size* letters."""
     text = "The flight to Boston leaves at seven, and the seat by the window is free. "
     return Message("text", "user", (text * (size // len(text) + 1))[:size])
+
+
+def exchange(size: int) -> tuple[Message, ...]:
+    """Make what a user says, of *size* letters, and an answer in two parts of as many."""
+    question = words(size)
+    answer = replace(question, author="agent")
+    return question, answer, answer
 
 
 TURN = (

@@ -17,7 +17,7 @@ from agentsession.events import Content, Text, ToolCall, ToolResult
 from agentsession.runner import AgentContext
 from benchmarks.cases import Setup
 from benchmarks.driver import APP, LAST, PAGE, TURNS, USER, Contestant, main
-from benchmarks.messages import Message, words
+from benchmarks.messages import Message, exchange, words
 
 _MOST_AT_ONCE = 1000
 
@@ -43,6 +43,8 @@ class Ours(Contestant):
                 await self.service.append_events(
                     _key(session), [_event(message) for _ in range(count)]
                 )
+            for _ in range(self.setup.rewinds):
+                await self.rewind(session, exchange(self.setup.size)[:2])
 
     async def append(self, session: str, messages: Sequence[Message]) -> None:
         if len(messages) == 1:
@@ -70,6 +72,30 @@ class Ours(Contestant):
         async with self._runner.run(USER, session, question, num_recent_events=LAST) as run:
             async for _ in run:
                 pass
+
+    async def leased_turn(self, session: str, messages: Sequence[Message]) -> None:
+        service, key = self.service, _key(session)
+        question, *answers, last = messages
+        lease = service.lease(key)
+        await service.begin_turn(lease, _event(question), num_recent_events=LAST)
+        for answer in answers:
+            await service.append_event(key, _event(answer), lease=lease)
+        # What ends the turn gives the lease back as well.
+        end = Event(author=last.author, content=_content(last), outcome="completed")
+        await service.append_event(key, end, lease=lease)
+
+    async def unleased_turn(self, session: str, messages: Sequence[Message]) -> None:
+        key = _key(session)
+        await self.service.get_or_create_session(key, num_recent_events=LAST)
+        for message in messages:
+            await self.service.append_event(key, _event(message))
+
+    async def rewind(self, session: str, messages: Sequence[Message]) -> None:
+        events = [_event(message) for message in messages]
+        await self.service.append_events(_key(session), events, rewind_to=self.setup.history)
+
+    async def fork(self, session: str) -> None:
+        await self.service.fork(_key(session), SessionKey(APP, USER, ""), num_recent_events=0)
 
     async def _answer(self, context: AgentContext) -> AsyncIterator[Event]:
         for message in self._answers[context.session.id]:
