@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from agentsession.events import Rewind
     from agentsession.observers import Observer
     from agentsession.retention import Retention
     from agentsession.sessions import SessionKey
@@ -260,7 +261,8 @@ class MemoryBackend(Backend):
                 if expected.revision is not None and expected.revision != session.revision:
                     raise RevisionConflictError(key, expected.revision, session.revision)
             if new:
-                self._check_rewind(key, session, entries, new, expected)
+                if entries[0].rewind is not None:
+                    self._check_rewind(key, session, entries[0].rewind, entries, new, expected)
                 for entry in new.values():
                     self._add(session, entry, expected, now)
             # Before trimming, which may forget the id of a repeat in this very batch.
@@ -527,13 +529,13 @@ class MemoryBackend(Backend):
         self,
         key: SessionKey,
         session: StoredSession,
+        rewind: Rewind,
         entries: Sequence[Entry],
         new: Mapping[str, Entry],
         expected: Expected,
     ) -> None:
-        """Refuse to add entries if they begin with a mark that is new, and asks for too much."""
-        rewind = entries[0].rewind
-        if rewind is None or entries[0].event_id not in new:
+        """Refuse to add entries if the mark that they begin with is new, and asks for too much."""
+        if entries[0].event_id not in new:
             return
         to_seq = rewind.to_seq
         session.check_place(key, to_seq, restores_state=rewind.restores_state)

@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from agentsession import Event, RedisSessionService, SessionKey, UserKey
+from agentsession import DELETE, Event, RedisSessionService, SessionKey, UserKey
 from agentsession.clock import to_microseconds
 from agentsession.errors import BackendUnavailableError, EventLoopError, ReadTooLargeError
 from agentsession.redis import register_redis_instance, unregister_redis_instance
@@ -499,6 +499,34 @@ async def test_what_is_kept_of_rewinds_is_merged(
             await client.hlen(f"{prefix}before:{{app:user}}:session"),
         ]
         assert counts == [1, 3, 3]
+        await service.delete_user(KEY.user)
+
+
+async def test_what_was_before_is_kept_as_long_as_it_may_be_asked_for(
+    redis_url: str, client: redis.asyncio.Redis, prefix: str
+) -> None:
+    """Nothing is kept of a name that has its old value again, nor of events that are trimmed."""
+    changes = f"{prefix}changes:{{app:user}}:session"
+    before = f"{prefix}before:{{app:user}}:session"
+
+    async def kept() -> tuple[int, int]:
+        return await client.zcard(changes), await client.hlen(before)
+
+    async with RedisSessionService.from_url(
+        redis_url, key_prefix=prefix, session_event_limit=5
+    ) as service:
+        await service.create_session(KEY, {"a": 1})
+        for number in range(100):
+            await service.update_session_state(KEY, {"a": number, f"b{number}": 1})
+            await service.update_session_state(KEY, {"a": 1, f"b{number}": DELETE})
+        assert await kept() == (0, 0)
+        for number in range(200):
+            await service.append_event(KEY, say("x", state_delta={"n": number}))
+        held, _ = await kept()
+        assert 5 <= held <= 5 + 64
+        assert await kept() == (held, held)
+        await service.append_events(KEY, [say("x"), say("y")])
+        assert await kept() == (2, 2)
         await service.delete_user(KEY.user)
 
 
