@@ -22,6 +22,7 @@ from agentsession.events import (
     EventError,
     Media,
     Reasoning,
+    Rewind,
     Text,
     ToolCall,
     ToolResult,
@@ -143,6 +144,9 @@ MEANT = [
     event(
         state_delta={"j": {"$other": {}}, "k": {"$": 1}, "l": {"other": 1}, "m": {"$": 1, "n": 2}}
     ),
+    event(author="agent", invocation_id="turn", outcome="completed"),
+    event(author="system", rewind=Rewind(3, restores_state=False)),
+    event(author="system", rewind=Rewind(0)),
 ]
 # Holds an object of one key, ``$other``, as it was written before all of these were wrapped.
 UNWRAPPED = 8

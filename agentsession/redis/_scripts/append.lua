@@ -5,8 +5,9 @@
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'; an 'r' says that the first event is the
 --        mark of a rewind
 -- ARGV   `incarnation` and `revision` are what is expected, or ''; `lease` is who holds the session's lease and what becomes of it
---        then (lib/lease.lua), or '' outside of turns; `limit` is how many events the log holds at most, or ''; then for each event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua);
---        a mark has one change: 'r', the position to go back to, and '1' if state goes back too
+--        then (lib/lease.lua), or '' outside of turns; `limit` is how many events the log holds at most, or ''; then for each
+--        event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua); a mark has one change: 'r',
+--        the position to go back to, and '1' if state goes back too
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, position of the oldest event if the limit has trimmed some
 --        or 0, for each event its position, or, if it was stored before, its position, its payload or false, and when},
 --        {echo, 'late', now}, {echo, 'early' or 'again', now, when it may be issued}, {echo, 'missing', now}, {echo, 'replaced', now},

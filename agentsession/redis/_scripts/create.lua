@@ -4,10 +4,10 @@
 -- Makes a session, or takes one that is there, or makes a copy of one.
 --
 -- KEYS   then app state, the application's users and its calls (absent where they live on another node)
--- ARGV   `id` is the call's, and the incarnation of a session that it makes; `take` is '1' to take a session that is there,
---        `origin` is the id of the session to copy, or '', `origin_life` the incarnation that is expected of it, or '', and `origin_at`
---        the position with which the copy ends, or ''; `refresh` is '1' to move expiry when one is taken; `after` to `harmless` are the window of its events
---        (lib/snapshot.lua, lib/events.lua); then the changes
+-- ARGV   `id` is the call's, and the incarnation of a session that it makes; `take` is '1' to take a session that is there;
+--        `origin` is the id of the session to copy, or '', `origin_life` the incarnation that is expected of it, or '', and
+--        `origin_at` the position with which the copy ends, or ''; `refresh` is '1' to move expiry when one is taken; `after` to
+--        `harmless` are the window of its events (lib/snapshot.lua, lib/events.lua); then the changes
 -- Returns {echo, 'created', now, snapshot, oldest ids of the index or none, some users of the application or none} also if this
 --        call made it before,
 --        {echo, 'found', now, snapshot}, {echo, 'exists', now}, {echo, 'gone', now, 'made' or 'taken'} if this call made it, or

@@ -8,6 +8,7 @@ local function look_back(session, events, ids, named, raw, past, count, now)
   local call, taken, changes, before = redis.call, past_keys(session)
   local to, restores = ARGV[first + 5] + 0, ARGV[first + 6] == '1'
   -- These fail before anything is written if they hold another type of data.
+  call('ZCARD', taken)
   local lease = read_lease(raw, count, now)
   local trimmed = count - call('ZCARD', events)
   if not lease or not is_whole(taken, past, trimmed) or call('ZCARD', changes) ~= call('HLEN', before) then
