@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -10,13 +10,22 @@ from agentsession._concurrently import caught
 from agentsession._pace import Pace
 from agentsession._service.assembly import assemble
 from agentsession.backend import Snapshot
-from agentsession.errors import AgentSessionError, ReadTooLargeError, SessionNotFoundError
+from agentsession.errors import (
+    AgentSessionError,
+    BackendError,
+    OutcomeUnknownError,
+    ReadTooLargeError,
+    SessionNotFoundError,
+)
 
 if TYPE_CHECKING:
     from agentsession.backend import Backend, ReadLimit, Receipt, Window
     from agentsession.sessions import Session, SessionKey
 
-__all__ = ["Loader", "Read"]
+__all__ = ["NOT_LOADED", "Loader", "Read"]
+
+NOT_LOADED: Final = "it was carried out, and could not be loaded afterwards ({}); load it"
+"""What is said of a write after which a session could not be read, for a reason."""
 
 Read: TypeAlias = "Snapshot | AgentSessionError | None"
 """What a read gave: the session, an error, or that there was none."""
@@ -47,7 +56,17 @@ class Loader:
             bounds: The events to load.
             receipt: A write to it, which is to be seen.
             read: What was read at the same time as that.
+
+        Raises:
+            OutcomeUnknownError: It could not be read. An error of the read itself would say that
+                nothing was written.
         """
+        try:
+            return await self._load(key, bounds, receipt, read)
+        except BackendError as exc:
+            raise OutcomeUnknownError(key, NOT_LOADED.format(exc.reason)) from exc
+
+    async def _load(self, key: SessionKey, bounds: Window, receipt: Receipt, read: Read) -> Session:
         while not isinstance(read, Snapshot) or not _has(read, receipt):
             if isinstance(read, ReadTooLargeError):
                 least = 1 if self._read_limit is None else self._read_limit.harmless

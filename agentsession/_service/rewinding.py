@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from agentsession._concurrently import caught, together
+from agentsession._service.loading import NOT_LOADED
 from agentsession._service.log import LogReader
 from agentsession.backend import Receipt
 from agentsession.errors import (
     AgentSessionError,
-    BackendError,
     CodecError,
     OutcomeUnknownError,
     ReadTooLargeError,
@@ -33,7 +33,6 @@ __all__ = ["Rewinding", "mark"]
 _AUTHOR: Final = "system"
 # So many events tell whether a turn goes on; others may have written in between.
 _LOOK: Final = 20
-_NOT_LOADED: Final = "it was carried out, and could not be loaded afterwards ({}); load it"
 
 
 class Rewinding:
@@ -111,7 +110,7 @@ class Rewinding:
             receipt = await append
             await self._writer.update(session, receipt, entries, (), ())
             if session.revision < receipt.revision:
-                raise OutcomeUnknownError(key, _NOT_LOADED.format("it could not be read"))
+                raise OutcomeUnknownError(key, NOT_LOADED.format("it could not be read"))
             return session
         receipt, read = await together(
             append, caught(self._backend.get(key, bounds), AgentSessionError)
@@ -124,8 +123,8 @@ class Rewinding:
         """Load a session after a write, which was carried out whatever becomes of this."""
         try:
             return await self._loader.load(key, bounds, receipt, read)
-        except (BackendError, CodecError) as exc:
-            raise OutcomeUnknownError(key, _NOT_LOADED.format(exc.reason)) from exc
+        except CodecError as exc:
+            raise OutcomeUnknownError(key, NOT_LOADED.format(exc.reason)) from exc
 
     async def fork(
         self,
