@@ -101,8 +101,8 @@ class Turns:
         try:
             if await self._is_gone(lease, seq):
                 raise EventGoneError(lease.key, entry.event_id)
-            await self._backend.append(lease.key, (entry,), expected=lease.expected, then="begin")
             lease.after_seq = seq - 1
+            await self._backend.append(lease.key, (entry,), expected=lease.expected, then="begin")
         except BaseException:
             await lease.release()
             raise
@@ -141,6 +141,10 @@ class Turns:
             with suppress(SessionExistsError):
                 await self._backend.create(lease.key, NO_CHANGES, token=new_id())
             standing, receipt, read = await self._all_at_once(lease, entry, bounds)
+        if standing.state != "held" or standing.unended is not None:
+            # A repeat is answered whoever has the lease: its turn has not begun by that, and what
+            # was read may be old when it does.
+            receipt, lease.begun_at = None, min(lease.begun_at, 0)
         await lease.settle(standing)
         if receipt is None:
             return await self._stored(lease, entry, bounds, "keep")

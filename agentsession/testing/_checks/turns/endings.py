@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentsession.backend import Claim
 from agentsession.errors import (
@@ -14,9 +14,10 @@ from agentsession.errors import (
 )
 from agentsession.events import Event, ToolCall, ToolResult
 from agentsession.history import NO_RESULT, unanswered_calls
-from agentsession.testing._checks.asserting import raises, said, say, stored_session
+from agentsession.testing._checks.asserting import raises, said, say, stored_session, swapped
 
 if TYPE_CHECKING:
+    from agentsession.backend import Standing
     from agentsession.leases import Lease
     from agentsession.service import SessionService
     from agentsession.sessions import SessionKey
@@ -78,6 +79,56 @@ async def check_a_message_that_is_stored_is_a_repeat(subject: Subject) -> None:
     assert (start.message.content, start.message.seq) == ("message of one", 1)
     assert start.is_repeat
     assert start.session.state == {}
+
+
+async def check_a_turn_with_a_stored_message_waits_as_others_do(subject: Subject) -> None:
+    """It gives its place in line up, and has what was stored while it stood there."""
+    service = subject.service()
+    await service.create_session(subject.key)
+    await service.append_event(subject.key, say("one", id="one", invocation_id="one"))
+    first = service.lease(subject.key, run_id="first")
+    await first.acquire()
+    given_up = service.lease(subject.key, run_id="one", wait=0)
+    with raises(SessionBusyError):
+        await service.begin_turn(given_up, say("one", id="one"))
+    in_line: set[str] = set()
+    both = asyncio.Event()
+
+    async def acquire(
+        key: SessionKey,
+        claim: Claim,
+        *args: Any,
+        _acquire: Any = service.backend.acquire,
+        **how: Any,
+    ) -> Standing:
+        standing: Standing = await _acquire(key, claim, *args, **how)
+        if standing.state == "in_line":
+            in_line.add(claim.owner)
+        if len(in_line) == 2:
+            both.set()
+        return standing
+
+    left = service.lease(subject.key, run_id="other", wait=3600)
+    staying = service.lease(subject.key, run_id="one", wait=60)
+    with swapped(service.backend, "acquire", acquire):
+        leaving = asyncio.create_task(service.begin_turn(left, say("one", id="one")))
+        waiting = asyncio.create_task(service.begin_turn(staying, say("one", id="one")))
+        async with asyncio.timeout(30):
+            await both.wait()
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            end = say("meanwhile", {"n": 1}, outcome="completed")
+            await service.append_event(subject.key, end, lease=first)
+            start = await waiting
+    assert said(start.session.events) == ["one", "meanwhile"]
+    assert start.session.state == {"n": 1}
+    assert start.is_repeat
+    staying.abandon()
+    await subject.advance(20)
+    again = service.lease(subject.key, run_id="one")
+    start = await service.begin_turn(again, say("one", id="one"))
+    assert start.session.events[-1].outcome == "abandoned"
+    assert start.session == await stored_session(service, subject.key)
 
 
 async def check_a_turn_with_a_stored_message_is_closed(subject: Subject) -> None:
