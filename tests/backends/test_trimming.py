@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ from harness.subjects import RedisSubject
 KEY = SessionKey("app", "user", "session")
 
 
-def user(turn: str = "", **fields: object) -> Event:
-    return Event(author="user", content="x", invocation_id=turn, **fields)  # type: ignore[arg-type]
+def user(turn: str = "", **fields: Any) -> Event:
+    return Event(author="user", content="x", invocation_id=turn, **fields)
 
 
 def agent(turn: str = "", author: str = "agent") -> Event:

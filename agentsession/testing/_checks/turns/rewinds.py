@@ -226,7 +226,7 @@ async def check_where_a_log_cannot_go_back_to(subject: Subject) -> None:
             await service.fork(subject.key, subject.another_key(), at_seq=seq)
         assert raised.error.problem == problem
     with raises(TypeError):
-        await service.rewind(subject.key, to_seq=4, restore_state=None)  # type: ignore[arg-type]
+        await service.rewind(subject.key, to_seq=4, restore_state=None)  # type: ignore[arg-type]  # on purpose
     known = before.events[1]
     for batch in ([known], [instead, known], [known, instead]):
         with raises(RewindError) as raised:
