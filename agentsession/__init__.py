@@ -1,4 +1,4 @@
-"""Sessions for LLM agents: an ordered log of events and scoped state, in memory and on Redis.
+"""Sessions for LLM agents: an ordered log of events and scoped state, in memory, a file or Redis.
 
 The everyday names are here; more parts of events are in :mod:`agentsession.events`, errors in
 :mod:`agentsession.errors`, and what the author of a backend needs in :mod:`agentsession.backend`.
@@ -18,6 +18,7 @@ from agentsession.stores import open_service
 
 if TYPE_CHECKING:
     from agentsession.redis import RedisSessionService
+    from agentsession.sqlite import SQLiteSessionService
 
 __all__ = [
     "DELETE",
@@ -27,6 +28,7 @@ __all__ = [
     "InMemorySessionService",
     "RedisSessionService",
     "Runner",
+    "SQLiteSessionService",
     "Session",
     "SessionKey",
     "SessionPage",
@@ -45,5 +47,9 @@ def __getattr__(name: str) -> Any:
         from agentsession.redis import RedisSessionService  # noqa: PLC0415 - see above
 
         return RedisSessionService
+    if name == "SQLiteSessionService":
+        from agentsession.sqlite import SQLiteSessionService  # noqa: PLC0415 - not in every Python
+
+        return SQLiteSessionService
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -136,7 +136,9 @@ class Model:
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        described = handler(schema.get("json_schema_input_schema", schema))
+        # pyright takes two minutes for get() on all that a CoreSchema may be.
+        inner = cast("Mapping[str, CoreSchema]", schema).get("json_schema_input_schema", schema)
+        described = handler(inner)
         first, _, _ = (inspect.getdoc(cls) or "").partition("\n\n")
         return {"title": cls.__name__, "description": " ".join(first.split()), **described}
 

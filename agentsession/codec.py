@@ -30,6 +30,7 @@ from agentsession.events import (
     Event,
     EventError,
     Media,
+    Outcome,
     Part,
     Reasoning,
     Text,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT_VERSION",
+    "check_payload",
     "decode_event",
     "decode_events",
     "encode_event",
@@ -55,6 +57,7 @@ FORMAT_VERSION: Final = 1
 """The format in which events are written."""
 
 _PARTS: Final = ", ".join(part.__name__ for part in get_args(Part))
+_OUTCOMES: Final = ", ".join(map(repr, get_args(Outcome)))
 # Those that hold what a provider wants to have back as it was.
 _FROM_PROVIDERS: Final = (Text, ToolCall, Reasoning, Media)
 
@@ -93,12 +96,20 @@ _wrong_field = re.compile(
     r"Expected `(\w+)`(?: of length >= (1))?(?:, got `(\w+)`)? - at `\$\.(.+)`"
 )
 
+_wrong_outcome = re.compile(r"Invalid enum value (.*) - at `\$\.outcome`", re.DOTALL)
+
 # What msgspec raises at bytes that are no JSON, of another shape, not UTF-8, or nested too deep.
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def _check_payload(event: Event) -> None:
-    """Refuse what would not come back as it is in the fields that hold the user's own values."""
+def check_payload(event: Event) -> None:
+    """Refuse what would not come back as it is in the fields that hold the user's own values.
+
+    Raises:
+        TypeError: A part is none.
+        ValueError: The content is none, or is one that no reader could tell apart.
+        StateValueError: JSON cannot hold a value.
+    """
     if isinstance(event.error, EventError) and event.error.type == UNREADABLE:
         raise _unstorable(
             event,
@@ -169,7 +180,7 @@ def prepare_event(event: Event) -> tuple[bytes, Event]:
     if not isinstance(event, Event):
         msg = f"expected an agentsession.Event, not {type(event).__qualname__}: {event!r:.80}"
         raise TypeError(msg)
-    _check_payload(event)
+    check_payload(event)
     event = _normalised(event)
     try:
         payload = without_slack(_encoder.encode(_wired(event)))
@@ -193,6 +204,8 @@ def _unstorable(event: Event, why: str) -> ValueError:
 
 def _field_problem(problem: str) -> str:
     """Word what msgspec says of a field with the field's name in front."""
+    if found := _wrong_outcome.fullmatch(problem):
+        return f"outcome must be one of {_OUTCOMES}, not {found[1]:.80}"
     found = _wrong_field.fullmatch(problem)
     if found is None:
         return problem

@@ -4,7 +4,8 @@
 code                    severity says
 ======================= ======== ===================================================================
 ``rights_missing``      danger   the server refuses scripts, keys, or commands inside scripts
-``read_only``           danger   the server is a replica, and takes no writes
+``read_only``           danger   what is written is refused: by a server that is a replica, or by a
+                                 file without the right to write to it
 ``writable_replica``    danger   the server is a replica, and forgets what is written to it
 ``memory_full``         danger   the server is at its ``maxmemory``, and takes no writes
 ``writes_refused``      danger   the server takes no writes: its disk or its replicas are failing
@@ -15,6 +16,13 @@ code                    severity says
 ``clock_skew``          warning  the clocks of this process and of the server differ
 ``unobservable``        warning  the server does not tell how it is configured
 ``process_memory``      warning  the data is gone when this process ends
+``network_file_system`` danger   the file is where SQLite's locks do not work, and gets damaged
+``disk_full``           danger   the file's disk has no room, and takes no writes (a warning if it
+                                 has little)
+``newer_format``        danger   the file is of a newer version of this library
+``another_program``     danger   the file is a database of another program
+``damaged``             danger   the file is damaged, or is no database
+``not_durable``         warning  a crash of the machine loses the last writes
 ======================= ======== ===================================================================
 
 Codes stay as they are; new ones may come.

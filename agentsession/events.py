@@ -22,7 +22,7 @@ from msgspec import Meta, Struct, field
 
 from agentsession._marks import unmark
 from agentsession._model import AwareDatetime, Model
-from agentsession.clock import utc_now
+from agentsession.clock import system_clock, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +50,13 @@ UNREADABLE: Final = "unreadable"
 
 
 def new_id() -> str:
-    """Generate an id of 128 random bits, as 32 hexadecimal digits."""
-    return os.urandom(16).hex()
+    """Generate an id: the time in milliseconds and 80 random bits, as 32 hexadecimal digits.
+
+    Ids that are made one after the other stand side by side in an index, which a store on a disk
+    adds them to several times as fast as random ones. As in a UUID of version 7, without its dashes
+    and its two constant digits.
+    """
+    return ((system_clock() // 1000).to_bytes(6, "big") + os.urandom(10)).hex()
 
 
 _Name: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -229,13 +234,19 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
             end of the answer share it.
         branch: The path of agents in a tree of them, such as ``"planner.researcher"``.
         partial: A chunk of a stream. Passed on and never stored.
+        snapshot: Of a chunk: whether its content is all that its stream has said so far, for who
+            comes late, or has lost some, and puts it in the place of what is there. Any other chunk
+            comes after what is there. Subscriptions make them.
+        stream_id: Ties the chunks of a stream to each other, and to the whole event that takes
+            their place: all of them have the same one. ``Runner`` sets it where an agent does not.
         state_delta: Changes to state, stored in the same step: name to value, with the prefixes
             ``app:``, ``user:`` and ``temp:``. :data:`agentsession.state.DELETE` deletes a name.
         metadata: Anything that JSON can hold.
         error: What went wrong, if something did.
         outcome: How the turn ended, if it ended with this event, as
             :data:`~agentsession.events.Outcome` says. With it
-            an event gives back the lease with which it is appended.
+            an event gives back the lease with which it is appended, and ``Runner`` does not run the
+            agent any further.
         rewind: Set on the mark of a rewind, which the store makes: what it takes back, and the mark
             itself, only readers see who ask for all that is stored (``raw``).
         seq: The position in the log, from 1 without gaps; given by the store, 0 before. Where
@@ -249,6 +260,8 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     branch: str = ""
     content: Content = ""
     partial: bool = False
+    snapshot: bool = False
+    stream_id: str = ""
     state_delta: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     error: EventError | None = None
@@ -266,11 +279,15 @@ class Event(Model, Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     @property
     def tool_calls(self) -> list[ToolCall]:
         """The tools that are asked for, in order."""
+        if isinstance(self.content, str):
+            return []  # Its letters are no parts to look at.
         return [part for part in self.content if isinstance(part, ToolCall)]
 
     @property
     def tool_results(self) -> list[ToolResult]:
         """What tools gave back, in order."""
+        if isinstance(self.content, str):
+            return []
         return [part for part in self.content if isinstance(part, ToolResult)]
 
     @classmethod

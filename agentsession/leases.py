@@ -19,7 +19,7 @@ tool has a result and every turn an end. :class:`~agentsession.Runner` does all 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, Self, TypeAlias
 
 from msgspec import Struct
 
@@ -72,6 +72,12 @@ class Lease(AsyncContext):
         self.key: SessionKey = key
         self.run_id: str = run_id
         self.owner: str = owner
+
+    if not TYPE_CHECKING:  # As in agentsession._misuse.
+
+        def __await__(self) -> NoReturn:
+            msg = "a lease is not awaited; write 'async with service.lease(...) as lease'"
+            raise TypeError(msg)
 
     @property
     @abstractmethod

@@ -93,10 +93,11 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The method: ``"append_event"``, ``"get_session"``, and so on; any public coroutine
-            method of :class:`~agentsession.SessionService`.
+            method of :class:`~agentsession.SessionService`, and ``"backup"`` of
+            :class:`~agentsession.SQLiteSessionService`.
         subject: What the call is about: a session, a user, or the name of an application. ``None``
-            for ``check`` and ``aclose``, and if the argument has a wrong type. It is as the caller
-            gave it: the ``session_id`` of a session that is to be made may be empty.
+            for ``check``, ``backup`` and ``aclose``, and if the argument has a wrong type. It is as
+            the caller gave it: the ``session_id`` of a session that is to be made may be empty.
     """
 
     name: str

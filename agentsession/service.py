@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import nullcontext
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from agentsession._misuse import AsyncContext
@@ -39,6 +40,8 @@ from agentsession._service.assembly import (
     assemble,
     read_scope,
 )
+from agentsession._service.chunks import Chunks
+from agentsession._service.following import Following
 from agentsession._service.leasing import (
     check_lease,
     check_run_id,
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     from agentsession.history import OpenCalls
     from agentsession.leases import Lease, TurnStart
     from agentsession.observers import Observer
+    from agentsession.subscriptions import Subscription, UserSubscription
 
 __all__ = ["ContentType", "SessionService"]
 
@@ -148,6 +152,8 @@ class SessionService(AsyncContext):
         loader = Loader(backend, self._read_limit)
         self._turns = Turns(backend, self._writer, loader, self._read_limit)
         self._rewinding = Rewinding(backend, self._writer, loader, self._read_limit)
+        self._following = Following(backend, self._read_limit, self._check_usable)
+        self._chunks = Chunks(backend, self._max_event_size)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
         self._closed = False
@@ -193,7 +199,9 @@ class SessionService(AsyncContext):
         if self._loop is not None:
             self._check_loop()
         self._closed = True
+        self._following.close()
         await self._turns.aclose()
+        await self._chunks.aclose()
         await self._backend.aclose()
         self._loop = None  # Nothing is left that belongs to it.
 
@@ -203,6 +211,9 @@ class SessionService(AsyncContext):
         On Redis: a server that evicts, keeps no append-only file, fails to save, is a replica, is
         too old, or refuses scripts or their commands, and clocks that differ. Of a cluster one node
         is asked, since nodes are configured alike. In memory: that the data goes with the process.
+        In a file: a network file system, a disk that is full, no right to write, a newer format,
+        damage, and writes that a crash of the machine may lose; of a very large file the first part
+        is looked at, for some three seconds.
         Nothing is changed and nothing is left behind.
 
         Returns:
@@ -210,7 +221,7 @@ class SessionService(AsyncContext):
             whoever would rather not start than lose data looks at ``severity``.
 
         Raises:
-            BackendUnavailableError: The server cannot be reached.
+            BackendUnavailableError: The server cannot be reached, or the file not be opened.
         """
         self._check_usable()
         return await self._backend.check()
@@ -430,7 +441,7 @@ class SessionService(AsyncContext):
         An event whose id is in the log already, also if it was taken back, is a repeat: it stores
         nothing, whatever its content, and the answer is the event that is stored. (The id of an
         event that the limit has trimmed is remembered for 1,000 events more.) A partial event is
-        returned as it is and never stored.
+        returned as it is and never stored; who follows the session (:meth:`subscribe`) may get it.
 
         Args:
             session_or_key: The session. A :class:`~agentsession.Session` must be of the session
@@ -461,7 +472,9 @@ class SessionService(AsyncContext):
         """
         session, key, expected = self._target(session_or_key, expected_revision)
         if _is_partial(event):
+            self._chunks.send(key, event)
             return event
+        self._chunks.overtake(key, (event,))
         if lease is not None:
             return await self._append_to_turn(session, key, event, expected, lease)
         if self._backend.crowded:
@@ -530,12 +543,17 @@ class SessionService(AsyncContext):
                 key, to_seq, expected, run_id=run_id, instead=whole
             )
             whole.insert(0, mark(to_seq, whole, restores_state=restore_state, run_id=run_id))
-        if not whole:
-            return given
-        if lease is None:
-            stored = await self._append_each(session, key, whole, expected)
-        else:
-            stored = await self._append_each_to_turn(session, key, whole, expected, lease)
+        stored: list[Event] = []
+        if whole:
+            self._chunks.overtake(key, whole)
+            if lease is None:
+                stored = await self._append_each(session, key, whole, expected)
+            else:
+                stored = await self._append_each_to_turn(session, key, whole, expected, lease)
+        # Of the chunks, those that no whole event of the batch has overtaken.
+        last = [*takewhile(_is_partial, reversed(given))]
+        for event in reversed(last):
+            self._chunks.send(key, event)
         in_order = iter(stored if rewind_to is None else stored[1:])
         return [event if event.partial else next(in_order) for event in given]
 
@@ -909,6 +927,63 @@ class SessionService(AsyncContext):
         """
         await type(self).update_session_state(self, session_or_key, {name: DELETE})  # As above.
 
+    # -- following
+
+    def subscribe(
+        self,
+        session_or_key: Session | SessionKey,
+        *,
+        after_seq: int | None = None,
+        partial: bool = True,
+    ) -> Subscription:
+        """Return the events of a session as they are stored, within ``async with``.
+
+        First those that are stored already, after a position, then what comes, from any process:
+        each exactly once and in the order of ``seq``, also where connections are lost meanwhile.
+        Events that a rewind took back are among them, and :class:`Rewound
+        <agentsession.subscriptions.Rewound>` tells of it in its turn, so that all followers see the
+        same. What else may happen is told as well: see :mod:`agentsession.subscriptions`.
+
+        An event arrives some milliseconds after it was stored. Where the store cannot tell of it,
+        it is found when the log is looked at, every 30 seconds or, where sessions expire in less
+        than two minutes, each quarter of that time. A slow follower reads on from the log when it
+        is ready, and holds up nobody. Following does not count as reading for ``refresh_on_read``.
+
+        Args:
+            session_or_key: The session, which exists. A :class:`~agentsession.Session` must be of
+                the session that is stored.
+            after_seq: Only events after this position; ``None`` for all that the log holds. With
+                ``session.last_seq`` of a loaded session it goes on where that ends.
+            partial: Whether chunks of streams are wanted. Some may be lost; those of a stream whose
+                whole event was handed out do not come any more.
+
+        Raises:
+            SessionNotFoundError: On entering: the session does not exist, or was made anew since
+                the Session was read.
+            TypeError: An argument has the wrong type.
+            ValueError: *after_seq* is negative.
+        """
+        _, key, expected = self._target(session_or_key)
+        after_seq = optional_natural("after_seq", after_seq)
+        check_flag("partial", partial)
+        return self._following.session(key, after_seq, expected.incarnation, partial=partial)
+
+    def subscribe_user(self, user: UserKey) -> UserSubscription:
+        """Return what happens to the sessions of a user from now on, within ``async with``.
+
+        They are made, written to and deleted, and turns in them begin and end; by any process. For
+        a list of sessions that is to stay up to date. Of a session that expires nothing is told.
+
+        Args:
+            user: The user, who need not have a session yet.
+
+        Raises:
+            TypeError: *user* is no :class:`~agentsession.UserKey`.
+        """
+        self._check_usable()
+        check_user(user)
+        return self._following.user(user)
+
     # -- turns
 
     def lease(
@@ -1021,6 +1096,9 @@ class SessionService(AsyncContext):
         once: of several that bring a result of the same call, one is let through. The lease gets
         the turn's ``run_id``. If other calls of the turn are open still, it waits on: then the
         lease is over when this returns, and the ``outcome`` of the message is ``"waiting"``.
+
+        If no call of the turn is open any more, since another writer has answered all of them, or
+        the event limit has trimmed them, the turn goes on with whatever results are brought.
 
         Args:
             lease: A lease of this service that was not taken yet. It does not wait.

@@ -165,18 +165,32 @@ def _refusal(value: object, depth: int = 0) -> _Refusal | None:
         return _dict_refusal(value, depth + 1)
     if kind is list:
         return _list_refusal(value, depth + 1)
-    name = kind.__qualname__
+    name = _kind_of(value)
     if isinstance(value, (str, int, float, dict, list, tuple, set, frozenset)):
         return (), (
             f"a {name} would not come back as one; convert it to a plain JSON type first"
             f"{_conversion(kind)}"
         )
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return (), f"{name} inside other values cannot be stored; only bytes as a whole state value"
+        if depth or kind is bytes:
+            return (), (
+                f"{name} inside other values cannot be stored; only bytes as a whole state value"
+            )
+        return (), (
+            f"a {name} cannot be stored, only bytes as a whole state value; convert it with "
+            "bytes(value)"
+        )
     return (), (
         f"a {name} cannot be stored, only what JSON can hold, and bytes as a whole state value; "
         f"convert it first{_conversion(kind)}"
     )
+
+
+def _kind_of(value: object) -> str:
+    """Name the type of a value, with its module unless it is built in: numpy has a bool too."""
+    kind = type(value)
+    name = kind.__qualname__
+    return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 
 
 def _conversion(kind: type) -> str:
@@ -184,6 +198,10 @@ def _conversion(kind: type) -> str:
     found = next(
         (_CONVERSIONS[each.__name__] for each in kind.__mro__ if each.__name__ in _CONVERSIONS), ""
     )
+    if not found and hasattr(kind, "__dataclass_fields__"):
+        found = "dataclasses.asdict(value)"
+    if not found and kind.__module__ == "numpy":
+        found = "value.item()"
     return found and f", for example with {found}"
 
 
@@ -201,15 +219,17 @@ def _string_refusal(value: Any) -> _Refusal | None:
         try:
             value.encode()
         except UnicodeEncodeError as exc:
-            return (), f"the string holds half of a surrogate pair at position {exc.start}"
+            return (), (
+                f"the string holds half of a surrogate pair at position {exc.start}, which is no "
+                "text; store text.encode('utf-8', 'replace').decode()"
+            )
     return None
 
 
 def _dict_refusal(value: Any, depth: int) -> _Refusal | None:
     for name, item in value.items():
         if type(name) is not str:
-            kind = type(name).__qualname__
-            return (), f"a key is of type {kind}; keys must be strings"
+            return (), f"a key is of type {_kind_of(name)}; keys must be strings"
         if (found := _string_refusal(name)) is not None:
             return (), f"a key cannot be stored: {found[1]}"
         if (found := _refusal(item, depth)) is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from urllib.parse import unquote
 
 from agentsession.memory import InMemorySessionService
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from agentsession.retention import Duration
     from agentsession.service import SessionService
 
-__all__ = ["ServiceOptions", "open_service"]
+__all__ = ["SCHEMES", "ServiceOptions", "open_service"]
 
 
 class ServiceOptions(TypedDict, total=False):
@@ -33,11 +34,13 @@ class ServiceOptions(TypedDict, total=False):
         max_value_size: See above.
         max_read_size: See above.
         observers: See above.
-        cleanup_interval: Of :class:`~agentsession.InMemorySessionService` alone, as is ``clock``.
+        cleanup_interval: Of memory and :class:`~agentsession.SQLiteSessionService`, as is
+            ``clock``.
         clock: See above.
+        timeout: Of :class:`~agentsession.RedisSessionService` and SQLite.
+        synchronous: Of :class:`~agentsession.SQLiteSessionService` alone.
         key_prefix: Of :class:`~agentsession.RedisSessionService` alone, as are those that follow.
         client_options: See above.
-        timeout: See above.
         connections: See above.
         ack_replicas: See above.
         ack_fsync: See above.
@@ -54,9 +57,10 @@ class ServiceOptions(TypedDict, total=False):
     observers: Sequence[Observer]
     cleanup_interval: Duration
     clock: Clock
+    timeout: Duration
+    synchronous: Literal["full", "normal"]
     key_prefix: str
     client_options: Mapping[str, Any] | None
-    timeout: Duration
     connections: int
     ack_replicas: int
     ack_fsync: bool
@@ -68,8 +72,11 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
     Nothing is connected before the first call.
 
     Args:
-        url: ``memory://`` for this process's memory, or a URL in a form that
-            :meth:`RedisSessionService.from_url <agentsession.RedisSessionService.from_url>` takes.
+        url: ``memory://`` for this process's memory; ``sqlite:///sessions.db`` for a file in the
+            present folder, and ``sqlite:////var/lib/bot/sessions.db``, with four slashes, for one
+            by its whole path, in which ``%20`` may stand for a space, and so on; or a URL in a form
+            that :meth:`RedisSessionService.from_url
+            <agentsession.RedisSessionService.from_url>` takes.
         **options: Options of the service. An option that only another kind of store has is ignored,
             so that the same call works with ``memory://`` in a test and ``redis://`` in production.
 
@@ -89,7 +96,7 @@ def open_service(url: str, **options: Unpack[ServiceOptions]) -> SessionService:
     if make is None or "://" not in url:
         msg = (
             f"no store has a URL like this; it must begin with one of {', '.join(_FORMS)}, "
-            "as in redis://localhost:6379/0"
+            "as in redis://localhost:6379/0 or sqlite:///sessions.db"
         )
         raise ValueError(msg)
     return make(url, options)
@@ -114,6 +121,31 @@ def _in_memory(url: str, options: Mapping[str, Any]) -> SessionService:
     return InMemorySessionService(**_taken(InMemorySessionService, options))
 
 
+def _in_a_file(url: str, options: Mapping[str, Any]) -> SessionService:
+    # sqlite3 is not part of every Python.
+    from agentsession.sqlite import SQLiteSessionService  # noqa: PLC0415
+
+    host, _, path = url.partition("://")[2].partition("/")
+    problem = ""
+    if host:
+        problem = "a file has no host: three slashes stand before its path"
+    elif not path:
+        problem = "the path is missing"
+    elif "?" in path or "#" in path:
+        problem = (
+            "it has no part after a ? or #: options are arguments of open_service(), and in the "
+            "name of a file they are %3F and %23"
+        )
+    if problem:
+        msg = (
+            "the URL of a file is sqlite:/// and its path, as in sqlite:///sessions.db, or "
+            f"sqlite:////var/lib/bot/sessions.db for a whole path; {problem}"
+        )
+        raise ValueError(msg)
+    path = unquote(path, errors="surrogateescape")
+    return SQLiteSessionService(path, **_taken(SQLiteSessionService, options))
+
+
 def _on_redis(url: str, options: Mapping[str, Any]) -> SessionService:
     # redis-py takes longer to import than all the rest, and programs in memory never need it.
     from agentsession.redis import RedisSessionService  # noqa: PLC0415
@@ -124,6 +156,7 @@ def _on_redis(url: str, options: Mapping[str, Any]) -> SessionService:
 _OPTIONS: Final = tuple(ServiceOptions.__annotations__)
 _STORES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], SessionService]]] = {
     "memory": _in_memory,
+    "sqlite": _in_a_file,
     "redis": _on_redis,
     "rediss": _on_redis,
     "unix": _on_redis,
@@ -132,4 +165,7 @@ _STORES: Final[Mapping[str, Callable[[str, Mapping[str, Any]], SessionService]]]
     "redis+cluster": _on_redis,
     "rediss+cluster": _on_redis,
 }
-_FORMS: Final = tuple(f"{scheme}://" for scheme in _STORES)
+SCHEMES: Final = tuple(_STORES)
+"""What the URL of a store may begin with."""
+
+_FORMS: Final = tuple(f"{scheme}://" for scheme in SCHEMES)

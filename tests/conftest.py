@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,17 +13,28 @@ pytest.register_assert_rewrite("agentsession.testing", "harness", "reliability")
 
 from agentsession.testing import MemorySubject, Subject  # noqa: E402 - after the rewrite is set up
 from harness import servers  # noqa: E402 - as above
+from harness.files import SQLiteSubject  # noqa: E402 - as above
 from harness.subjects import RedisSubject  # noqa: E402 - as above
-
-SERVERS = sorted(servers.binaries(), reverse=True)
-if "AGENTSESSION_TEST_REDIS_URL" in os.environ:
-    SERVERS.append("url")
-
 
 # asyncio's own loop, and the one that ``uvicorn[standard]`` runs applications on.
 LOOPS = [pytest.param(("asyncio", {"debug": True}), id="asyncio")]
 if importlib.util.find_spec("uvloop"):
     LOOPS.append(pytest.param(("asyncio", {"debug": True, "use_uvloop": True}), id="uvloop"))
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted, also where all of this runs in the background.
+
+    A shell has what it starts there ignore the signal, and whatever that starts in turn.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as there are cores: tests wait for half of their time."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -47,7 +59,7 @@ def _server_url(kind: str) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture(scope="session", params=SERVERS)
+@pytest.fixture(scope="session", params=servers.kinds())
 def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every real server, one after the other."""
     yield from _server_url(request.param)
@@ -64,7 +76,7 @@ def server_urls() -> Iterator[dict[str, str]]:
     """All servers, started when first needed."""
     urls: dict[str, str] = {}
     started: list[Iterator[str]] = []
-    for kind in SERVERS:
+    for kind in servers.kinds():
         iterator = _server_url(kind)
         started.append(iterator)
         urls[kind] = next(iterator)
@@ -83,12 +95,18 @@ def cluster() -> Iterator[servers.Cluster]:
         yield running
 
 
-@pytest.fixture(params=["memory", *SERVERS])
+@pytest.fixture(params=["memory", "sqlite", *servers.kinds()])
 async def subject(
     request: pytest.FixtureRequest, server_urls: dict[str, str]
 ) -> AsyncIterator[Subject]:
     """Every backend, with nothing stored."""
     kind = request.param
-    fresh = MemorySubject() if kind == "memory" else RedisSubject(server_urls[kind])
+    fresh: Subject
+    if kind == "memory":
+        fresh = MemorySubject()
+    elif kind == "sqlite":
+        fresh = SQLiteSubject()
+    else:
+        fresh = RedisSubject(server_urls[kind])
     async with fresh:
         yield fresh

@@ -27,6 +27,8 @@ __all__ = ["NOT_LOADED", "Loader", "Read"]
 NOT_LOADED: Final = "it was carried out, and could not be loaded afterwards ({}); load it"
 """What is said of a write after which a session could not be read, for a reason."""
 
+_LOST: Final = "the server has lost it since, as a failover may"
+
 Read: TypeAlias = "Snapshot | AgentSessionError | None"
 """What a read gave: the session, an error, or that there was none."""
 
@@ -58,8 +60,8 @@ class Loader:
             read: What was read at the same time as that.
 
         Raises:
-            OutcomeUnknownError: It could not be read. An error of the read itself would say that
-                nothing was written.
+            OutcomeUnknownError: It could not be read, or the store does not have the write any
+                more. An error of the read itself would say that nothing was written.
         """
         try:
             return await self._load(key, bounds, receipt, read)
@@ -77,9 +79,12 @@ class Loader:
             read = await caught(self._backend.get(key, bounds), ReadTooLargeError)
             if read is None:
                 raise SessionNotFoundError(key)
-            # What was read before this may have been an earlier life; this one is a later one.
+            # What was read before this may have been an earlier life, or what was there before the
+            # write; this one came later.
             if isinstance(read, Snapshot) and read.incarnation != receipt.incarnation:
                 raise SessionNotFoundError(key, replaced=True)
+            if isinstance(read, Snapshot) and not _has(read, receipt):
+                raise BackendError(key, _LOST)
         return await assemble(key, read, Pace())
 
 

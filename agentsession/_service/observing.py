@@ -55,11 +55,13 @@ def _observed(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     name = method.__name__
     about = next(iter(inspect.signature(method).parameters), "")
+    # A path is a str, but no application.
+    is_named = about != "path"
 
     @functools.wraps(method)
     async def call(*args: Any, **kwargs: Any) -> Any:
         subject = args[0] if args else kwargs.get(about)
-        operation = Operation(name=name, subject=_named(subject))
+        operation = Operation(name=name, subject=_named(subject) if is_named else None)
         with ExitStack() as stack:
             for observer in observers:
                 stack.enter_context(_Guarded(observer, operation, journal))

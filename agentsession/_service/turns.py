@@ -197,8 +197,7 @@ class Turns:
         """Take a lease to go on with the turn that waits, and store results of its open calls."""
         lease.start()
         lease.resume()
-        answer, then = await self._answer_or_release(lease, results)
-        entry, prepared = self._writer.prepare(lease.key, answer)
+        entry, prepared, then = await self._answer_or_release(lease, results)
         receipt, session = await self._to_the_end(lease, self._stored(lease, entry, bounds, then))
         if then != "keep":
             lease.end()
@@ -206,8 +205,8 @@ class Turns:
 
     async def _answer_or_release(
         self, lease: ServiceLease, results: Sequence[ToolResult]
-    ) -> tuple[Event, Then]:
-        """Take the lease of the turn that waits, and make the event that answers its open calls.
+    ) -> tuple[Entry, Event | None, Then]:
+        """Take the lease of the turn that waits, and prepare the event that answers its open calls.
 
         If that fails the turn waits on, for the right results.
         """
@@ -217,22 +216,25 @@ class Turns:
                 standing = await lease.ask()
             if standing.state == "busy" and not standing.run_id:
                 raise CallNotOpenError(
-                    lease.key, results[0].call_id, await self._was_made(lease, results[0])
+                    lease.key, results[0].call_id, await self._was_answered(lease, results[0])
                 )
             await lease.settle(standing)
             answer = await self._answer(lease, results)
+            return *self._writer.prepare(lease.key, answer), then_of([answer])
         except BaseException:
             await lease.release()
             raise
-        return answer, then_of([answer])
 
     async def _answer(self, lease: ServiceLease, results: Sequence[ToolResult]) -> Event:
         """Make the event that answers open calls; it waits on if others are open still."""
         events = await self._turn_so_far(lease, lease.run_id, lease.after_seq)
+        made = {call.call_id for event in events for call in event.tool_calls}
         waiting = [call.call_id for call in unanswered_calls(events)]
-        for result in results:
+        # Where none is open, another writer has answered them, or the event limit has trimmed them.
+        # The turn would wait for ever, for results that all are refused.
+        for result in results if waiting else ():
             if result.call_id not in waiting:
-                raise CallNotOpenError(lease.key, result.call_id, _has_call(events, result))
+                raise CallNotOpenError(lease.key, result.call_id, result.call_id in made)
             waiting.remove(result.call_id)
         return Event(
             author="tool",
@@ -241,13 +243,14 @@ class Turns:
             outcome="waiting" if waiting else "",
         )
 
-    async def _was_made(self, lease: ServiceLease, result: ToolResult) -> bool:
-        """Tell whether one of the newest events has made this call."""
+    async def _was_answered(self, lease: ServiceLease, result: ToolResult) -> bool:
+        """Tell whether one of the newest events answers the call that a result is for."""
         reader = LogReader(
             self._backend, lease.key, None, self._read_limit, Expected(lease.incarnation)
         )
         newest = await reader.page(limit=_NEWEST, newest_first=True)
-        return _has_call(newest, result)
+        answered = (each.call_id for event in newest for each in event.tool_results)
+        return result.call_id in answered
 
     async def _turn_so_far(self, lease: ServiceLease, run_id: str, after_seq: int) -> list[Event]:
         """Read a turn's own events after a position."""
@@ -382,8 +385,3 @@ def then_of(events: Sequence[Event]) -> Then:
             return "wait"
         case _:
             return "end"
-
-
-def _has_call(events: Sequence[Event], result: ToolResult) -> bool:
-    """Tell whether the call that a result is for is among these."""
-    return any(call.call_id == result.call_id for each in events for call in each.tool_calls)

@@ -11,12 +11,13 @@ from agentsession._service.arguments import check_state, check_write
 from agentsession._service.assembly import (
     apply_appended,
     apply_fresh,
-    apply_temporary,
     apply_updated,
     assemble,
     decode_changes,
     drop_before,
+    fold,
     stands,
+    temporary,
 )
 from agentsession._wording import brief, described
 from agentsession.backend import Entry, Window
@@ -140,22 +141,23 @@ class Writer:
         given: Sequence[Event],
     ) -> None:
         """Bring a session that one holds up to date after an append to it, in one step."""
-        deltas = [decode_changes(entries[0].changes)]
-        if len(entries) > 1:
-            pace = Pace()
-            for entry in entries[1:]:
-                if pace.due():
-                    await pace.rest()
-                deltas.append(decode_changes(entry.changes))
+        delta: dict[str, Any] = {}
+        passing: dict[str, Any] = {}
+        pace = Pace()
+        for index, event in enumerate(given):
+            if index and pace.due():
+                await pace.rest()
+            # As it was stored: the caller may have changed the event since.
+            delta |= decode_changes(entries[index].changes)
+            if event.state_delta and stands(receipt, index, entries[index]):
+                passing |= temporary(event.state_delta)
         # What was taken back, and what state is then, only the store knows.
         goes_back = entries[0].rewind is not None
-        if goes_back or not apply_appended(session, receipt, entries, stored, deltas):
+        if goes_back or not apply_appended(session, receipt, entries, stored, delta):
             await self._reload(session)
         if receipt.oldest_seq:
             drop_before(session, receipt.oldest_seq)
-        for index, event in enumerate(given):
-            if event.state_delta and stands(receipt, index, entries[index]):
-                apply_temporary(session, event.state_delta)
+        fold(session.state, passing)
 
     async def update_state(self, session: Session, receipt: Receipt, changes: Changes) -> None:
         """Bring a session that one holds up to date after a change to its state."""

@@ -35,15 +35,20 @@ from agentsession.backend.records import (
     ALL_EVENTS,
     ANYTHING,
     LONGEST_LINE,
+    NEW,
     NO_EVENTS,
     NO_REPEATS,
     PLACE_KEPT,
     REMEMBERED_IDS,
     SMALLEST_EVENT,
+    Before,
+    Beginning,
     Claim,
     Entry,
     EventSlice,
     Expected,
+    News,
+    PastSlice,
     Position,
     ReadLimit,
     Receipt,
@@ -74,6 +79,7 @@ __all__ = [
     "ALL_EVENTS",
     "ANYTHING",
     "LONGEST_LINE",
+    "NEW",
     "NO_EVENTS",
     "NO_REPEATS",
     "PLACE_KEPT",
@@ -81,10 +87,14 @@ __all__ = [
     "SMALLEST_EVENT",
     "TRIM_LOOK",
     "Backend",
+    "Before",
+    "Beginning",
     "Claim",
     "Entry",
     "EventSlice",
     "Expected",
+    "News",
+    "PastSlice",
     "Position",
     "ReadLimit",
     "Receipt",
@@ -155,7 +165,9 @@ class Backend(ABC):
         return nullcontext()
 
     @abstractmethod
-    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
+    async def create(
+        self, key: SessionKey, changes: Changes, *, token: str, beginning: Beginning = NEW
+    ) -> Snapshot:
         """Make a session with an empty log and this state.
 
         Args:
@@ -163,6 +175,8 @@ class Backend(ABC):
             changes: The first state, and changes to the other scopes.
             token: Unique to this call, from random bits, so that it may serve as the session's
                 incarnation. A repeat with the same token finds its own session, and succeeds.
+            beginning: Where its log begins, and since when it has been there, if it was kept
+                elsewhere before.
 
         Raises:
             SessionExistsError: The session exists; nothing was changed in any scope.
@@ -295,6 +309,10 @@ class Backend(ABC):
         answer, loses it then, unless it is the expected one; and a turn that was to be closed, and
         was taken back, is not.
 
+        The mark of a copy may also go back to an event that was trimmed, or to the beginning of a
+        log that was: then it takes back all that is held. State stays as it is, and what was known
+        of it after that position is forgotten; :meth:`note_past` tells it anew.
+
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
                 expected one; nothing was written.
@@ -306,7 +324,7 @@ class Backend(ABC):
             RewindError: The event to go back to was trimmed, or taken back, or is not there yet, or
                 belongs to a turn that has not ended and is not the expected one's; or it is the
                 beginning, with state, and something was trimmed; or one of the other entries was
-                stored before. Nothing was written.
+                stored before. What was trimmed does not matter to a copy. Nothing was written.
         """
 
     @abstractmethod
@@ -320,6 +338,8 @@ class Backend(ABC):
         newest_first: bool,
         raw: bool = False,
         read_limit: ReadLimit | None = None,
+        refresh: bool = True,
+        after_id: str = "",
         expected: Expected = ANYTHING,
     ) -> EventSlice:
         """Return up to *limit* events between two positions, both exclusive.
@@ -328,9 +348,15 @@ class Backend(ABC):
         in the log's order. What was taken back is not among them, unless they are read *raw*. The
         cost grows with *limit*, not with the log, nor with what was taken back.
 
+        Without *refresh* it never counts as a read for ``refresh_on_read``. With *after_id*, the id
+        that the event at *after_seq* has as far as the caller knows, it finds out where a failover
+        has lost events, and others have taken their positions; it may let that pass if the event is
+        trimmed.
+
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
-                expected one; nothing was returned, and nothing changed.
+                expected one, or has another event than *after_id* at *after_seq*; nothing was
+                returned, and nothing changed.
             ReadTooLargeError: The events are more than *read_limit*; nothing was returned.
         """
 
@@ -347,6 +373,38 @@ class Backend(ABC):
         Raises:
             SessionNotFoundError: The session does not exist, or is another incarnation than the
                 expected one.
+        """
+
+    @abstractmethod
+    async def read_past(
+        self, key: SessionKey, *, after: float, limit: int, expected: Expected = ANYTHING
+    ) -> PastSlice:
+        """Return what a copy of the session needs besides its log and its state.
+
+        That is the turn that has not ended, and what state was before each change that can be
+        undone: those after a place, up to *limit* names, of whole places. If one place alone has
+        more names, it is returned by itself. The cost grows with what is returned.
+
+        Never counts as a read for ``refresh_on_read``.
+
+        Raises:
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one.
+        """
+
+    @abstractmethod
+    async def note_past(
+        self, key: SessionKey, earlier: Sequence[Before], *, expected: Expected = ANYTHING
+    ) -> None:
+        """Note what state was before changes that another backend has seen, as it told them.
+
+        They are in the order of their places. What is not after the newest place of which the
+        backend knows changes anything no more. If something is noted the revision grows by one and
+        every expiry of the session moves.
+
+        Raises:
+            SessionNotFoundError: The session does not exist, or is another incarnation than the
+                expected one; nothing was written.
         """
 
     @abstractmethod
@@ -472,6 +530,38 @@ class Backend(ABC):
         again now and then in any case. A backend that has no way to tell need not.
         """
         return nullcontext()
+
+    # -- following
+
+    def follow(
+        self,
+        subject: SessionKey | UserKey,  # noqa: ARG002 - there always is
+        on_news: Callable[[News | None], None],  # noqa: ARG002
+    ) -> AbstractContextManager[None]:
+        """Within the block, have it called soon after something was written, on the event loop.
+
+        It is called for each write to the session, or to any session of the user, whichever process
+        has made it, and with the chunks that are told of them; in the order in which they took
+        effect. News may be lost. Where some may have been it is called with ``None``, among others
+        once it has begun to be told. Whoever follows looks at the log now and then in any case. A
+        backend that has no way to tell need not.
+
+        After it has told of an append, a backend may tell of the events themselves, all of that
+        append, with their positions: it saves whoever has all before them a read. It need not, and
+        does well not to where they are large; a follower has them all the same.
+        """
+        return nullcontext()
+
+    async def tell(self, key: SessionKey, chunk: bytes) -> bool:  # noqa: ARG002 - as above
+        """Hand bytes on to all who follow the session now, or its user; they are kept nowhere.
+
+        They are told in the order of the calls, and before what is written later; some may get them
+        twice. That the session exists is not checked.
+
+        Returns:
+            Whether anybody may have got them.
+        """
+        return False
 
     # -- what endangers it
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from agentsession.errors import ReadTooLargeError
 from agentsession.events import Rewind
 from agentsession.sessions import UnreadableSession
-from agentsession.state import NO_CHANGES, Changes
+from agentsession.state import NO_CHANGES, Changes, ScopeChanges
 
 if TYPE_CHECKING:
     from agentsession.sessions import SessionKey
@@ -23,15 +23,20 @@ __all__ = [
     "ALL_EVENTS",
     "ANYTHING",
     "LONGEST_LINE",
+    "NEW",
     "NO_EVENTS",
     "NO_REPEATS",
     "PLACE_KEPT",
     "REMEMBERED_IDS",
     "SMALLEST_EVENT",
+    "Before",
+    "Beginning",
     "Claim",
     "Entry",
     "EventSlice",
     "Expected",
+    "News",
+    "PastSlice",
     "Position",
     "ReadLimit",
     "Receipt",
@@ -74,6 +79,8 @@ class Entry(Struct, frozen=True):
         changes: What it does to state.
         rewind: What it takes back; only the first entry of an append may do so, and it changes no
             state besides.
+        is_copy: Whether it was stored elsewhere before, and is copied together with the state that
+            came of it. Then a rewind leaves state as it is, whatever it says.
     """
 
     event_id: str
@@ -81,6 +88,7 @@ class Entry(Struct, frozen=True):
     payload: bytes
     changes: Changes = NO_CHANGES
     rewind: Rewind | None = None
+    is_copy: bool = False
 
 
 class Expected(Struct, frozen=True):
@@ -232,6 +240,7 @@ class EventSlice(Struct, frozen=True):
         first_seq: Where the log begins; see :class:`Snapshot`.
         rewound_at: The position of the newest mark of a rewind; 0 if there is none. If it is
             another one in the next slice, the two are not of one log.
+        last_seq: How many events the log has had in all.
     """
 
     seqs: Sequence[int]
@@ -239,6 +248,85 @@ class EventSlice(Struct, frozen=True):
     incarnation: str
     first_seq: int = 1
     rewound_at: int = 0
+    last_seq: int = 0
+
+
+class News(Struct, frozen=True):
+    """What is told to those who follow a session, or all of a user's.
+
+    Attributes:
+        session_id: The session.
+        what: What has happened to it. ``"written"`` is any write to its log or its state. A lease
+            was taken, and a turn *run_id* ``"began"``; it was given back, or closed by somebody
+            else, or waits: the turn has ``"ended"``, mostly by a write. A ``"chunk"`` is bytes that
+            are handed on and kept nowhere. ``"events"`` are those of an append of which was told
+            just before.
+        run_id: That turn; else ``""``.
+        chunk: The bytes.
+        incarnation: Which session the events are of; see :class:`Snapshot`.
+        first_seq: The position of the first of them; the others are the next ones.
+        events: The encoded events, as they are stored.
+    """
+
+    session_id: str
+    what: Literal["made", "written", "began", "ended", "deleted", "chunk", "events"]
+    run_id: str = ""
+    chunk: bytes = b""
+    incarnation: str = ""
+    first_seq: int = 0
+    events: tuple[bytes, ...] = ()
+
+
+class Beginning(Struct, frozen=True):
+    """How a session begins that was kept elsewhere before.
+
+    Attributes:
+        created: When it was created; 0 for now.
+        after_seq: Its log begins after this position, as if all up to it had been trimmed.
+        first_seq: As :attr:`Snapshot.first_seq`.
+        taken_to: All events up to this position were taken back, by a rewind to one that is
+            trimmed; 0 if there was none. They are appended as other events are, marks too.
+    """
+
+    created: int = 0
+    after_seq: int = 0
+    first_seq: int = 1
+    taken_to: int = 0
+
+
+NEW: Final = Beginning()
+"""How a session begins that was nowhere before."""
+
+
+class Before(Struct, frozen=True):
+    """What names of a session's own state held before the changes at one place.
+
+    Attributes:
+        at: The place: the position of the event that brought the changes, or half a step after that
+            of the event before them.
+        was: The names and what they held, encoded; ``None`` for nothing.
+    """
+
+    at: float
+    was: ScopeChanges
+
+
+class PastSlice(Struct, frozen=True, kw_only=True):
+    """What a session has besides its log and its state, so that it can go back and go on.
+
+    Attributes:
+        earlier: What its state was, in the order of the places.
+        more: Whether there is more of that after these.
+        turn: The turn that has not ended; one that runs is told of as if it had been left now.
+        revision: The session's revision.
+        incarnation: Which session it is of; see :class:`Snapshot`.
+    """
+
+    earlier: Sequence[Before]
+    more: bool
+    turn: UnendedTurn | None
+    revision: int
+    incarnation: str
 
 
 class Position(Struct, frozen=True, array_like=True):
@@ -338,11 +426,13 @@ class UnendedTurn(Struct, frozen=True):
         run_id: The turn.
         after_seq: Its events come after this position.
         stop: Why it was to stop; ``""`` if it was not, and its process has died or stood still.
+        waits: Whether it is not to be closed, but waits for somebody to go on with it.
     """
 
     run_id: str
     after_seq: int
     stop: Stop
+    waits: bool = False
 
 
 class Standing(Struct, frozen=True, kw_only=True):

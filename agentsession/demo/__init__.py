@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from agentsession.demo._conversations import Conversation, DataError, read_conversations
 from agentsession.demo._player import APP_NAME, Report, replay
@@ -13,9 +15,9 @@ from agentsession.embedded import embedded_server
 from agentsession.errors import AgentSessionError
 from agentsession.events import new_id
 from agentsession.memory import InMemorySessionService
-from agentsession.redis import RedisSessionService
 from agentsession.service import SessionService
 from agentsession.sessions import UserKey
+from agentsession.stores import open_service
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,11 +39,12 @@ SHIPPED_CONVERSATIONS = Path(str(files("agentsession.demo") / "conversations.jso
 _SHOWN = 20
 
 
-async def main(url: str | None, data: Path | None, most: int | None) -> int:
-    """Replay conversations in memory and on a server, and show what came of it.
+async def main(store: str, data: Path | None, most: int | None) -> int:
+    """Replay conversations in memory and in another store, and show what came of it.
 
     Args:
-        url: The server; ``None`` for an embedded one.
+        store: The store: ``"redis"`` for an embedded server, ``"sqlite"`` for a temporary file, or
+            a URL.
         data: A file of conversations; ``None`` for those that ship with the package.
         most: Replay at most this many conversations; ``None`` for all.
 
@@ -51,15 +54,10 @@ async def main(url: str | None, data: Path | None, most: int | None) -> int:
     console = Console()
     try:
         conversations = read_conversations(data or SHIPPED_CONVERSATIONS, most)
-        reports = {"in memory": await _in_memory(conversations, console)}
         async with AsyncExitStack() as stack:
-            name, address = "on the server", url
-            if address is None:
-                name, address = (
-                    "on embedded Valkey",
-                    await stack.enter_async_context(embedded_server()),
-                )
-            reports[name] = await _on_server(conversations, address, console, name)
+            name, url = await _named(store, stack)
+            reports = {"in memory": await _in_memory(conversations, console)}
+            reports[name] = await _in_store(conversations, url, console, name)
     except (DataError, AgentSessionError, ValueError) as exc:
         console.print(f"[bold red]error:[/] {exc}", highlight=False, soft_wrap=True)
         return 2
@@ -76,23 +74,47 @@ async def _in_memory(conversations: Sequence[Conversation], console: Console) ->
         )
 
 
-async def _on_server(
+async def _named(store: str, stack: AsyncExitStack) -> tuple[str, str]:
+    """Return what to call the store, and its URL; it lasts as long as the stack.
+
+    Raises:
+        ValueError: It is none for a comparison.
+    """
+    if store == "redis":
+        return "on embedded Valkey", await stack.enter_async_context(embedded_server())
+    if store == "sqlite":
+        folder = stack.enter_context(TemporaryDirectory(prefix="agentsession-"))
+        return "in a file", f"sqlite:///{quote(folder)}/sessions.db"
+    scheme = store.partition("://")[0].lower()
+    if scheme == "memory":
+        msg = "conversations are replayed in memory in any case; --store names another store"
+        raise ValueError(msg)
+    return "in the file" if scheme == "sqlite" else "on the server", store
+
+
+async def _in_store(
     conversations: Sequence[Conversation], url: str, console: Console, name: str
 ) -> Report:
     prefix = f"{APP_NAME}-{new_id()}:"
     async with AsyncExitStack() as stack:
         services = [
             await stack.enter_async_context(
-                RedisSessionService.from_url(url, key_prefix=prefix, session_event_limit=None)
+                open_service(url, key_prefix=prefix, session_event_limit=None)
             )
             for _ in range(3)
         ]
+        # A file has no prefixes: there may be something left by a demo that was killed.
+        await _erase(conversations, services[0])
         try:
             return await _watched(conversations, services[:2], services[2], console, name)
         finally:
-            for conversation in conversations:
-                user = UserKey(APP_NAME, f"user of {conversation.conversation_id}")
-                await services[0].delete_user(user)
+            await _erase(conversations, services[0])
+
+
+async def _erase(conversations: Sequence[Conversation], service: SessionService) -> None:
+    for conversation in conversations:
+        user = UserKey(APP_NAME, f"user of {conversation.conversation_id}")
+        await service.delete_user(user)
 
 
 async def _watched(

@@ -11,7 +11,8 @@ Rules of this file:
 - The moments by which a user's sessions are listed only grow, whatever the clock does; when they
   expire is decided by the clock at each access. The sweeper only frees memory.
 - Every operation is one step of the event loop, short however much is stored: readers get no copies
-  of state, and what was deleted is freed bit by bit afterwards (:class:`~agentsession._pace.Pace`).
+  of state, what many changes come to is found bit by bit before, and what was deleted is freed so
+  afterwards (:class:`~agentsession._pace.Pace`).
 """
 
 from __future__ import annotations
@@ -19,20 +20,25 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from agentsession._alarms import Alarms
 from agentsession._journal import Journal
 from agentsession._pace import Pace
 from agentsession.backend import (
     ANYTHING,
+    NEW,
     NO_EVENTS,
     NO_REPEATS,
     Backend,
+    Before,
+    Beginning,
     Claim,
     Entry,
     EventSlice,
     Expected,
+    News,
+    PastSlice,
     Position,
     ReadLimit,
     Receipt,
@@ -43,6 +49,7 @@ from agentsession.backend import (
     UserSlice,
     Window,
 )
+from agentsession.backend.turns import Turns
 from agentsession.clock import Clock, system_clock
 from agentsession.concerns import Concern
 from agentsession.errors import (
@@ -53,11 +60,10 @@ from agentsession.errors import (
     SessionNotFoundError,
 )
 from agentsession.events import new_id
-from agentsession.memory._records import Log, Place, Scope, StoredSession, User, seqs_of
-from agentsession.memory._turns import Turns
+from agentsession.memory._records import Log, Place, Scope, Staged, StoredSession, User, seqs_of
 from agentsession.memory._users import Users
 from agentsession.observers import Swept
-from agentsession.sessions import UserKey
+from agentsession.sessions import SessionKey, UserKey
 from agentsession.state import NO_CHANGES
 
 if TYPE_CHECKING:
@@ -67,7 +73,6 @@ if TYPE_CHECKING:
     from agentsession.events import Rewind
     from agentsession.observers import Observer
     from agentsession.retention import Retention
-    from agentsession.sessions import SessionKey
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = ["MemoryBackend"]
@@ -85,6 +90,14 @@ _SWEEP_STRIDE: Final = 1000
 
 # So many users are looked at in one go when they are listed, of whom some may have expired.
 _LIST_STRIDE: Final = 200
+
+# What so many changes of state in one call are together is found before they are made; without
+# that, 100,000 of them are a step of tens of milliseconds.
+_STAGED_FROM: Final = 2000
+
+# Where a user has more sessions than that, followers are only told to look when they are deleted:
+# one by one it would take over a millisecond.
+_TOLD_AT_ONCE: Final = 1000
 
 
 class MemoryBackend(Backend):
@@ -113,7 +126,8 @@ class MemoryBackend(Backend):
         self._apps: OrderedDict[str, Scope] = OrderedDict()
         self._users = Users()
         self._sweeper: asyncio.Task[None] | None = None
-        self._alarms = Alarms()
+        self._alarms: Alarms[None] = Alarms()
+        self._followers: Alarms[News] = Alarms()
 
     def __repr__(self) -> str:
         sessions = sum(len(user.sessions) for user in self._users)
@@ -126,11 +140,14 @@ class MemoryBackend(Backend):
 
     # -- sessions
 
-    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
+    async def create(
+        self, key: SessionKey, changes: Changes, *, token: str, beginning: Beginning = NEW
+    ) -> Snapshot:
         now = self._begin()
         session = self._find(key, now)
         if session is None:
             session = self._make(key, changes, token, now)
+            session.begin(beginning)
         elif session.incarnation != token:
             raise SessionExistsError(key)
         return self._snapshot(key, session, NO_EVENTS, now)
@@ -231,6 +248,12 @@ class MemoryBackend(Backend):
         # At once, since writers that wait for their turn look there.
         sessions, erased.sessions = erased.sessions, {}
         places, erased.activity = erased.activity, []
+        # Before anybody can make one of them anew.
+        if len(sessions) > _TOLD_AT_ONCE:
+            self._followers.ring_all()
+        else:
+            for session in sessions.values():
+                self._told(session, "deleted")
         pace = Pace()
         while sessions:
             if pace.due():
@@ -248,35 +271,33 @@ class MemoryBackend(Backend):
         expected: Expected = ANYTHING,
         then: Then = "keep",
     ) -> Receipt:
-        session, now = await self._locked(key, expected)
-        try:
-            log = session.log
-            new: dict[str, Entry] = {}
-            for entry in entries:
-                if entry.event_id not in log.ids:
-                    new.setdefault(entry.event_id, entry)
-            newest = log.count
-            if new or not entries:
-                self._check_lease(key, session, expected, now, then)
-                if expected.revision is not None and expected.revision != session.revision:
-                    raise RevisionConflictError(key, expected.revision, session.revision)
-            if new:
-                if entries[0].rewind is not None:
-                    self._check_rewind(key, session, entries[0].rewind, entries, new, expected)
-                for entry in new.values():
-                    self._add(session, entry, expected, now)
-            # Before trimming, which may forget the id of a repeat in this very batch.
-            seqs = [log.ids[entry.event_id] for entry in entries]
-            repeats = NO_REPEATS if len(new) == len(seqs) else _repeats(log, seqs, newest)
-            if new:
-                if self.retention.event_limit:
-                    session.trim(self.retention.event_limit)
-                self._written(session, now)
-            if then != "keep" and session.turns is not None:
-                session.turns.written(expected.lease, then, now, seqs)
-            return _receipt(session, seqs, repeats)
-        finally:
-            session.lock.release()
+        while True:
+            session, now = await self._locked(key, expected)
+            try:
+                staged = None
+                if len(entries) > 1:
+                    staged = await self._staged(session, entries)
+                    now = self._clock()
+                if session.stored and session.alive(now):  # Deletions of users wait for no lock.
+                    return self._append(key, session, entries, staged, expected, then, now)
+            finally:
+                session.lock.release()
+
+    async def _staged(self, session: StoredSession, entries: Sequence[Entry]) -> Staged | None:
+        """Find in steps what many changes of state are together, while nobody else may write.
+
+        Return nothing if they are few, or if they come after a rewind, which changes state itself.
+        """
+        if entries[0].rewind is not None or sum(map(_names, entries)) < _STAGED_FROM:
+            return None
+        pace, staged = Pace(), Staged()
+        known = session.log.ids
+        for entry in entries:
+            if pace.due():
+                await pace.rest()
+            if entry.event_id not in known:
+                staged.add(entry, session.state)
+        return staged
 
     async def read(
         self,
@@ -288,21 +309,31 @@ class MemoryBackend(Backend):
         newest_first: bool,
         raw: bool = False,
         read_limit: ReadLimit | None = None,
+        refresh: bool = True,
+        after_id: str = "",
         expected: Expected = ANYTHING,
     ) -> EventSlice:
         now = self._begin()
         session = self._need(key, now, expected)
         log = session.log
+        is_held = log.oldest_seq <= after_seq <= log.count
+        if after_id and is_held and log.ids.get(after_id) != after_seq:
+            raise SessionNotFoundError(key, replaced=True)
         last = log.count if before_seq is None else before_seq - 1
         runs = log.runs(after_seq + 1, last, limit, newest_first=newest_first, raw=raw)
         events = log.read(runs)
         if read_limit is not None:
             read_limit.check(key, events)
-        if self.retention.refresh_on_read:
+        if refresh and self.retention.refresh_on_read:
             session.touch(now, self.retention.session_ttl)  # Its scopes were not read.
         taken = log.taken
         return EventSlice(
-            seqs_of(runs), events, session.incarnation, taken.first_seq, taken.newest_mark
+            seqs_of(runs),
+            events,
+            session.incarnation,
+            taken.first_seq,
+            taken.newest_mark,
+            log.count,
         )
 
     async def locate(
@@ -312,6 +343,33 @@ class MemoryBackend(Backend):
         session = self._need(key, now, expected)
         seq = session.log.ids.get(event_id)
         return seq if seq is not None and seq >= session.log.oldest_seq else None
+
+    # -- what was
+
+    async def read_past(
+        self, key: SessionKey, *, after: float, limit: int, expected: Expected = ANYTHING
+    ) -> PastSlice:
+        now = self._begin()
+        session = self._need(key, now, expected)
+        earlier, more = session.before.read(after, limit)
+        turns = session.turns
+        return PastSlice(
+            earlier=earlier,
+            more=more,
+            turn=None if turns is None else turns.left(session.log.count, now),
+            revision=session.revision,
+            incarnation=session.incarnation,
+        )
+
+    async def note_past(
+        self, key: SessionKey, earlier: Sequence[Before], *, expected: Expected = ANYTHING
+    ) -> None:
+        session, now = await self._locked(key, expected)
+        try:
+            if session.before.add(earlier):
+                self._written(session, now)
+        finally:
+            session.lock.release()
 
     # -- state
 
@@ -324,6 +382,7 @@ class MemoryBackend(Backend):
             if changes:
                 self._apply(session, changes, now, session.log.count + 0.5)
                 self._written(session, now)
+                self._told(session, "written")
             return _receipt(session, [], NO_REPEATS)
         finally:
             session.lock.release()
@@ -360,10 +419,12 @@ class MemoryBackend(Backend):
         try:
             if session.turns is None:
                 session.turns = Turns(self._alarms.ring)
-            life = session.incarnation
+            life, newest = session.incarnation, session.turns.newest_token
             standing = session.turns.acquire(
                 claim, now=now, last_seq=session.log.count, incarnation=life
             )
+            if session.turns.newest_token != newest:
+                self._told(session, "began", standing.run_id)
             if standing.state == "held":
                 session.prolong(now, self.retention.session_ttl)
             return standing
@@ -391,7 +452,9 @@ class MemoryBackend(Backend):
         now = self._begin()
         session = self._find(key, now)
         if session is not None and session.turns is not None:
-            session.turns.release(owner, now)
+            ended = session.turns.release(owner, now)
+            if ended:
+                self._told(session, "ended", ended)
 
     async def stop(self, key: SessionKey, run_id: str | None) -> str | None:
         now = self._begin()
@@ -402,7 +465,33 @@ class MemoryBackend(Backend):
         self, key: SessionKey, owner: str, on_news: Callable[[], None]
     ) -> AbstractContextManager[None]:
         del key  # No two owners have the same name.
-        return self._alarms.listen(owner, on_news)
+        return self._alarms.listen(owner, lambda _: on_news())
+
+    # -- following
+
+    def follow(
+        self, subject: SessionKey | UserKey, on_news: Callable[[News | None], None]
+    ) -> AbstractContextManager[None]:
+        return self._followers.listen(subject, on_news)
+
+    async def tell(self, key: SessionKey, chunk: bytes) -> bool:
+        self._begin()
+        news = News(key.session_id, "chunk", chunk=chunk)
+        self._followers.ring(key, news)
+        self._followers.ring(key.user, news)
+        return bool(self._followers)
+
+    def _told(
+        self,
+        session: StoredSession,
+        what: Literal["made", "written", "began", "ended", "deleted"],
+        run_id: str = "",
+    ) -> None:
+        """Tell those who follow."""
+        if self._followers:
+            news = News(session.session_id, what, run_id)
+            self._followers.ring(_key_of(session), news)
+            self._followers.ring(session.owner.key, news)
 
     # -- expiry
 
@@ -446,7 +535,10 @@ class MemoryBackend(Backend):
             dropped, place = user.drop_expired(place, _SWEEP_STRIDE, self._clock())
             freed += len(dropped)
             while dropped:
-                dropped.pop()  # Which frees it; a session may be large.
+                # Which frees it; a session may be large.
+                expired = dropped.pop()
+                if self._followers:
+                    self._followers.ring(_key_of(expired))
                 if pace.due():
                     await pace.rest()
             if place is None:
@@ -512,6 +604,44 @@ class MemoryBackend(Backend):
             session.lock.release()
             session = self._need(key, now, expected)
 
+    def _append(
+        self,
+        key: SessionKey,
+        session: StoredSession,
+        entries: Sequence[Entry],
+        staged: Staged | None,
+        expected: Expected,
+        then: Then,
+        now: int,
+    ) -> Receipt:
+        log = session.log
+        new = _new(log, entries)
+        newest = log.count
+        if new or not entries:
+            self._check_lease(key, session, expected, now, then)
+            if expected.revision is not None and expected.revision != session.revision:
+                raise RevisionConflictError(key, expected.revision, session.revision)
+        if new:
+            if entries[0].rewind is not None:
+                self._check_rewind(key, session, entries[0].rewind, entries, new, expected)
+            for entry in new.values():
+                self._add(session, entry, expected, now, staged)
+            if staged is not None:
+                self._apply(session, staged.changes, now, None)
+        # Before trimming, which may forget the id of a repeat in this very batch.
+        seqs = [log.ids[entry.event_id] for entry in entries]
+        repeats = NO_REPEATS if len(new) == len(seqs) else _repeats(log, seqs, newest)
+        if new:
+            if self.retention.event_limit:
+                session.trim(self.retention.event_limit)
+            self._written(session, now)
+        ended = ""
+        if then != "keep" and session.turns is not None:
+            ended = session.turns.written(expected.lease, then, now, seqs)
+        if new or ended:
+            self._told(session, "ended" if ended else "written", ended)
+        return _receipt(session, seqs, repeats)
+
     def _check_lease(
         self,
         key: SessionKey,
@@ -538,20 +668,30 @@ class MemoryBackend(Backend):
         if entries[0].event_id not in new:
             return
         to_seq = rewind.to_seq
-        session.check_place(key, to_seq, restores_state=rewind.restores_state)
+        if not (entries[0].is_copy and to_seq < session.log.oldest_seq):
+            session.check_place(key, to_seq, restores_state=rewind.restores_state)
         if session.turns is not None:
             session.turns.check_rewind(key, expected.lease, to_seq)
         if any(entry.event_id not in new for entry in entries):
             raise RewindError(key, to_seq, "stored")
 
-    def _add(self, session: StoredSession, entry: Entry, expected: Expected, now: int) -> None:
-        """Add an entry to the log, and do what it asks for."""
+    def _add(
+        self,
+        session: StoredSession,
+        entry: Entry,
+        expected: Expected,
+        now: int,
+        staged: Staged | None,
+    ) -> None:
+        """Add an entry to the log, and do what it asks for; its changes only if not staged."""
         session.log.add(entry, now)
         if entry.rewind is not None:
-            session.rewind(entry.rewind)
+            session.rewind(entry.rewind, is_copy=entry.is_copy)
             if session.turns is not None:
                 session.turns.rewind(expected.lease)
-        if entry.changes:
+        if staged is not None:
+            session.before.keep(session.log.count, staged.before[entry.event_id])
+        elif entry.changes:
             self._apply(session, entry.changes, now, session.log.count)
 
     def _make(self, key: SessionKey, changes: Changes, incarnation: str, now: int) -> StoredSession:
@@ -563,6 +703,7 @@ class MemoryBackend(Backend):
         user.add(session)
         session.touch(now, self.retention.session_ttl)
         self._apply(session, changes, now, None)
+        self._told(session, "made")
         return session
 
     def _apply(self, session: StoredSession, changes: Changes, now: int, at: float | None) -> None:
@@ -616,6 +757,7 @@ class MemoryBackend(Backend):
             del session.owner.sessions[session.session_id]
             session.owner.remove_activity((session.updated, session.session_id))
             self._drop_if_empty(session.owner, self._clock())
+            self._told(session, "deleted")
 
     def _drop_if_empty(self, user: User, now: int) -> None:
         if user.scope is not None and not user.scope.alive(now):
@@ -640,6 +782,11 @@ class MemoryBackend(Backend):
         return _snapshot(session, app, user, events, runs, window.after_seq)
 
 
+def _key_of(session: StoredSession) -> SessionKey:
+    user = session.owner.key
+    return SessionKey(user.app_name, user.user_id, session.session_id)
+
+
 def _user_values(user: User | None, now: int) -> dict[str, bytes]:
     scope = None if user is None else user.scope
     return scope.values.read() if scope is not None and scope.alive(now) else {}
@@ -647,6 +794,20 @@ def _user_values(user: User | None, now: int) -> dict[str, bytes]:
 
 def _is_expected(session: StoredSession, expected: Expected) -> bool:
     return expected.incarnation in ("", session.incarnation)
+
+
+def _names(entry: Entry) -> int:
+    changes = entry.changes
+    return len(changes.session) + len(changes.user) + len(changes.app)
+
+
+def _new(log: Log, entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Return by their ids the entries that are to be added, in their order."""
+    new: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.event_id not in log.ids:
+            new.setdefault(entry.event_id, entry)
+    return new
 
 
 def _repeats(log: Log, seqs: Sequence[int], newest: int) -> dict[int, bytes]:

@@ -6,23 +6,35 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 
-from agentsession.backend import REMEMBERED_IDS, TRIM_LOOK, Entry, next_turn
+from agentsession.backend import NEW, REMEMBERED_IDS, TRIM_LOOK, Before, Entry, next_turn
 from agentsession.errors import RewindError
+from agentsession.state import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from agentsession.backend import Beginning
+    from agentsession.backend.turns import Tell, Turns
     from agentsession.events import Rewind
-    from agentsession.memory._turns import Tell, Turns
     from agentsession.sessions import SessionKey, UserKey
     from agentsession.state import ScopeChanges
 
-__all__ = ["Log", "Mortal", "Place", "Scope", "StoredSession", "User", "Values", "seqs_of"]
+__all__ = [
+    "Log",
+    "Mortal",
+    "Place",
+    "Scope",
+    "Staged",
+    "StoredSession",
+    "User",
+    "Values",
+    "seqs_of",
+]
 
 # More names than this are not looked at one by one, which would take more than some milliseconds.
 _NAMES_AT_ONCE: Final = 20_000
@@ -127,6 +139,13 @@ class Log:
         # Unlike a dict's, its oldest key leaves in O(1).
         self.ids: OrderedDict[str, int] = OrderedDict()
         self.taken = TakenBack()
+
+    def begin(self, beginning: Beginning) -> None:
+        """Begin after a position, as if all up to it had been trimmed."""
+        self.count = beginning.after_seq
+        if beginning.taken_to:
+            self.taken.add(beginning.after_seq, beginning.taken_to)
+        self.taken.first_seq = beginning.first_seq
 
     @property
     def oldest_seq(self) -> int:
@@ -337,7 +356,11 @@ class StateBefore:
             self._changes.append(_Changed(at, {**values.read()}, changes.keys()))
             return
         current = values.read_now()
-        undone = {} if last is None else last.undone()
+        if last is None:
+            each = changes.items()
+            self.keep(at, {name: old for name, new in each if (old := current.get(name)) != new})
+            return
+        undone = last.undone()
         for name, new in changes.items():
             old = current.get(name)
             if name not in undone:
@@ -345,11 +368,9 @@ class StateBefore:
                     undone[name] = old
             elif undone[name] == new:
                 del undone[name]
-        if last is None and undone:
-            self._changes.append(_Changed(at, undone))
 
     def keep(self, at: float, undone: dict[str, bytes | None]) -> None:
-        """Keep what was taken back as if it had been changed at a place, the newest one."""
+        """Keep what was, where it was changed or taken back at a new place, the newest one."""
         if undone:
             self._changes.append(_Changed(at, undone))
 
@@ -372,6 +393,30 @@ class StateBefore:
         while self._changes and self._changes[0].at <= oldest_seq:
             self._changes.popleft()
 
+    def read(self, after: float, limit: int) -> tuple[list[Before], bool]:
+        """Return up to *limit* names of whole places after one, or one place; and if there is more.
+
+        What was read is never changed.
+        """
+        start = bisect_right(self._changes, after, key=_place)
+        found: list[Before] = []
+        names = 0
+        for changed in islice(self._changes, start, None):
+            was = changed.undone()
+            names += len(was)
+            if found and names > limit:
+                return found, True
+            if was:  # Nothing is left of changes that were taken back by later ones.
+                found.append(Before(changed.at, {**was}))
+        return found, False
+
+    def add(self, earlier: Sequence[Before]) -> bool:
+        """Add what comes after the newest place; tell whether there was any."""
+        newest = self._changes[-1].at if self._changes else 0
+        added = [_Changed(each.at, {**each.was}) for each in earlier if each.at > newest]
+        self._changes.extend(added)
+        return bool(added)
+
     def up_to(self, at: float) -> StateBefore:
         """Return a copy that ends at a place."""
         copy = StateBefore()
@@ -381,6 +426,45 @@ class StateBefore:
             if changed.at <= at
         )
         return copy
+
+
+def _place(changed: _Changed) -> float:
+    return changed.at
+
+
+class Staged:
+    """What many events change of state together, and what was before each of them.
+
+    Attributes:
+        changes: The changes of all of them; of several of one name the last one stands.
+        before: By the id of an event, the names in the session that it changes, and what they were.
+    """
+
+    __slots__ = ("before", "changes")
+
+    def __init__(self) -> None:
+        self.changes = Changes(app={}, user={}, session={})
+        self.before: dict[str, dict[str, bytes | None]] = {}
+
+    def add(self, entry: Entry, state: Values) -> None:
+        """Add an event after the others, unless it is one of them.
+
+        Args:
+            entry: The event.
+            state: The session's, before all of them.
+        """
+        if entry.event_id in self.before:
+            return
+        together, changes = self.changes, entry.changes
+        new, stored = together.session, state.read_now()
+        self.before[entry.event_id] = {
+            name: old
+            for name, value in changes.session.items()
+            if (old := new[name] if name in new else stored.get(name)) != value
+        }
+        new.update(changes.session)
+        together.user.update(changes.user)
+        together.app.update(changes.app)
 
 
 class StoredSession(Mortal):
@@ -414,6 +498,13 @@ class StoredSession(Mortal):
         # Who may write turns, once somebody has asked.
         self.turns: Turns | None = None
 
+    def begin(self, beginning: Beginning) -> None:
+        """Begin as a session does that was kept elsewhere before."""
+        if beginning == NEW:
+            return
+        self.created = beginning.created or self.created
+        self.log.begin(beginning)
+
     def check_place(self, key: SessionKey, seq: int, *, restores_state: bool) -> None:
         """Refuse to go back to where the log has no event, or where state cannot be had.
 
@@ -430,12 +521,14 @@ class StoredSession(Mortal):
         if not seq and restores_state and log.oldest_seq > 1:
             raise RewindError(key, seq, "state_trimmed")
 
-    def rewind(self, rewind: Rewind) -> None:
-        """Go back to an event, now that the mark is the newest one."""
+    def rewind(self, rewind: Rewind, *, is_copy: bool) -> None:
+        """Go back to an event, now that the mark is the newest one; a copy leaves state alone."""
         mark = self.log.count
         self.log.taken.add(rewind.to_seq, mark)
         undone = self.before.after(rewind.to_seq)
         self.before.forget_after(rewind.to_seq)
+        if is_copy:
+            return
         if rewind.restores_state:
             self.state.change(undone)
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from agentsession.messages._converted import Converted, Loss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from agentsession.events import Event, Part
 
@@ -151,7 +151,11 @@ class Incoming(ABC):
         raise ValueError(msg)
 
 
-def read(kind: type[Incoming], messages: Iterable[object], agent: str) -> Converted[Event]:
+def read(
+    kind: Callable[[dict[str, Any], int, Mapping[str, str], str], Incoming],
+    messages: Iterable[object],
+    agent: str,
+) -> Converted[Event]:
     """Make events of messages, one of each.
 
     Raises:

@@ -24,6 +24,7 @@ from agentsession.redis._targets.making import (
     LinkOptions,
     Target,
     check_client,
+    check_options,
     is_cluster,
     link_to,
 )
@@ -155,7 +156,7 @@ class RedisSessionService(SessionService):
             target, link = client, link_to(client, {}, options, journal)
         elif url is not None:
             target = read_url(url)
-            link = link_to(target, client_options or {}, options, journal)
+            link = link_to(target, check_options(client_options), options, journal)
         elif instance is not None:
             named = instance_named(instance)
             target, link = named.target, SharedLink(named, options, observers)

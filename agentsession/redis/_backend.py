@@ -10,12 +10,17 @@ from msgspec import Struct
 
 from agentsession.backend import (
     ANYTHING,
+    NEW,
     NO_EVENTS,
     Backend,
+    Before,
+    Beginning,
     Claim,
     Entry,
     EventSlice,
     Expected,
+    News,
+    PastSlice,
     Position,
     ReadLimit,
     Receipt,
@@ -35,6 +40,7 @@ from agentsession.redis._operations.calls import Calls
 from agentsession.redis._operations.diagnosis import diagnose
 from agentsession.redis._operations.erasing import Erasing
 from agentsession.redis._operations.failures import after_the_first
+from agentsession.redis._operations.following import Following
 from agentsession.redis._operations.leases import Leases
 from agentsession.redis._operations.listing import Listing
 from agentsession.redis._operations.replies import (
@@ -43,6 +49,7 @@ from agentsession.redis._operations.replies import (
     check_found,
     check_size,
     read_past,
+    read_past_slice,
     read_receipt,
     read_seqs,
     read_snapshot,
@@ -54,6 +61,8 @@ from agentsession.redis._operations.scopes import Scopes
 from agentsession.redis._operations.users import Users
 from agentsession.redis._scripts import load
 from agentsession.redis._scripts.words import (
+    before_words,
+    beginning_word,
     change_words,
     flag,
     life_words,
@@ -82,7 +91,9 @@ __all__ = ["NO_ORIGIN", "Origin", "RedisBackend"]
 _CREATE: Final = load("create")
 _GET: Final = load("get")
 _LOCATE: Final = load("locate")
+_NOTE_PAST: Final = load("note_past")
 _READ: Final = load("read")
+_READ_PAST: Final = load("read_past")
 _UPDATE: Final = load("update")
 
 _MADE: Final = "the session was made, and deleted since; the rest failed ({}); repeat it"
@@ -95,11 +106,13 @@ class Origin(Struct, frozen=True):
         key: The session to copy; ``None`` for none.
         incarnation: Which life of it; ``""`` for any.
         at_seq: The position with which the copy ends; ``None`` for all of it.
+        beginning: How it begins, if it was kept elsewhere before.
     """
 
     key: SessionKey | None = None
     incarnation: str = ""
     at_seq: int | None = None
+    beginning: Beginning = NEW
 
 
 NO_ORIGIN: Final = Origin()
@@ -131,6 +144,7 @@ class RedisBackend(Backend):
         self._refresh: dict[str, Argument] = {"refresh": flag(retention.refresh_on_read)}
         self._appending = Appending(self._calls, self._keyspace, retention)
         self._leases = Leases(self._calls, self._keyspace, retention)
+        self._following = Following(self._calls, self._keyspace)
         # Most reads have one of a few windows, whose arguments take as long to build as to read an
         # event.
         self._get_words = lru_cache(maxsize=64)(self._words_of_get)
@@ -152,8 +166,11 @@ class RedisBackend(Backend):
 
     # -- sessions
 
-    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
-        _, snapshot = await self._make(key, changes, NO_EVENTS, token, take=False)
+    async def create(
+        self, key: SessionKey, changes: Changes, *, token: str, beginning: Beginning = NEW
+    ) -> Snapshot:
+        origin = NO_ORIGIN if beginning == NEW else Origin(beginning=beginning)
+        _, snapshot = await self._make(key, changes, NO_EVENTS, token, take=False, origin=origin)
         if snapshot is None:
             raise SessionNotFoundError(key)
         return snapshot
@@ -246,6 +263,8 @@ class RedisBackend(Backend):
                     origin="" if origin.key is None else origin.key.session_id,
                     origin_life=origin.incarnation,
                     origin_at=number(origin.at_seq),
+                    beginning=beginning_word(origin.beginning),
+                    news=self._keyspace.news,
                     **self._lives,
                     **self._refresh,
                     **window_words(window),
@@ -331,6 +350,8 @@ class RedisBackend(Backend):
         newest_first: bool,
         raw: bool = False,
         read_limit: ReadLimit | None = None,
+        refresh: bool = True,
+        after_id: str = "",
         expected: Expected = ANYTHING,
     ) -> EventSlice:
         names = self._keyspace.session(key)
@@ -341,21 +362,22 @@ class RedisBackend(Backend):
             _READ.words(
                 incarnation=expected.incarnation,
                 after=number(after_seq),
+                after_id=after_id,
                 before=number(before_seq),
                 limit=number(limit),
                 newest_first=flag(newest_first),
                 raw=flag(raw),
                 session_ttl=self._lives["session_ttl"],
-                **self._refresh,
+                refresh=flag(refresh and self.retention.refresh_on_read),
                 **limit_words(read_limit, limit),
             ),
         )
         check_found(key, reply)
         check_size(key, reply, read_limit)
-        _, _, place, events, life, past = reply
+        _, _, place, events, life, past, last_seq = reply
         first_seq, rewound_at = read_past(key, past)
         seqs = read_seqs(place, len(events))
-        return EventSlice(seqs, events, read_text(key, life), first_seq, rewound_at)
+        return EventSlice(seqs, events, read_text(key, life), first_seq, rewound_at, last_seq)
 
     async def locate(
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
@@ -366,6 +388,33 @@ class RedisBackend(Backend):
         reply = await self._calls.run(key, _LOCATE, keys, words)
         check_found(key, reply)
         return reply[2] if reply[1] == b"found" else None
+
+    # -- what was
+
+    async def read_past(
+        self, key: SessionKey, *, after: float, limit: int, expected: Expected = ANYTHING
+    ) -> PastSlice:
+        names = self._keyspace.session(key)
+        words = _READ_PAST.words(
+            incarnation=expected.incarnation, after=str(after), limit=str(limit)
+        )
+        reply = await self._calls.run(key, _READ_PAST, [names.session, names.events], words)
+        check_found(key, reply)
+        return read_past_slice(key, reply)
+
+    async def note_past(
+        self, key: SessionKey, earlier: Sequence[Before], *, expected: Expected = ANYTHING
+    ) -> None:
+        names = self._keyspace.session(key)
+        words = _NOTE_PAST.words(
+            id=new_id(),
+            incarnation=expected.incarnation,
+            session_id=key.session_id,
+            session_ttl=self._lives["session_ttl"],
+        )
+        keys = [names.session, names.events, names.ids, names.index, names.calls]
+        reply = await self._calls.run(key, _NOTE_PAST, keys, words + before_words(earlier))
+        read_updated(key, reply)
 
     # -- state
 
@@ -392,6 +441,7 @@ class RedisBackend(Backend):
             session_id=key.session_id,
             scopes=add_scopes(keys, self._keyspace, key, touched),
             lease=expected.lease,
+            news=self._keyspace.news,
             **self._lives,
         )
         reply: list[Any] = await self._calls.run(key, _UPDATE, keys, words + changes, rest)
@@ -435,7 +485,17 @@ class RedisBackend(Backend):
     ) -> AbstractContextManager[None]:
         del key  # An inbox is for all sessions.
         inbox = self._calls.inbox
-        return inbox.listen(self._keyspace.inbox(inbox.name), owner, on_news)
+        return inbox.listen(self._keyspace.inbox(inbox.name), owner, lambda _: on_news())
+
+    # -- following
+
+    def follow(
+        self, subject: SessionKey | UserKey, on_news: Callable[[News | None], None]
+    ) -> AbstractContextManager[None]:
+        return self._following.follow(subject, on_news)
+
+    async def tell(self, key: SessionKey, chunk: bytes) -> bool:
+        return await self._following.tell(key, chunk)
 
     # -- what endangers it
 

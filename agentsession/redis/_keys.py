@@ -180,6 +180,11 @@ class Keyspace:
                 return unquote(key[len(beginning) : -1])
         return None
 
+    @property
+    def news(self) -> str:
+        """The command by which scripts tell those who follow: a cluster has one of its own."""
+        return "SPUBLISH" if self._clustered else "PUBLISH"
+
     def inbox(self, name: str) -> str:
         """Return the channel of an inbox; lib/lease.lua names it by the key of a session."""
         return f"{self.prefix}inbox:{name}"

@@ -67,7 +67,8 @@ class AgentContext(Struct, frozen=True, kw_only=True):
 
         An agent that never asks is cancelled at once, by an :exc:`asyncio.CancelledError`. One that
         has asked in this turn may end by itself first, and store what it has; after 3 seconds it is
-        cancelled too.
+        cancelled too. One that catches that and goes on is left to itself after 10 seconds, and its
+        turn ends without it.
         """
         self.stopping.is_watched = True
         return self.stopping.why is not None

@@ -18,8 +18,8 @@ __all__ = ["Audience", "Reader"]
 
 _logger = logging.getLogger("agentsession.runner")
 
-# Of chunks of a stream that a slow reader has not taken, so many wait for it; further ones are
-# dropped. Whole events are not, since they are stored too.
+# Of chunks of a stream that a slow reader has not taken, so many wait for it; the rest of their
+# stream is dropped. Whole events are not, since they are stored too.
 _MOST_CHUNKS: Final = 1000
 # A reader that has taken nothing for so many seconds may have been left behind.
 _LEFT_BEHIND: Final = 1.0
@@ -127,6 +127,8 @@ class _Place:
         self._audience = audience
         self._waiting = deque(events)
         self._chunks = sum(event.partial for event in events)
+        # Streams of which a chunk was dropped: what comes after it would not go on with the rest.
+        self._broken: set[str] = set()
         self._woken: asyncio.Future[None] | None = None
         self._has_left = False
         self._loop = asyncio.get_running_loop()
@@ -134,7 +136,8 @@ class _Place:
     def give(self, event: Event) -> None:
         """Add an event."""
         if event.partial:
-            if self._chunks >= _MOST_CHUNKS:
+            if self._chunks >= _MOST_CHUNKS or event.stream_id in self._broken:
+                self._broken.add(event.stream_id)
                 return
             self._chunks += 1
         self._waiting.append(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, get_args
 
 import msgspec
@@ -116,6 +117,11 @@ class Runner(AsyncContext):
         return f"<{type(self).__name__} {self._app_name!r} on {self._service!r}>"
 
     @property
+    def app_name(self) -> str:
+        """The application of the sessions."""
+        return self._app_name
+
+    @property
     def session_service(self) -> SessionService:
         """Where the sessions are kept."""
         return self._service
@@ -153,9 +159,14 @@ class Runner(AsyncContext):
             await self._service.aclose()
 
     async def _wait_for_turns(self, patience: float) -> None:
-        tasks = [turn.start() for turn in self._turns.values()]
-        if tasks and patience:
-            await asyncio.wait(tasks, timeout=patience)
+        turns = [*self._turns.values()]
+        for turn in turns:
+            turn.start()
+        if patience:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    for turn in turns:
+                        await turn.over()
 
     def run(
         self,
@@ -194,6 +205,7 @@ class Runner(AsyncContext):
             stored, partial ones as the agent yielded them.
 
         Raises:
+            EventExistsError: While iterating: another event of the session has the message's id.
             TypeError: An id is no string. While iterating: the agent yields something that is no
                 event.
             ValueError: An id is empty or not valid Unicode.

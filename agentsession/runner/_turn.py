@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -18,21 +17,26 @@ import msgspec
 
 from agentsession._pace import Pace
 from agentsession._wording import brief, described
+from agentsession.clock import utc_now
+from agentsession.codec import check_payload
 from agentsession.errors import (
     AgentSessionError,
+    EventExistsError,
     EventNotFoundError,
     EventTooLargeError,
     LeaseLostError,
     SessionBusyError,
+    SessionNotFoundError,
     StateValueError,
 )
-from agentsession.events import Event, EventError, Outcome, ToolResult
+from agentsession.events import Event, EventError, Outcome, ToolResult, new_id
 from agentsession.history import closing_results, unanswered_calls
 from agentsession.runner._agent import AgentContext, name_of, started
 from agentsession.runner._reading import Audience
 from agentsession.runner._tracked_state import TrackedState
 from agentsession.service import SessionService
 from agentsession.state import is_temporary, split
+from agentsession.subscriptions import Ended, Rewound
 
 if TYPE_CHECKING:
     from agentsession.leases import Lease, Told, TurnStart
@@ -50,10 +54,13 @@ _OWN_ENDS: Final = ("completed", "failed", "waiting")
 _FINAL: Final = ("completed", "failed", "cancelled", "interrupted", "waiting")
 # How long an agent that watches for it may take to end by itself, in seconds.
 _GRACE: Final = 3.0
-# How often the log is looked at while another process runs this very turn, in seconds.
-_LOOK_AGAIN: Final = 0.25
-# After so many looks it is tried whether that process lives.
-_LOOKS: Final = 4
+# How long an agent that was cancelled may go on before its turn ends without it, in seconds: longer
+# than it may take to close, and shorter than whoever stops it waits.
+_GOING_ON: Final = 10.0
+# How long another process that runs this very turn is followed before it is tried whether it lives,
+# in seconds: until its lease should have ended, but no shorter or longer than that.
+_SHORTEST: Final = 1.0
+_LONGEST: Final = 15.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +72,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     describe_error: Callable[[Exception], EventError]
     lease_options: dict[str, Any]
     detaches: bool
+
+
+class _Stream(msgspec.Struct):
+    """Chunks that no whole event has followed yet, and where they belong in it."""
+
+    author: str
+    branch: str
+    words: list[str] = []
 
 
 class Turn:
@@ -114,15 +129,23 @@ class Turn:
         self._timer: asyncio.TimerHandle | None = None
         # Up to where this very turn was followed while another process runs it.
         self._followed = 0
-        # By author and branch, the words of chunks that no whole event has followed yet.
-        self._chunks: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        # By what ties their chunks together, streams that no whole event has followed yet.
+        self._streams: dict[str, _Stream] = {}
         self._task: asyncio.Task[None] | None = None
+        # Ends the turn without its agent.
+        self._leaving: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
 
     def start(self) -> asyncio.Task[None]:
         """Begin, once."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=f"agentsession-turn-{self.run_id}")
+            self._task.add_done_callback(self._note_over)
         return self._task
+
+    def _note_over(self, _: asyncio.Task[None]) -> None:
+        if self._leaving is None or self._leaving.done():
+            self._over.set()
 
     @property
     def is_stopped(self) -> bool:
@@ -132,7 +155,7 @@ class Turn:
     async def over(self) -> None:
         """Wait until it is over; to be cancelled here does not stop it."""
         if self._task is not None:
-            await asyncio.wait([self._task])
+            await self._over.wait()
 
     # -- stopping it
 
@@ -160,6 +183,39 @@ class Turn:
         self._is_stopped_now = True
         if self._task is not None and self._is_running and not self._is_ending:
             self._task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_GOING_ON, self._leave_agent)
+
+    def _leave_agent(self) -> None:
+        """End without an agent that was cancelled and goes on all the same.
+
+        One that catches all it can catch would keep the session for itself as long as its process
+        lives: its lease is renewed, and nothing else ends it.
+        """
+        if self._context is not None and not self._is_ending:
+            _logger.warning(
+                "%s: the agent of run %r was cancelled %g seconds ago, and goes on; its turn ends "
+                "without it. Whoever catches CancelledError, or BaseException, raises it again",
+                described(self.key),
+                self.run_id,
+                _GOING_ON,
+            )
+            self._begin_to_end()
+            leaving = self._end_without_agent(self._context)
+            self._leaving = asyncio.create_task(leaving, name=f"agentsession-turn-{self.run_id}")
+            self._leaving.add_done_callback(self._note_over)
+
+    async def _end_without_agent(self, context: AgentContext) -> None:
+        error: BaseException | None = LeaseLostError(self.key) if self._stop == "lost" else None
+        try:
+            await self._close(context, None)
+        except BaseException as exc:  # noqa: BLE001 - readers raise it
+            error = exc
+        self._note_end(error)
+        if isinstance(error, asyncio.CancelledError):
+            raise error
 
     def _nobody_reads(self) -> None:
         if self._settings.detaches:
@@ -176,17 +232,21 @@ class Turn:
             await self._to_the_end()
         except BaseException as exc:  # noqa: BLE001 - readers raise it
             error = exc
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._lease is not None:
-                # If it is held still, the end could not be stored.
-                self._lease.abandon()
-            self.begun.set()
-            self.audience.end(error)
-            self.when_over()
+        if self._leaving is None:  # Otherwise all is done, or will be, without the agent.
+            self._note_end(error)
         if isinstance(error, asyncio.CancelledError):
             raise error
+
+    def _note_end(self, error: BaseException | None) -> None:
+        """Let go of the lease, and tell the readers and the runner."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._lease is not None:
+            # If it is held still, the end could not be stored.
+            self._lease.abandon()
+        self.begun.set()
+        self.audience.end(error)
+        self.when_over()
 
     async def _to_the_end(self) -> None:
         start = await self._begin()
@@ -208,6 +268,8 @@ class Turn:
             error = self._explained(exc)
         except BaseException as exc:  # noqa: BLE001 - it comes out at the end
             error = exc
+        if self._leaving is not None:
+            return  # The agent was left before.
         self._begin_to_end()
         if self._is_stopped_now and _is_cancelled():
             # It came to its end in the very moment in which it was cancelled.
@@ -320,12 +382,16 @@ class Turn:
 
     async def _is_to_run(self, start: TurnStart, lease: Lease) -> bool:
         """Tell whether the agent has to run; if the turn ended before, hand on what it stored."""
-        if start.message.outcome:  # Results of some calls, and others are open still.
-            self._begin_to_end()
-            await self._pass_on(start.message)
-            return False
-        if not start.is_repeat or isinstance(self._message, list):
+        if isinstance(self._message, list):
+            if start.message.outcome:  # Results of some calls, and others are open still.
+                self._begin_to_end()
+                await self._pass_on(start.message)
+            return not start.message.outcome
+        if not start.is_repeat:
             return True
+        if start.message.invocation_id != self.run_id:
+            await lease.release()
+            raise EventExistsError(self.key, start.message.id)
         stored = await self._stored(start.message.seq)
         if not _has_ended(stored):
             return True
@@ -356,14 +422,46 @@ class Turn:
         if not runs and not _has_ended(await self._stored(self._followed)):
             raise busy
         self._note_begun()
-        for _ in range(_LOOKS):
-            for event in await self._stored(self._followed):
-                self._followed = event.seq
-                await self._pass_on(event)
-            if self.outcome in _FINAL:
-                return True
-            await asyncio.sleep(_LOOK_AGAIN)
-        return False
+        # Of what is stored already only the last end counts: a turn that waited may have gone on.
+        for event in await self._stored(self._followed):
+            self._followed = event.seq
+            await self._pass_on(event)
+        if self._has_final_outcome():
+            return True
+        # Its lease is renewed as long as its process lives.
+        ends_at = busy.ends_at or utc_now()
+        patience = min(max((ends_at - utc_now()).total_seconds(), _SHORTEST), _LONGEST)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._follow()
+        return self._has_final_outcome()
+
+    def _has_final_outcome(self) -> bool:
+        return self.outcome in _FINAL
+
+    async def _follow(self) -> None:
+        """Hand on what another process stores of this turn from now on, and its chunks.
+
+        Raises:
+            SessionNotFoundError: The session was deleted meanwhile.
+        """
+        async with self._service.subscribe(self.key, after_seq=self._followed) as items:
+            async for item in items:
+                match item:
+                    case Event(invocation_id=run_id, partial=True) if run_id == self.run_id:
+                        await self.audience.hand_on(item)
+                    case Event(partial=False):
+                        self._followed = item.seq
+                        if item.invocation_id == self.run_id:
+                            await self._pass_on(item)
+                        if self.outcome:
+                            return
+                    case Rewound():
+                        return
+                    case Ended():
+                        raise SessionNotFoundError(self.key, item.reason == "replaced")
+                    case _:
+                        pass
 
     async def _stored(self, after_seq: int) -> list[Event]:
         """Read what the turn has stored after a position."""
@@ -394,8 +492,11 @@ class Turn:
         if event.outcome:
             self._check_end(context, event)
         if event.partial:
-            self._chunks[event.author, event.branch].append(event.text)
-            return event
+            check_payload(event)
+        ended = [] if event.partial else self._ended_by(event)
+        event = self._of_stream(event)
+        if event.partial:
+            return await self._service.append_event(self.key, event)
         changes, newest = context.state.take_changes(), context.session.last_seq
         try:
             if changes:
@@ -404,7 +505,7 @@ class Turn:
         except Exception:
             context.state.put_back(changes)
             raise
-        self._chunks.pop((event.author, event.branch), None)
+        self._end_streams(ended)
         # A repeated event stores nothing, so what the agent has changed since is kept for the next.
         # That it stored the same value once means little: others may have come after it.
         is_old = stored.seq <= newest
@@ -415,6 +516,38 @@ class Turn:
         ]
         context.state.put_back({name: changes[name] for name in lost if not is_temporary(name)})
         return stored
+
+    def _of_stream(self, event: Event) -> Event:
+        """Tie chunks to the whole event that takes their place, by an id that all of them have.
+
+        Where an event has none, its stream is the newest one of its author and branch.
+        """
+        stream_id = event.stream_id or next(reversed(self._streams_beside(event)), "")
+        if event.partial:
+            stream_id = stream_id or new_id()
+            if stream_id not in self._streams:
+                self._streams[stream_id] = _Stream(event.author, event.branch)
+            self._streams[stream_id].words.append(event.text)
+        if stream_id == event.stream_id:
+            return event
+        return msgspec.structs.replace(event, stream_id=stream_id)
+
+    def _ended_by(self, event: Event) -> list[str]:
+        """Return which streams a whole event ends: its own, or all of its author and branch."""
+        own = event.stream_id
+        return [own] if own in self._streams else self._streams_beside(event)
+
+    def _streams_beside(self, event: Event) -> list[str]:
+        """Return the streams of an event's author and branch."""
+        return [
+            stream_id
+            for stream_id, stream in self._streams.items()
+            if (stream.author, stream.branch) == (event.author, event.branch)
+        ]
+
+    def _end_streams(self, ended: Sequence[str]) -> None:
+        for stream_id in ended:
+            self._streams.pop(stream_id, None)
 
     async def _append(self, context: AgentContext, event: Event) -> Event:
         return await self._service.append_event(context.session, event, lease=self._lease)
@@ -460,6 +593,13 @@ class Turn:
 
     async def _complete(self, context: AgentContext) -> None:
         """Store that the agent has come to its end, with the state that no event carried."""
+        if any("".join(stream.words) for stream in self._streams.values()):
+            _logger.warning(
+                "%s: run %r has handed on chunks that no whole event has followed, so their words "
+                "are not stored; an agent that streams yields its whole answer after the chunks",
+                described(self.key),
+                self.run_id,
+            )
         end = Event(author=self._name, invocation_id=self.run_id, outcome="completed")
         try:
             await self._keep(context, end)
@@ -486,7 +626,7 @@ class Turn:
             # What was being appended when the turn was stopped may be stored, unknown to us.
             newer = await self._stored(context.session.last_seq)
             for event in newer:
-                self._chunks.pop((event.author, event.branch), None)
+                self._end_streams(self._ended_by(event))
             if not _has_ended(newer):
                 newer += await self._store_end(context, newer, outcome)
         except LeaseLostError:
@@ -526,12 +666,19 @@ class Turn:
         said: list[Event] = []
         # A character takes up to six bytes, and there is the rest of the event.
         most = max(1, self._service.max_event_size // 8)
-        for (author, branch), chunks in self._chunks.items():
-            words = "".join(chunks)
+        for stream_id, stream in self._streams.items():
+            words = "".join(stream.words)
             for start in range(0, len(words), most):
                 piece = words[start : start + most]
-                said.append(Event(author=author, branch=branch, content=piece))
-        self._chunks.clear()
+                said.append(
+                    Event(
+                        author=stream.author,
+                        branch=stream.branch,
+                        content=piece,
+                        stream_id=stream_id,
+                    )
+                )
+        self._streams.clear()
         return said
 
     def _lost(self) -> None:

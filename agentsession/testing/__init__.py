@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 from agentsession.testing._checks import (
     expiry,
+    following,
     hostile,
     incarnations,
     limits,
@@ -28,7 +29,7 @@ from agentsession.testing._checks import (
     unreadable,
     users,
 )
-from agentsession.testing._checks.turns import endings, forks, history, leases, rewinds
+from agentsession.testing._checks.turns import endings, forks, history, leases, past, rewinds
 from agentsession.testing._subject import ManualClock, MemorySubject, Subject
 
 __all__ = ["CHECKS", "Check", "ManualClock", "MemorySubject", "Subject"]
@@ -54,6 +55,8 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
         endings,
         rewinds,
         forks,
+        past,
+        following,
     )
     for name, function in vars(module).items()
     if name.startswith("check_")

@@ -25,13 +25,15 @@ from harness.subjects import RedisSubject
 
 COMMANDS = (
     "+eval +evalsha +exists +hdel +hget +hgetall +hlen +hmget +hset +persist +pexpire +ping +pttl "
-    "+publish +scan +subscribe +time +unlink +zadd +zcard +zcount +zrange +zrangebylex "
-    "+zrangestore +zrank +zrem +zremrangebyrank +zremrangebyscore +zrevrange +zrevrangebyscore "
-    "+zscore"
+    "+publish +scan +subscribe +time +unlink +unsubscribe +zadd +zcard +zcount +zrange "
+    "+zrangebylex +zrangestore +zrank +zrem +zremrangebyrank +zremrangebyscore +zrevrange "
+    "+zrevrangebyscore +zscore"
 )
 # Without these, turns that wait are not told when it is their turn, and ask for it.
-FOR_NEWS = ("+ping", "+publish", "+subscribe")
+FOR_NEWS = ("+ping", "+publish", "+subscribe", "+unsubscribe")
 CLUSTER_COMMANDS = "+asking +cluster|slots +cluster|nodes"
+# Without these, followers are not told in a cluster, and look.
+FOR_NEWS_OF_SLOTS = "+spublish +ssubscribe +sunsubscribe"
 PACKAGE = Path(agentsession.__file__).parent
 DOCUMENTED = (Path(__file__).parents[2] / "docs" / "redis.md").read_text(encoding="utf-8")
 KEY = SessionKey("app", "user", "session")
@@ -69,6 +71,7 @@ def test_the_documentation_says_what_is_tested() -> None:
     assert line[1] == f"on >password ~prod:* &prod:* {COMMANDS}"
     for command in (
         *CLUSTER_COMMANDS.split(),
+        *FOR_NEWS_OF_SLOTS.split(),
         "+select",
         "+sentinel|masters",
         "+wait",
@@ -86,7 +89,7 @@ def test_the_rights_are_those_of_the_scripts() -> None:
     }
     used.remove("info")  # check() alone asks for it, and says so where it is denied
     used.remove("cluster")  # on a cluster alone
-    of_links = {"+eval", "+evalsha", "+ping", "+subscribe"}
+    of_links = {"+eval", "+evalsha", "+ping", "+subscribe", "+unsubscribe"}
     assert {f"+{name}" for name in used} | of_links == set(COMMANDS.split())
 
 
@@ -203,6 +206,36 @@ async def test_a_cluster_needs_three_more() -> None:
                     finally:
                         move.end()
                     assert not (await service.list_users(f"not one{left_out}")).users
+
+
+async def test_followers_in_a_cluster_need_three_more() -> None:
+    """To be told of what is stored at once, and of chunks at all."""
+    with servers.cluster(1) as cluster:
+        url = cluster.url.replace("://", "://agents:s3cret@")
+        for left_out in ("", "+spublish", "+ssubscribe"):
+            rights = f"{COMMANDS} {CLUSTER_COMMANDS} {FOR_NEWS_OF_SLOTS}"
+            allow(cluster.nodes[0], "p:", rights.replace(left_out, "", 1))
+            async with (
+                RedisSessionService.from_url(url, key_prefix="p:", session_ttl=2) as service,
+                service.subscribe(await service.create_session(KEY)) as items,
+            ):
+                said = asyncio.create_task(_say(service))
+                async with asyncio.timeout(10):
+                    item = await anext(items)
+                    while isinstance(item, Event) and not (item.partial or item.seq == 5):
+                        item = await anext(items)
+                said.cancel()
+                assert isinstance(item, Event)
+                assert item.partial == (not left_out)
+                await service.delete_session(KEY)
+
+
+async def _say(service: RedisSessionService) -> None:
+    for n in range(1, 100):
+        await service.append_event(KEY, Event(author="a", content="x", partial=True))
+        if n % 5 == 0:
+            await service.append_event(KEY, Event(author="a", content=f"{n}"))
+        await asyncio.sleep(0.1)
 
 
 def expected(left_out: str) -> contextlib.AbstractContextManager[object]:

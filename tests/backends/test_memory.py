@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -169,6 +170,50 @@ async def test_a_writer_that_waited_finds_its_session_or_none(made_anew: bool) -
                 await call
             assert raised.value.replaced == made_anew
         assert await service.get_session(KEY) == new
+
+
+async def test_a_large_write_finds_that_its_session_was_deleted_meanwhile() -> None:
+    """What it changes is found in steps, between which others run."""
+    service = InMemorySessionService()
+    await service.create_session(KEY)
+    events = [say("x", state_delta={f"{part} {n}": n for n in range(500)}) for part in range(100)]
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(_outcome(service.append_events(KEY, events)))
+        lock = user_of(service).sessions[KEY.session_id].lock
+        while not lock.locked():
+            await asyncio.sleep(0)
+        await service.delete_user(KEY.user)
+        assert not writing.done()
+    assert isinstance(writing.result(), SessionNotFoundError)
+    await service.create_session(KEY)
+    await service.append_events(KEY, events)
+    session = await service.get_session(KEY)
+    assert session is not None
+    assert len(session.state) == 50_000
+    await service.aclose()
+
+
+async def test_a_session_at_hand_is_as_stored_whatever_becomes_of_the_event() -> None:
+    """A caller may use an event again while its write waits for its turn."""
+    async with InMemorySessionService() as service:
+        session = await service.create_session(KEY)
+        event = say("x", state_delta={"name": 1})
+        async with asyncio.TaskGroup() as tasks:
+            lock = user_of(service).sessions[KEY.session_id].lock
+            async with lock:
+                tasks.create_task(service.append_events(session, [event]))
+                while not lock._waiters:
+                    await asyncio.sleep(0)
+                event.state_delta.clear()
+        assert session.state == {"name": 1}
+        assert session == await service.get_session(KEY)
+
+
+async def _outcome(call: Awaitable[object]) -> object:
+    try:
+        return await call
+    except SessionNotFoundError as exc:
+        return exc
 
 
 async def test_a_cancelled_writer_leaves_the_turn_to_others() -> None:

@@ -14,6 +14,7 @@ from agentsession import DELETE, Event, Session, SessionKey, SessionService
 from agentsession.errors import RewindError
 from agentsession.history import View, effective
 from agentsession.testing import MemorySubject, Subject
+from harness.files import SQLiteSubject
 from harness.subjects import RedisSubject
 
 NAMES = ["n", "m", "o"]
@@ -240,13 +241,17 @@ class Drill:
 
 @pytest.mark.parametrize("limit", [None, 4, 9, 40])
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("kind", ["memory", "valkey"])
+@pytest.mark.parametrize("kind", ["memory", "memory, staged", "sqlite", "valkey"])
 def test_any_sequence_of_rewinds_and_forks_matches_the_model(
-    kind: str, seed: int, limit: int | None, valkey_url: str
+    kind: str, seed: int, limit: int | None, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logs, states and forks are what the model says, whoever reads them and how."""
+    if kind == "memory, staged":  # As if each batch changed very much.
+        monkeypatch.setattr("agentsession.memory._backend._STAGED_FROM", 0)
     makes: dict[str, Callable[[], Subject]] = {
         "memory": MemorySubject,
+        "memory, staged": MemorySubject,
+        "sqlite": SQLiteSubject,
         "valkey": lambda: RedisSubject(valkey_url),
     }
 

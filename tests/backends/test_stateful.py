@@ -23,6 +23,7 @@ from agentsession.clock import utc_now
 from agentsession.errors import RevisionConflictError, SessionExistsError, SessionNotFoundError
 from agentsession.state import DELETE
 from agentsession.testing import MemorySubject, Subject
+from harness.files import SQLiteSubject
 from harness.subjects import RedisSubject
 
 LIMIT = 4
@@ -310,17 +311,24 @@ class Sessions(RuleBasedStateMachine):
         assert session.state == self.view(key)
 
 
-@pytest.mark.parametrize("kind", ["memory", "valkey"])
-def test_any_sequence_of_operations_matches_the_model(kind: str, valkey_url: str) -> None:
+@pytest.mark.parametrize(("kind", "examples"), [("memory", 120), ("sqlite", 20), ("valkey", 20)])
+def test_any_sequence_of_operations_matches_the_model(
+    kind: str, examples: int, valkey_url: str
+) -> None:
     """Whatever is done in whatever order, a backend holds what the model says."""
+    makes: dict[str, Callable[[], Subject]] = {
+        "memory": MemorySubject,
+        "sqlite": SQLiteSubject,
+        "valkey": lambda: RedisSubject(valkey_url),
+    }
 
     class Machine(Sessions):
-        make = staticmethod(MemorySubject if kind == "memory" else lambda: RedisSubject(valkey_url))
+        make = staticmethod(makes[kind])
 
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=120 if kind == "memory" else 20,
+            max_examples=examples,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

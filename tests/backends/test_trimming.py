@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from agentsession.backend import TRIM_LOOK, next_turn
 from agentsession.codec import encode_event
 from agentsession.events import Content
 from agentsession.testing import MemorySubject, Subject
+from harness.files import SQLiteSubject
 from harness.subjects import RedisSubject
 
 KEY = SessionKey("app", "user", "session")
@@ -125,8 +127,12 @@ def test_all_backends_trim_the_same(limit: int, redis_url: str) -> None:
 
     async def drill() -> None:
         chance = random.Random(limit)
-        async with MemorySubject() as memory, RedisSubject(redis_url) as other:
-            services = [each.service(event_limit=limit) for each in (memory, other)]
+        async with AsyncExitStack() as stack:
+            subjects: list[Subject] = [MemorySubject(), SQLiteSubject(), RedisSubject(redis_url)]
+            services = []
+            for subject in subjects:
+                await stack.enter_async_context(subject)
+                services.append(subject.service(event_limit=limit))
             for service in services:
                 await service.create_session(KEY)
             number = 0
@@ -139,7 +145,7 @@ def test_all_backends_trim_the_same(limit: int, redis_url: str) -> None:
                 for service in services:
                     await service.append_events(KEY, batch)
                     logs.append(await service.get_events(KEY, limit=1000))
-                assert logs[0] == logs[1]
+                assert logs[0] == logs[1] == logs[2]
                 least = min(number, limit) - min(limit // 2, TRIM_LOOK)
                 assert least <= len(logs[0]) <= limit
 

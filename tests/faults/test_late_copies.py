@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 from msgspec import Struct
 
 from agentsession import Event, RedisSessionService, SessionKey
+from agentsession.backend import Before
 from agentsession.clock import to_microseconds
 from agentsession.errors import (
     AgentSessionError,
@@ -85,6 +86,10 @@ async def update_user(service: RedisSessionService, key: SessionKey) -> None:
 
 async def update_app(service: RedisSessionService, key: SessionKey) -> None:
     await service.update_app_state(key.app_name, {"n": 1})
+
+
+async def note(service: RedisSessionService, key: SessionKey) -> None:
+    await service.backend.note_past(key, [Before(1, {"n": b"late"})])
 
 
 # -- what others do before and in between
@@ -197,13 +202,17 @@ CASES = {
     "update before a new life": Case(make, update, make_anew),
     "update before an erasure": Case(make, update, make_anew_after_erasure),
     "update of nothing": Case(nothing, update, make, (SessionNotFoundError,)),
+    "note": Case(make, note, write),
+    "note before a new life": Case(make, note, make_anew),
+    "note before an erasure": Case(make, note, make_anew_after_erasure),
+    "note to nothing": Case(nothing, note, make, (SessionNotFoundError,)),
     "update of a user": Case(nothing, update_user, write_elsewhere),
     "update of a user before an erasure": Case(make, update_user, erase),
     "update of a user, long ago": Case(nothing, update_user, write_often),
     "update of an application": Case(nothing, update_app, write_elsewhere),
     "update of an application, long ago": Case(nothing, update_app, write_often_for_all),
 }
-WRITES = (create, open_, delete, erase, append, append_two, update, update_user, update_app)
+WRITES = (create, open_, delete, erase, append, append_two, update, note, update_user, update_app)
 
 
 class Place(Struct):
@@ -266,7 +275,15 @@ async def sight(service: RedisSessionService, key: SessionKey) -> dict[str, obje
         "sessions": await service.list_sessions(key.user),
         "user": await service.get_user_state(key.user),
         "app": await service.get_app_state(key.app_name),
+        "past": await past(service, key),
     }
+
+
+async def past(service: RedisSessionService, key: SessionKey) -> object:
+    """What the state of a session was, if it is there."""
+    with suppress(SessionNotFoundError):
+        return (await service.backend.read_past(key, after=0, limit=1000)).earlier
+    return None
 
 
 async def past_for(service: RedisSessionService) -> None:

@@ -28,6 +28,8 @@ LOOPBACK = "127.0.0.1"
 # Below those of outgoing connections: from 32768 on Linux, from 49152 elsewhere.
 _PORTS = range(10_000, 32_000)
 OLDEST = "redis-6.2"
+# So far above its port a node of a cluster listens for the others; before version 7 that is fixed.
+_BUS = 10_000
 
 
 def binaries() -> dict[str, str]:
@@ -48,6 +50,35 @@ def binaries() -> dict[str, str]:
     return found
 
 
+def kinds() -> list[str]:
+    """Name all that tests run on: the servers here, and ``url`` where the environment has one."""
+    named = sorted(binaries(), reverse=True)
+    return [*named, "url"] if "AGENTSESSION_TEST_REDIS_URL" in os.environ else named
+
+
+def _give(client: redis.Redis, slots: list[int], owner: str) -> None:
+    """Tell a node who serves some slots from now on."""
+    left = slots
+
+    def all_given() -> bool:
+        nonlocal left
+        pipeline: Any = client.pipeline(transaction=False)
+        for slot in left:
+            pipeline.execute_command("CLUSTER", "SETSLOT", slot, "NODE", owner)
+        answers = pipeline.execute(raise_on_error=False)
+        refused = {
+            slot: answer
+            for slot, answer in zip(left, answers, strict=True)
+            if isinstance(answer, redis.ResponseError)
+        }
+        # While a node that has just become its replica is not in step yet, it takes none.
+        assert all("NOREPLICAS" in str(answer) for answer in refused.values()), refused
+        left = [*refused]
+        return not left
+
+    eventually(all_given)
+
+
 def eventually(fact: Callable[[], bool], seconds: float = 15) -> None:
     """Wait until a fact holds, and fail if it does not in time."""
     deadline = time.monotonic() + seconds
@@ -56,20 +87,32 @@ def eventually(fact: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.005)
 
 
-def free_ports(number: int) -> list[int]:
+def free_ports(number: int, *, beside: int = 0) -> list[int]:
     """Find ports that nobody listens on, all different.
 
     They are none that the system gives to whoever connects, so that they stay free until somebody
     listens on them, and taken by chance, so that tests side by side take others.
+
+    Args:
+        number: How many.
+        beside: The port that is so far above each has to be free as well, if this is not 0.
     """
     found: list[int] = []
     while len(found) < number:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((LOOPBACK, port))
-            if port not in found:
-                found.append(port)
+        port = random.choice(_PORTS[: len(_PORTS) - beside])
+        wanted = {port, port + beside}
+        if wanted.isdisjoint({*found, *(each + beside for each in found)}) and all(
+            map(_is_free, wanted)
+        ):
+            found.append(port)
     return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind((LOOPBACK, port))
+        return True
+    return False
 
 
 class Server:
@@ -223,11 +266,10 @@ class Cluster:
         """Make the nodes know each other, share out the slots, and wait until all agree."""
         first, *others = self.nodes
         for other in others:
-            bus = other.ask("CONFIG", "GET", "cluster-port")["cluster-port"]
-            first.ask("CLUSTER", "MEET", LOOPBACK, other.port, bus)
+            first.ask("CLUSTER", "MEET", LOOPBACK, other.port)
         for place, node in enumerate(self.nodes[: self._primaries]):
             start, end = (number * 16384 // self._primaries for number in (place, place + 1))
-            node.ask("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
+            node.ask("CLUSTER", "ADDSLOTS", *range(start, end))
         for node in self.nodes:
             eventually(partial(self._knows_all, node))
         for place, node in enumerate(self._followers):
@@ -264,10 +306,7 @@ class Cluster:
         # The node itself first: once it has no slots it may make itself a replica.
         for each in (node, *others):
             with redis.Redis(unix_socket_path=str(each.socket)) as client:
-                pipeline = client.pipeline(transaction=False)
-                for slot in slots:
-                    pipeline.execute_command("CLUSTER", "SETSLOT", slot, "NODE", heirs_id)
-                pipeline.execute()
+                _give(client, slots, heirs_id)
         for each in others:
             each.ask("CLUSTER", "FORGET", self.id_of(node))
         node.ask("CLUSTER", "RESET", "SOFT")
@@ -351,21 +390,19 @@ def cluster(
         options: Of the nodes, besides.
     """
     number = primaries * (2 if replicas else 1) + spare
-    ports = free_ports(3 * number)
+    ports = free_ports(2 * number, beside=_BUS)
     with tempfile.TemporaryDirectory(prefix="agentsession-") as parent:
         nodes = [
             Node(
                 binary or binaries()["valkey"], folder, port, "--cluster-enabled", "yes",
-                "--cluster-port", str(bus), "--cluster-node-timeout", "1000",
+                "--cluster-node-timeout", "1000",
                 "--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
                 *options,
             )
-            for folder, port, bus in zip(
-                _folders(parent, number), ports[:number], ports[number : 2 * number], strict=True
-            )
+            for folder, port in zip(_folders(parent, number), ports[:number], strict=True)
         ]  # fmt: skip
         if not public:
-            for node, port in zip(nodes, ports[2 * number :], strict=True):
+            for node, port in zip(nodes, ports[number:], strict=True):
                 node.announce(port)
         with _started(nodes):
             found = Cluster(nodes, primaries, spare)

@@ -15,6 +15,7 @@ from agentsession import Event, SessionKey, UserKey
 from agentsession.errors import SessionNotFoundError
 from agentsession.redis._keys import Keyspace
 from agentsession.testing import MemorySubject, Subject
+from harness.files import SQLiteSubject
 from harness.subjects import RedisSubject
 
 # What means something in keys, in patterns, in escapes and on the wire, and letters to put between;
@@ -68,11 +69,13 @@ def test_a_key_can_be_read_back(key: SessionKey) -> None:
         assert scratch not in (*names.own, names.index, names.user, keyspace.app(app))
 
 
-@pytest.fixture(scope="module", params=["memory", "valkey"])
+@pytest.fixture(scope="module", params=["memory", "sqlite", "valkey"])
 def stage(request: pytest.FixtureRequest) -> Iterator[tuple[asyncio.Runner, Subject]]:
     with asyncio.Runner() as runner:
         if request.param == "memory":
             subject: Subject = MemorySubject()
+        elif request.param == "sqlite":
+            subject = SQLiteSubject()
         else:
             subject = RedisSubject(request.getfixturevalue("valkey_url"))
         yield runner, subject

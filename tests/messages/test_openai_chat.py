@@ -318,3 +318,27 @@ def test_arguments_of_another_type_are_other_arguments() -> None:
     call = ToolCall("c", "f", {"a": True}, {"openai_chat": {"arguments": '{"a": 1}'}})
     (message,) = to_messages([Event(author="agent", content=[call])])
     assert message["tool_calls"][0]["function"]["arguments"] == '{"a":true}'  # type: ignore[typeddict-item,index]  # the key is of this kind of message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [part("hologram", hologram={"depth": 3})]},
+        {"role": "user", "content": [part("file", file={"file_id": "f-1", "filename": "a"})]},
+        {"role": "user", "content": [part("file", file={"file_id": 1})]},
+        {"role": "user", "content": [part("file", file={"file_id": "f", "file_data": "x"})]},
+        {"role": "user", "content": [part("file", file={"file_id": "f", "other": "x"})]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "type": "telepathy", "telepathy": {"of": "x"}}],
+        },
+    ],
+)
+def test_what_is_not_known_yet_comes_back(message: dict[str, Any]) -> None:
+    """To the letter, stored in between: a newer provider says more than this version knows."""
+    events = from_messages([message])
+    assert not events.lost
+    back = to_messages(stored(events))
+    assert not back.lost
+    assert [*back] == [message]

@@ -19,6 +19,7 @@ from agentsession.errors import (
     CallNotOpenError,
     ClosedError,
     CodecError,
+    EventExistsError,
     EventGoneError,
     EventLoopError,
     EventNotFoundError,
@@ -68,6 +69,11 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
         "busy with run 'r1', with a lease until 2026-01-02T00:00:00+00:00; nothing was stored. Wa",
     ),
     (
+        SessionBusyError(KEY, "r1", None, "waited"),
+        {"key": KEY, "run_id": "r1", "ends_at": None, "problem": "waited"},
+        "run 'r1' has it, and waits for results of its calls unless it is about to begin",
+    ),
+    (
         SessionBusyError(KEY, "", None, "full"),
         {"key": KEY, "run_id": "", "ends_at": None, "problem": "full"},
         "busy with another run; nothing was stored. So many wait",
@@ -92,6 +98,11 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
         EventGoneError(KEY, "e1"),
         {"key": KEY, "event_id": "e1"},
         "'e1' was stored before, and has been taken back or trimmed since, so nothing answers it",
+    ),
+    (
+        EventExistsError(KEY, "e1"),
+        {"key": KEY, "event_id": "e1"},
+        "'e1' is the id of another event, which is no message of this turn; nothing was stored",
     ),
     (
         RewindError(KEY, 7, "half_turn"),
@@ -129,16 +140,34 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
     (ClosedError(), {}, "is closed; make a new one"),
     (
         EventLoopError(),
-        {"problem": "another"},
+        {"problem": "another", "instead": ""},
         "belongs to another event loop; make one service for each loop",
     ),
-    (EventLoopError("ended"), {"problem": "ended"}, "which has ended; make one service for each"),
+    (
+        EventLoopError("blocked"),
+        {"problem": "blocked", "instead": ""},
+        "in this thread; await the same method of the service's any_loop, or make the call in a",
+    ),
+    (
+        EventLoopError("blocked", "write 'await this()'"),
+        {"problem": "blocked", "instead": "write 'await this()'"},
+        "in this thread; write 'await this()', or make the call in a thread",
+    ),
+    (
+        EventLoopError("ended"),
+        {"problem": "ended", "instead": ""},
+        "which has ended; make one service for each",
+    ),
     (
         EventLoopError("forked"),
-        {"problem": "forked"},
+        {"problem": "forked", "instead": ""},
         "one service in each process, after the fork",
     ),
-    (EventLoopError("none"), {"problem": "none"}, "with asyncio.run(main()) and not with trio.run"),
+    (
+        EventLoopError("none"),
+        {"problem": "none", "instead": ""},
+        "with asyncio.run(main()) and not with trio.run",
+    ),
     (BackendError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
     (BackendUnavailableError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),
     (OutcomeUnknownError(KEY, "why"), {"subject": KEY, "reason": "why"}, "why"),

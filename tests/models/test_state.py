@@ -414,13 +414,17 @@ def test_keys_must_be_strings(key: object) -> None:
     """JSON would make strings of them."""
     error = refused({"a": {key: 1}})
     assert error.path == ("name", "a")
-    assert f"is of type {type(key).__qualname__}; keys must be strings" in error.reason
+    kind = type(key)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    assert f"is of type {module}{kind.__qualname__}; keys must be strings" in error.reason
 
 
 def test_half_a_surrogate_pair_is_refused() -> None:
     """In values and in keys, with the position in the string."""
     assert refused(["ab\ud800"]).path == ("name", 0)
-    assert refused(["ab\ud800"]).reason.endswith("at position 2")
+    assert refused(["ab\ud800"]).reason.startswith(
+        "the string holds half of a surrogate pair at position 2, "
+    )
     error = refused({"a": {"ü\udfff": 1}})
     assert error.path == ("name", "a")
     assert "a key cannot be stored" in error.reason

@@ -1,11 +1,12 @@
 """Runs many trials: ``python -m reliability --minutes 2 --seed 7``, or ``nox -s soak``.
 
 Two ways. For some minutes, all faults in rotation, round after round, with memory and open
-connections held flat (the default); or, with ``--operations`` and ``--kills``, one large trial each
-of cancellations, of lost replies, of late arrivals, and of kills on an append-only file that is
-synced before each answer. Both on one server and on a cluster of three, in turn, or on one of these
-with ``--only``. The seed is printed first, and decides what is done; the exit code is 1 if anything
-at all was wrong.
+connections held flat, and after every third round one with followers (the default); or, with
+``--operations`` and ``--kills``, one large trial each of cancellations, of lost replies, of late
+arrivals, and of kills on an append-only file that is synced before each answer. Both on one server,
+on a cluster of three and in a file of SQLite's, in turn, or on one of these with ``--only``. In a
+file it is the processes that are killed. The seed is printed first,
+and decides what is done; the exit code is 1 if anything at all was wrong.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from typing import Any
 
 from harness import servers
 from reliability.faults import FAULTS
+from reliability.file import FILE_FAULTS
+from reliability.following import trial as following
 from reliability.footprint import Footprint
 from reliability.report import complaint, table
-from reliability.trial import Trial, Verdict, run
+from reliability.trial import Place, Trial, Verdict, run
 
-PLACES = ("server", "cluster")
+PLACES: tuple[Place, ...] = ("server", "cluster", "file")
+# After so many rounds there is one with followers, for so many seconds.
+_FOLLOWED = 3
+_FOLLOWING = 10.0
 # By then the code is loaded, and what is kept for reuse has been filled.
 _WARM = 4
 
@@ -35,30 +41,40 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--server", choices=sorted(servers.binaries()), default="valkey")
     parser.add_argument("--only", choices=PLACES, help="on one kind of place, not on both in turn")
     parser.add_argument("--operations", type=int, help="prove it once, with so many each")
-    parser.add_argument("--kills", type=int, default=200, help="how often the server is killed")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="how often the server, or a process, is killed"
+    )
     return parser.parse_args(given)
 
 
-def everything(seed: int, operations: int, place: str = "server") -> Trial:
+def everything(seed: int, operations: int, place: Place = "server") -> Trial:
     """Return a round of the soak: every fault twice."""
+    faults = tuple(FILE_FAULTS if place == "file" else FAULTS)
     return Trial(
         name=f"everything, {place}",
         seed=seed,
         operations=operations,
-        faults=tuple(FAULTS),
-        strikes=2 * len(FAULTS),
+        faults=faults,
+        strikes=2 * len(faults),
         cancelling=0.1,
         limit=50,
         processes=2,
-        cluster=place == "cluster",
+        place=place,
     )
 
 
-def proofs(seed: int, operations: int, kills: int, place: str = "server") -> list[Trial]:
+def proofs(seed: int, operations: int, kills: int, place: Place = "server") -> list[Trial]:
     """Return the trials of the full size."""
     same: dict[str, Any] = {
-        "seed": seed, "operations": operations, "processes": 1, "cluster": place == "cluster",
+        "seed": seed, "operations": operations, "processes": 1, "place": place,
     }  # fmt: skip
+    if place == "file":
+        same["processes"] = 2
+        return [
+            Trial(name="cancelled, file", cancelling=0.4, **same),
+            Trial(name="processes killed, file", faults=("kill",), strikes=kills, **same),
+            Trial(name="everything, file", faults=tuple(FILE_FAULTS), strikes=kills, **same),
+        ]
     killing = ("kill_and_restart",)
     return [
         Trial(name=f"cancelled, {place}", cancelling=0.4, **same),
@@ -68,7 +84,7 @@ def proofs(seed: int, operations: int, kills: int, place: str = "server") -> lis
     ]
 
 
-def places(options: argparse.Namespace) -> tuple[str, ...]:
+def places(options: argparse.Namespace) -> tuple[Place, ...]:
     return (options.only,) if options.only else PLACES
 
 
@@ -97,7 +113,8 @@ def soak(options: argparse.Namespace, binary: str) -> bool:
     until = time.monotonic() + 60 * options.minutes
     verdicts: list[Verdict] = []
     grown: list[str] = []
-    while time.monotonic() < until and not (grown or any(each.violations for each in verdicts)):
+    well = True
+    while well and time.monotonic() < until:
         number = len(verdicts)
         place = places(options)[number % len(places(options))]
         trial = everything(options.seed + number, options.round, place)
@@ -111,9 +128,28 @@ def soak(options: argparse.Namespace, binary: str) -> bool:
             f"{footprint.memory:,} kB, {footprint.files} files",
             flush=True,
         )
+        well = not (grown or verdicts[-1].violations)
+        if well and len(verdicts) % _FOLLOWED == 0 and place != "file":
+            well = follow(options.seed + number, place)
     print(table(verdicts))
     print(complaint(grown), end="\n" if grown else "")
-    return not grown and not any(verdict.violations for verdict in verdicts)
+    return well
+
+
+def follow(seed: int, place: str) -> bool:
+    """Run a trial with followers, and tell whether each of them had what the log has, once."""
+    on_cluster = place == "cluster"
+    trial = following.Trial(
+        place="cluster" if on_cluster else "server",
+        seed=seed,
+        seconds=_FOLLOWING,
+        failover=on_cluster,
+    )
+    verdict = asyncio.run(following.run(trial))
+    counts = ", ".join(f"{name} {number:,}" for name, number in verdict.counts.items())
+    print(f"followers, {trial.name}: {counts}, wrong {len(verdict.complaints):,}", flush=True)
+    print(complaint(verdict.complaints), end="\n" if verdict.complaints else "", flush=True)
+    return not verdict.complaints
 
 
 def main(given: list[str] | None = None) -> int:

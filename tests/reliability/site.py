@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import redis.asyncio
 from msgspec import Struct
 
-from agentsession import Event, RedisSessionService
+from agentsession import Event, RedisSessionService, SessionService, open_service
 from harness.proxy import Proxy, proxied, proxied_nodes
 from harness.raw import as_bytes, names_in
 from harness.servers import Server, cluster, running
@@ -41,8 +41,9 @@ class Terms(Struct, frozen=True, kw_only=True):
         """Seconds after its cancellation in which a call may take effect, and a second one step."""
         return 2 * self.timeout + 1
 
-    def open(self, url: str) -> RedisSessionService:
-        return RedisSessionService.from_url(
+    def open(self, url: str) -> SessionService:
+        # A file ignores the prefix.
+        return open_service(
             url,
             key_prefix=PREFIX,
             timeout=self.timeout,
@@ -86,6 +87,8 @@ class Site:
         self.proxies = list(proxies)
         self.url = url
         self.aside = aside
+        #: What is not the run's, as it was in the beginning.
+        self.strangers: dict[str, bytes] = {}
 
     @property
     def lost_replies(self) -> int:
@@ -100,12 +103,13 @@ class Site:
         for proxy in self.proxies:
             proxy.calm()
 
-    async def house_strangers(self) -> None:
+    async def begin(self) -> None:
         """Store what is not the run's: the same sessions without the prefix."""
         async with RedisSessionService.from_url(self.aside) as service:
             for key in shared_sessions():
                 session = await service.create_session(key, {"a": 1, "user:b": 1, "app:c": 1})
                 await service.append_event(session, Event(author="stranger"))
+        self.strangers = (await self.look()).strangers
 
     async def look(self) -> Kept:
         """Read everything that the servers hold, without the library."""
@@ -125,7 +129,7 @@ class Site:
                         kept.strangers[name] = as_bytes(await client.dump(name))
         return kept
 
-    async def connections_left(self) -> list[str]:
+    async def left(self) -> list[str]:
         """Wait until nobody is connected any more, and return those who will not go."""
         deadline = time.monotonic() + _PATIENCE
         return [left for server in self.servers for left in await _connections(server, deadline)]

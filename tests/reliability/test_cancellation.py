@@ -81,7 +81,7 @@ async def left_as_found() -> AsyncIterator[Site]:
     before = asyncio.all_tasks()
     async with opened(servers.binaries()["valkey"]) as site:
         yield site
-        assert await site.connections_left() == []
+        assert await site.left() == []
     assert await tasks_left(before) == []
 
 

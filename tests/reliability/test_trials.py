@@ -7,6 +7,7 @@ import pytest
 
 from harness import servers
 from reliability.faults import FAULTS
+from reliability.file import FILE_FAULTS
 from reliability.history import History, Operation, Step, decoded, encoded
 from reliability.trial import Trial, Verdict, run
 from reliability.workers.plan import Planner, is_mortal, shared_sessions
@@ -18,10 +19,29 @@ TRIALS = [
     Trial(name="lost replies", seed=SEED, operations=600, losing=0.1),
     Trial(name="late arrivals", seed=SEED, operations=1500, lateness=0.05, limit=30),
     Trial(
-        name="on a cluster, late arrivals", seed=SEED, operations=200, lateness=0.05, cluster=True
+        name="on a cluster, late arrivals",
+        seed=SEED,
+        operations=200,
+        lateness=0.05,
+        place="cluster",
     ),
-    Trial(name="on a cluster, lost replies", seed=SEED, operations=200, losing=0.1, cluster=True),
+    Trial(
+        name="on a cluster, lost replies", seed=SEED, operations=200, losing=0.1, place="cluster"
+    ),
     Trial(name="kills", seed=SEED, operations=400, faults=("kill_and_restart",), strikes=6),
+    Trial(name="in a file, nothing happens", seed=SEED, operations=400, processes=2, place="file"),
+    Trial(name="in a file, cancellations", seed=SEED, operations=600, cancelling=0.4, place="file"),
+    Trial(
+        name="in a file, everything",
+        seed=SEED,
+        operations=600,
+        faults=tuple(FILE_FAULTS),
+        strikes=2 * len(FILE_FAULTS),
+        cancelling=0.1,
+        processes=2,
+        limit=50,
+        place="file",
+    ),
 ]
 EVERYTHING = Trial(
     name="everything",
@@ -62,7 +82,7 @@ async def test_every_promise_is_kept_whatever_happens(kind: str) -> None:
 
 async def test_every_promise_is_kept_whatever_happens_to_a_cluster() -> None:
     """All faults in turn, each on one of its nodes."""
-    trial = msgspec.structs.replace(EVERYTHING, cluster=True, strikes=len(FAULTS))
+    trial = msgspec.structs.replace(EVERYTHING, place="cluster", strikes=len(FAULTS))
     verdict = await run(trial, servers.binaries()["valkey"])
     assert verdict.violations == []
     assert_that_much_was_done(verdict)

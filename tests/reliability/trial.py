@@ -6,8 +6,11 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +21,7 @@ from reliability.checker.keys import key_violations
 from reliability.checker.ledger import Ledger
 from reliability.checker.sessions import who_has_time_gets_an_answer
 from reliability.faults import FAULTS
+from reliability.file import FILE_FAULTS, FileSite, file_violations, opened_file
 from reliability.history import History, Sent, Step
 from reliability.site import DURABLE, Site, Terms, opened, opened_cluster, tasks_left
 from reliability.workers.plan import shared_sessions, turned_sessions
@@ -34,6 +38,11 @@ _PATIENT = 30.0
 _LONGEST = 60.0
 _SLOWEST = 10.0
 _WORKERS_OF_A_SERVICE = 3
+# A record has all that a reader has found, in a line of so many bytes at most.
+_LONGEST_LINE = 1 << 25
+
+
+Place: TypeAlias = Literal["server", "cluster", "file"]
 
 
 class Trial(Struct, frozen=True, kw_only=True):
@@ -43,15 +52,17 @@ class Trial(Struct, frozen=True, kw_only=True):
         name: For people.
         seed: Decides every step and every fault, not when they meet.
         operations: About how many calls are made, by all workers together.
-        faults: What befalls the site, in turn; see ``faults.FAULTS``.
+        faults: What befalls the site, in turn; see ``faults.FAULTS`` and ``file.FILE_FAULTS``.
         strikes: How many of them, spread over the operations.
         cancelling: How likely a call is to be cancelled.
         losing: How likely a reply is to be lost with its connection.
         lateness: How likely what a client sends is to arrive after the client has given up.
         limit: The most events of a session.
-        cluster: Whether it takes place on a cluster.
+        place: Where it takes place.
         services: How many services there are in this process; the last one is hasty.
-        processes: How many other processes take part; one of several is killed on the way.
+        processes: How many other processes take part; one of several is killed on the way. In a
+            file there are always as many, and another one comes in the place of each that a fault
+            has killed.
     """
 
     name: str
@@ -63,7 +74,7 @@ class Trial(Struct, frozen=True, kw_only=True):
     losing: float = 0.0
     lateness: float = 0.0
     limit: int | None = None
-    cluster: bool = False
+    place: Place = "server"
     services: int = 3
     processes: int = 0
 
@@ -74,6 +85,11 @@ class Trial(Struct, frozen=True, kw_only=True):
     @property
     def hasty_team(self) -> str:
         return f"s{self.services - 1}"
+
+    @property
+    def apart(self) -> bool:
+        """Whether application state is written in a step of its own."""
+        return self.place == "cluster"
 
 
 class Verdict(Struct, kw_only=True):
@@ -97,32 +113,30 @@ class Verdict(Struct, kw_only=True):
     late_arrivals: int
 
 
-async def run(trial: Trial, binary: str) -> Verdict:
-    """Run a trial on a server, or a cluster, of its own."""
+async def run(trial: Trial, binary: str = "") -> Verdict:
+    """Run a trial on a server, or a cluster, or in a file, of its own."""
     before = asyncio.all_tasks()
     history = History()
-    options = DURABLE if "kill_and_restart" in trial.faults else ()
-    place = opened_cluster if trial.cluster else opened
-    async with place(binary, *options, seed=trial.seed) as site:
-        await site.house_strangers()
-        strangers = (await site.look()).strangers
+    async with _opened(trial, binary) as site:
+        await site.begin()
         async with Terms(limit=trial.limit).open(site.aside) as service:
             await visit(service, history, "the first", "open")
         async with asyncio.timeout(_LONGEST + trial.operations / _SLOWEST):
             strikes = await _attack(site, trial, history)
         site.calm()
-        left = await site.connections_left()
+        left = await site.left()
         async with Terms(limit=trial.limit).open(site.aside) as service:
             await settle(service, history)
             await visit(service, history, "the last", "whole", "list")
-        kept = await site.look()
+        ledger = Ledger(history, apart=trial.apart)
+        left += await site.left()
+        wrong = [*await _wrong_in(site, ledger)]
     left += await tasks_left(before)
-    ledger = Ledger(history, apart=trial.cluster)
     return Verdict(
         trial=trial,
         violations=[
-            *violations(history, limit=trial.limit, apart=trial.cluster),
-            *key_violations(ledger, kept, strangers),
+            *violations(history, limit=trial.limit, apart=trial.apart),
+            *wrong,
             *who_has_time_gets_an_answer(ledger, trial.hasty_team),
             *left,
         ],
@@ -132,6 +146,21 @@ async def run(trial: Trial, binary: str) -> Verdict:
         lost_replies=site.lost_replies,
         late_arrivals=site.late_arrivals,
     )
+
+
+def _opened(trial: Trial, binary: str) -> AbstractAsyncContextManager[Site | FileSite]:
+    if trial.place == "file":
+        return opened_file()
+    options = DURABLE if "kill_and_restart" in trial.faults else ()
+    place = opened_cluster if trial.place == "cluster" else opened
+    return place(binary, *options, seed=trial.seed)
+
+
+async def _wrong_in(site: Site | FileSite, ledger: Ledger) -> Iterator[str]:
+    """Look at what is kept, without the library."""
+    if isinstance(site, FileSite):
+        return file_violations(ledger, site.path)
+    return key_violations(ledger, await site.look(), site.strangers)
 
 
 async def visit(service: SessionService, history: History, who: str, *kinds: str) -> None:
@@ -149,21 +178,46 @@ async def settle(service: SessionService, history: History) -> None:
         await visitor.make(Step(kind="entries", key=key))
 
 
-async def _attack(site: Site, trial: Trial, history: History) -> int:
+async def _attack(site: Site | FileSite, trial: Trial, history: History) -> int:
     """Let everybody work while the faults befall the site; return how many did."""
-    for proxy in site.proxies:
-        proxy.losing, proxy.lateness = trial.losing, trial.lateness
+    if isinstance(site, Site):
+        for proxy in site.proxies:
+            proxy.losing, proxy.lateness = trial.losing, trial.lateness
     async with asyncio.TaskGroup() as group:
         striking = group.create_task(_strike(site, trial, history))
         for number in range(trial.services):
             group.create_task(work(_orders(site, trial, f"s{number}"), history.record))
         for number in range(trial.processes):
-            orders = _orders(site, trial, f"p{number}")
-            group.create_task(_employ(orders, history, killed=number > 0))
+            if isinstance(site, FileSite):
+                group.create_task(_keep_at_work(site, trial, number, history, striking))
+            else:
+                orders = _orders(site, trial, f"p{number}")
+                group.create_task(_employ(orders, history, killed=number > 0))
     return striking.result()
 
 
-def _orders(site: Site, trial: Trial, team: str) -> Orders:
+async def _keep_at_work(
+    site: FileSite, trial: Trial, number: int, history: History, striking: asyncio.Task[int]
+) -> None:
+    """Let a process work, and another one in its place whenever it was killed."""
+    times = 0
+    while not times or not striking.done():
+        times += 1
+        orders = _orders(site, trial, f"p{number}t{times}")
+        process = await _started(orders)
+        site.processes.append(process)
+        assert process.stdout is not None
+        try:
+            async for line in process.stdout:
+                history.read([line])
+            assert await process.wait() in (0, -9)
+        finally:
+            site.processes.remove(process)
+            if process.returncode is None:
+                process.kill()  # The trial has failed, and nobody waits for it any more.
+
+
+def _orders(site: Site | FileSite, trial: Trial, team: str) -> Orders:
     timeout = _HASTY if team == trial.hasty_team else _PATIENT
     return Orders(
         url=site.url,
@@ -177,10 +231,7 @@ def _orders(site: Site, trial: Trial, team: str) -> Orders:
 
 async def _employ(orders: Orders, history: History, *, killed: bool) -> None:
     """Let another process work, and record what it prints; or kill it when it is half done."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "reliability.workers.process", msgspec.json.encode(orders).decode(),
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(_TESTS)},
-    )  # fmt: skip
+    process = await _started(orders)
     assert process.stdout is not None
     half = orders.operations * len(orders.workers)
     lines = 0
@@ -192,7 +243,15 @@ async def _employ(orders: Orders, history: History, *, killed: bool) -> None:
     assert await process.wait() == (-9 if killed else 0)
 
 
-async def _strike(site: Site, trial: Trial, history: History) -> int:
+async def _started(orders: Orders) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "reliability.workers.process", msgspec.json.encode(orders).decode(),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(_TESTS)},
+        limit=_LONGEST_LINE,
+    )  # fmt: skip
+
+
+async def _strike(site: Site | FileSite, trial: Trial, history: History) -> int:
     """Let faults befall the site, one whenever another part of the operations is done."""
     random = Random(trial.seed)
     for number in range(trial.strikes):
@@ -200,5 +259,9 @@ async def _strike(site: Site, trial: Trial, history: History) -> int:
         due = (number + 1) * trial.operations * 4 // (5 * (trial.strikes + 1))
         while history.finished < due:
             await asyncio.sleep(0.001)
-        await FAULTS[trial.faults[number % len(trial.faults)]](site, random)
+        name = trial.faults[number % len(trial.faults)]
+        if isinstance(site, FileSite):
+            await FILE_FAULTS[name](site, random)
+        else:
+            await FAULTS[name](site, random)
     return trial.strikes

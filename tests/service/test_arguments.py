@@ -49,6 +49,7 @@ ON_A_SESSION: dict[str, Call] = {
     "lease": lambda service, key: service.lease(key),
     "stop_run": lambda service, key: service.stop_run(key),
     "close_turn": lambda service, key: service.close_turn(key),
+    "subscribe": lambda service, key: service.subscribe(key),
 }
 ON_A_LEASE: dict[str, Call] = {
     "begin_turn": lambda service, lease: service.begin_turn(lease, EVENT),
@@ -60,6 +61,7 @@ ON_A_USER: dict[str, Call] = {
     "update_user_state": lambda service, user: service.update_user_state(user, {"a": 1}),
     "get_user_state": lambda service, user: service.get_user_state(user),
     "delete_user_state": lambda service, user: service.delete_user_state(user, "a"),
+    "subscribe_user": lambda service, user: service.subscribe_user(user),
 }
 ON_AN_APP: dict[str, Call] = {
     "update_app_state": lambda service, app: service.update_app_state(app, {"a": 1}),
@@ -466,7 +468,7 @@ def test_a_service_is_closed_on_its_loop(options: dict[str, Any]) -> None:
 
     async def close_elsewhere() -> None:
         await service.create_session(KEY)
-        with pytest.raises(EventLoopError, match="run_coroutine_threadsafe") as raised:
+        with pytest.raises(EventLoopError, match="For several loops") as raised:
             await asyncio.to_thread(asyncio.run, service.aclose())
         assert raised.value.problem == "another"
         assert await service.get_session(KEY) is not None

@@ -20,6 +20,7 @@ from agentsession import (
     Session,
     SessionKey,
     SessionService,
+    SQLiteSessionService,
     ToolCall,
     ToolResult,
     UserKey,
@@ -461,9 +462,10 @@ class Waiting(Observer):
     [
         InMemorySessionService,
         lambda **options: RedisSessionService.from_url("redis://localhost", **options),
+        lambda **options: SQLiteSessionService("sessions.db", **options),
         lambda **options: SessionService(InMemorySessionService().backend, **options),
     ],
-    ids=["memory", "redis", "any backend"],
+    ids=["memory", "redis", "sqlite", "any backend"],
 )
 def test_what_is_no_observer_is_refused(make: Any, given: object, words: str) -> None:
     """When the service is made, in words that say what one is."""

@@ -31,6 +31,7 @@ from agentsession.events import EventError, Text, ToolCall
 from agentsession.runner import Agent, AgentContext, TrackedState
 from agentsession.state import DELETE
 from agentsession.testing import Subject
+from harness.files import SQLiteSubject
 
 
 def say(words: str, **fields: Any) -> Event:
@@ -443,7 +444,9 @@ async def test_a_log_too_large_for_a_read_is_loaded_from_its_end(
     looked = Reads(service)
     run = Runner("app", agent, service).run("user", "session", "hi", num_recent_events=asked)
     assert [event.content async for event in run] == ["here"]
-    assert len(looked.wanted) == reads
+    # In a file a read may overtake the write that it was made with; then it is made once more.
+    more = 1 if isinstance(subject, SQLiteSubject) else 0
+    assert reads <= len(looked.wanted) <= reads + more
     (session,) = seen
     assert session.last_seq == len(stored) + 3
     assert [event.seq for event in session.events] == list(

@@ -160,6 +160,8 @@ def test_options_that_nothing_would_use_are_refused() -> None:
             RedisSessionService(client_options={"db": 1}, **subject)
     with pytest.raises(ValueError, match="own client_options"):
         register_redis_instance("x", client=client, client_options={"db": 1})
+    with pytest.raises(TypeError, match=r"client_options must be a dict .*, not list"):
+        register_redis_instance("x", url="redis://h", client_options=[])  # type: ignore[arg-type]
 
 
 def test_a_name_is_checked_when_it_is_given() -> None:

@@ -13,7 +13,7 @@ from redis.asyncio.connection import Connection as TcpConnection
 from agentsession import RedisSessionService, SessionKey
 from agentsession._journal import Journal
 from agentsession.redis._core.errors import NotSentError, ServerError
-from agentsession.redis._core.request import Request
+from agentsession.redis._core.request import Command, Request
 from agentsession.redis._links.cluster import ClusterLink
 from agentsession.redis._links.endpoint import Endpoint
 from agentsession.redis._links.server import ServerLink
@@ -89,3 +89,20 @@ async def test_who_is_met_while_closing_is_closed_too() -> None:
             await future
         assert asyncio.all_tasks() == tasks
         assert link._nodes == {}
+
+
+async def test_closing_that_is_cancelled_closes() -> None:
+    """As where the map is read by a link of its own, and the cluster's is closed meanwhile."""
+    with servers.alone() as node:
+        link = ServerLink(Endpoint(TcpConnection(host=servers.LOOPBACK, port=node.port)), timeout=5)
+        loop = asyncio.get_running_loop()
+        asked: asyncio.Future[Any] = loop.create_future()
+        link.submit(Command(("PING",), asked, loop.time() + 5))
+        await asked
+        connection = link._connection
+        assert connection is not None
+        closing = asyncio.create_task(link.let_go())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert connection.closed

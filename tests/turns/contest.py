@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -36,23 +38,35 @@ class Score:
 
 
 class Contest:
-    """Rounds of one policy, on one server.
+    """Rounds of one policy, on one server or in one file.
 
     The processes come one after the other: each when the one before has the lease, or is in line,
-    as the server's own data say.
+    as the store's own data say.
     """
 
     def __init__(self, url: str, running: Sequence[Worker]) -> None:
         self._url = url
         self._running = running
-        self._client = redis.Redis.from_url(url, decode_responses=True)
-
-    def close(self) -> None:
-        self._client.close()
 
     def _wants(self, session: str, message: str) -> bool:
+        if self._url.startswith("sqlite:///"):
+            return self._wants_in_file(session, message)
+        with redis.Redis.from_url(self._url, decode_responses=True) as client:
+            return self._wants_on_server(client, session, message)
+
+    def _wants_in_file(self, session: str, message: str) -> bool:
+        lease = "SELECT lease FROM sessions WHERE app_name = ? AND user_id = ? AND session_id = ?"
+        try:
+            with closing(sqlite3.connect(self._url.removeprefix("sqlite:///"))) as file:
+                found = file.execute(lease, (APP, USER, session)).fetchone()
+        except sqlite3.OperationalError:  # Nobody has made its tables yet.
+            return False
+        return found is not None and f'"{message}"' in found[0]
+
+    @staticmethod
+    def _wants_on_server(client: redis.Redis, session: str, message: str) -> bool:
         name = f"session:{{{APP}:{USER}}}:{session}"
-        lease, line = self._client.hmget(name, ["lease", "line"])
+        lease, line = client.hmget(name, ["lease", "line"])
         return f" {message} " in (lease or "") or f",{message}," in (line or "")
 
     def queue(self, number: int) -> Score:
@@ -128,7 +142,6 @@ def contest(url: str, policy: WhenBusy, processes: int, rounds: int) -> Score:
             score = getattr(held, policy)(number)
             total.outcomes += score.outcomes
             total.asked += score.asked
-        held.close()
     return total
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from agentsession.backend import WhenBusy
@@ -18,9 +20,19 @@ PROCESSES, ROUNDS = 5, 4
         ("interrupt", {"completed": ROUNDS}),
     ],
 )
-def test_processes_take_turns(valkey_url: str, policy: WhenBusy, outcomes: dict[str, int]) -> None:
+@pytest.mark.parametrize("store", ["sqlite", "valkey"])
+def test_processes_take_turns(
+    store: str,
+    policy: WhenBusy,
+    outcomes: dict[str, int],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
     """No two turns interleave, each has its end, and hardly anybody is woken in vain."""
-    score = contest(valkey_url, policy, PROCESSES, ROUNDS)
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    if store == "valkey":
+        url = request.getfixturevalue("valkey_url")
+    score = contest(url, policy, PROCESSES, ROUNDS)
     assert sum(score.outcomes.values()) == PROCESSES * ROUNDS
     if policy == "interrupt":
         others = set(score.outcomes) - {"completed"}

@@ -15,11 +15,12 @@ from agentsession import AgentContext, Event, Runner, SessionKey, SessionService
 from agentsession.errors import (
     BackendUnavailableError,
     CodecError,
+    LeaseLostError,
     OutcomeUnknownError,
     SessionBusyError,
 )
 from agentsession.events import Outcome, ToolResult
-from agentsession.runner import Run
+from agentsession.runner import Run, _turn
 from agentsession.testing import MemorySubject, Subject
 from turns.test_runs import CALL, Steps, is_free, outcomes, say, tasks, texts, until
 
@@ -466,6 +467,7 @@ async def test_a_repeat_follows_a_turn_that_goes_on(subject: Subject) -> None:
     go.set()
     with anyio.fail_after(20):
         assert [event.text for event in await following] == ["", "", "one", "two"]
+    await resumed.result()  # Who follows may see the end first.
     assert follows.outcome == resumed.outcome == "completed"
 
 
@@ -486,3 +488,52 @@ async def _started(run: Run) -> BaseException | None:
     except RuntimeError as exc:
         return exc
     return None
+
+
+@pytest.mark.parametrize("why", ["cancelled", "lost", "closed"])
+async def test_an_agent_that_catches_its_cancellation_and_goes_on_is_left(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Its turn ends without it: its session is free, and all who wait for its end have it."""
+    monkeypatch.setattr(_turn, "_GOING_ON", 0.01)
+    caught, is_let = 0, asyncio.Event()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        nonlocal caught
+        yield Event(author="agent", content=[CALL])
+        yield say("so far", partial=True)
+        while not is_let.is_set():
+            try:
+                await is_let.wait()
+            except asyncio.CancelledError:
+                caught += 1
+        yield say("too late")
+
+    service = subject.service()
+    runner = Runner("app", agent, service, on_disconnect="detach")
+    run = await runner.run("user", "session", "hi").start()
+    reader = run.read()
+    words = [(await anext(reader)).text for _ in range(2)]
+    match why:
+        case "cancelled":
+            assert await service.stop_run(run.key)
+            words += await texts(reader)
+        case "lost":
+            await service.rewind(run.key, to_seq=0)
+            with pytest.raises(LeaseLostError):
+                await run.result()
+        case _:
+            await runner.aclose(timeout=0)
+    assert caught == 1
+    assert await is_free(service, run.key)
+    expected: tuple[Outcome, list[Outcome]] = ("cancelled", ["cancelled"])
+    assert (run.outcome, await outcomes(service, run.key)) == (
+        ("abandoned", []) if why == "lost" else expected
+    )
+    if why == "cancelled":
+        assert words == ["", "so far", "", "so far"]
+    stored = await service.get_events(run.key)
+    is_let.set()
+    await until(lambda: not tasks())
+    assert await service.get_events(run.key) == stored
+    await runner.aclose()

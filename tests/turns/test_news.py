@@ -31,7 +31,7 @@ def _listens(backend: Any) -> bool:
     """Tell whether news would reach the process."""
     if not isinstance(backend, RedisBackend):
         return True
-    return "<Inbox open" in repr(backend._calls.inbox) and backend._calls.inbox._heard
+    return "<Inbox open" in repr(backend._calls.inbox) and backend._calls.inbox._line._heard
 
 
 async def test_a_waiter_is_woken(subject: Subject) -> None:

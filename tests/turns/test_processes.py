@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,15 @@ async def _next_turn(url: str, session: str, message: str) -> list[Event]:
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_a_turn_dies_at_any_step(url: str, how: str) -> None:
     """The next turn works each time, after it has closed what was left; a thawed one is refused."""
+    await _check_each_step(url, how)
+
+
+async def test_a_turn_in_a_file_dies_at_any_step(tmp_path: Path) -> None:
+    """One that is frozen may have the file locked, which others wait for in vain."""
+    await _check_each_step(f"sqlite:///{tmp_path}/sessions.db", "killed")
+
+
+async def _check_each_step(url: str, how: str) -> None:
     with workers(url, len(STEPS)) as running:
         for step, worker in zip(STEPS, running, strict=True):
             worker.run(f"{how} at {step}", "first", step, ttl=1)

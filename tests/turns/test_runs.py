@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
@@ -22,7 +23,14 @@ from agentsession import (
     ToolResult,
 )
 from agentsession.backend import Claim
-from agentsession.errors import CallNotOpenError, LeaseLostError, SessionBusyError
+from agentsession.errors import (
+    CallNotOpenError,
+    EventExistsError,
+    EventGoneError,
+    LeaseLostError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
 from agentsession.events import Outcome
 from agentsession.history import NO_RESULT
 from agentsession.runner import OnDisconnect, Run
@@ -229,21 +237,25 @@ async def test_a_turn_waits_for_the_reader_of_its_short_form() -> None:
 
 
 async def test_a_slow_reader_holds_nobody_up() -> None:
-    """It loses chunks, and no whole event."""
+    """It loses chunks, and no whole event; what it has of a stream is how the stream began."""
 
     async def agent(context: AgentContext) -> AsyncIterator[Event]:
         for number in range(5):
-            for _ in range(1000):
-                yield say("chunk", partial=True)
+            for chunk in range(700):
+                yield say(f"{chunk} ", partial=True)
             yield say(str(number))
 
     async with Runner("app", agent) as runner:
         run = await runner.run("user", "session", "hi").start()
         slow = run.read()
-        assert len([event async for event in run.read()]) > 1005
+        assert len([event async for event in run.read()]) > 705
         read = [event async for event in slow]
     assert [event.text for event in read if not event.partial] == list("01234")
-    assert 1000 <= sum(event.partial for event in read) < 5000
+    chunks = [event for event in read if event.partial]
+    assert 1000 <= len(chunks) < 3500
+    for stream_id in {event.stream_id for event in read}:
+        had = [event.text for event in chunks if event.stream_id == stream_id]
+        assert had == [f"{chunk} " for chunk in range(len(had))]
 
 
 async def test_a_run_is_cancelled(subject: Subject) -> None:
@@ -386,6 +398,7 @@ async def test_a_cancellation_of_the_agents_own_is_a_failure(subject: Subject) -
 async def test_one_turn_at_a_time(subject: Subject) -> None:
     """Turns of one session queue in the order of their arrival; others do not wait for them."""
     service, steps = subject.service(), Steps()
+    await service.create_session(subject.key)
     async with Runner("app", steps, service) as runner:
         runs = [runner.run("user", "session", str(number)) for number in range(4)]
         waiting: list[asyncio.Task[Run]] = []
@@ -442,7 +455,7 @@ async def test_a_newer_turn_interrupts(subject: Subject) -> None:
 
 
 async def test_a_message_sent_again_joins_the_turn_that_runs(subject: Subject) -> None:
-    """In the same runner live, with its chunks; from another one by the log."""
+    """In the same runner, and by following its session in another one."""
     service, steps = subject.service(), Steps()
     here, there = Runner("app", steps, service), Runner("app", steps, subject.service())
     message = Event(author="user", content="hi")
@@ -461,6 +474,80 @@ async def test_a_message_sent_again_joins_the_turn_that_runs(subject: Subject) -
     assert await texts(aiter(there.run("user", "session", message))) == ["one", "two", "three"]
     assert steps.ran == 1
     assert await outcomes(service, run.key) == ["completed"]
+
+
+async def test_a_message_sent_again_elsewhere_has_the_chunks_too(subject: Subject) -> None:
+    """Of a stream that it joined in the middle, as well."""
+    service, enough = subject.service(), asyncio.Event()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        words = ""
+        while not enough.is_set():
+            words += "word "
+            yield say("word ", partial=True)
+            await asyncio.sleep(0.01)
+        yield say(words)
+
+    message = Event(author="user", content="hi")
+    run = await Runner("app", agent, service).run("user", "session", message).start()
+    held = ""
+    with anyio.fail_after(30):
+        async for event in Runner("app", agent, subject.service()).run("user", "session", message):
+            if event.partial:
+                held = event.text if event.snapshot else held + event.text
+                if held.count("word") > 5:
+                    enough.set()
+            else:
+                assert event.text.startswith(held)
+                assert held
+    await run.result()
+    assert await outcomes(service, run.key) == ["completed"]
+
+
+@pytest.mark.parametrize("what", ["rewound", "deleted"])
+async def test_what_befalls_a_run_that_was_joined_elsewhere_is_told(
+    subject: Subject, what: str
+) -> None:
+    """That its session went back to before it, or is gone."""
+    service, steps = subject.service(), Steps()
+    message = Event(author="user", content="hi")
+    run = await Runner("app", steps, service).run("user", "session", message).start()
+    joined = Runner("app", steps, subject.service()).run("user", "session", message)
+    with anyio.fail_after(30):
+        await joined.start()
+        steps.go()
+        reader = joined.read()
+        assert (await anext(reader)).text == "one"
+        waiting = asyncio.create_task(joined.result())
+        await asyncio.sleep(0)
+        if what == "rewound":
+            await service.rewind(run.key, to_seq=0)
+        else:
+            await service.delete_session(run.key)
+        with pytest.raises(EventGoneError if what == "rewound" else SessionNotFoundError):
+            await waiting
+        steps.go(2)
+        with suppress(Exception):
+            await run.result()
+    assert steps.ran == 1
+
+
+async def test_a_message_with_the_id_of_another_event_begins_nothing(subject: Subject) -> None:
+    """And does not keep the session from the next one."""
+    service, steps = subject.service(), Steps()
+    steps.go(9)
+    async with Runner("app", steps, service, when_busy="reject") as runner:
+        await runner.run("user", "session", "hi").result()
+        key = SessionKey("app", "user", "session")
+        log = await service.get_events(key)
+        for event in log[1:]:
+            message = Event(author="user", content="x", id=event.id)
+            with pytest.raises(EventExistsError):
+                await runner.run("user", "session", message).result()
+        await runner.run("user", "session", "again").result()
+        said = [event.text for event in await service.get_events(key)]
+    assert said.count("x") == 0
+    assert steps.ran == 2
 
 
 async def test_a_message_sent_again_runs_a_turn_that_died() -> None:
@@ -598,6 +685,35 @@ def test_a_loop_that_ends_ends_its_turns() -> None:
     assert asyncio.run(look()) == ["cancelled"]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_words_that_were_only_streamed_are_warned_of(
+    whole: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Chunks are stored nowhere, so a turn of nothing else leaves no answer behind."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        yield say("one ", partial=True)
+        yield say("two", partial=True)
+        if whole:
+            yield say("one two")
+
+    async with Runner("app", agent) as runner:
+        await runner.run("user", "session", "hi").result()
+    assert ("their words are not stored" in caplog.text) is not whole
+
+
+@pytest.mark.parametrize("content", [5, None, ["hi"], [1]])
+async def test_a_chunk_of_anything_is_refused_as_a_whole_event_is(content: Any) -> None:
+    """By the name of the field, and before anybody reads it."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        yield Event(author="agent", content=content, partial=True)
+
+    async with Runner("app", agent) as runner:
+        with pytest.raises((TypeError, ValueError), match="content"):
+            await runner.run("user", "session", "hi").result()
+
+
 async def test_a_failure_that_nobody_reads_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """It is stored in any case; whoever operates the program should not have to look there."""
 
@@ -646,3 +762,32 @@ async def test_a_turn_that_is_cancelled_at_any_tick_is_whole(subject: Subject, t
     assert len(calls) == sum(len(event.tool_results) for event in history)
     assert await is_free(service, subject.key)
     assert not tasks()
+
+
+@pytest.mark.parametrize("by", ["answered", "trimmed"])
+async def test_a_turn_whose_calls_are_not_open_any_more_goes_on(subject: Subject, by: str) -> None:
+    """It waits for results that nobody could bring: those that are brought free its session."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        if context.message.tool_results:
+            yield say(f"It was {context.message.tool_results[0].result}.")
+        else:
+            yield Event(author="agent", content=[CALL], outcome="waiting")
+
+    service = subject.service(event_limit=5)
+    runner = Runner("app", agent, service, when_busy="reject")
+    run = runner.run("user", "session", "hi")
+    await run.result()
+    result = ToolResult(CALL.call_id, "yes")
+    if by == "answered":  # By a webhook, which is no turn.
+        answer = Event(author="hook", content=[result], invocation_id=run.id)
+        await service.append_event(run.key, answer)
+    else:
+        for _ in range(20):
+            await service.append_event(run.key, Event(author="hook", content="x"))
+    with pytest.raises(SessionBusyError):
+        await runner.run("user", "session", "Are you there?").result()
+    again = runner.resume("user", "session", [result])
+    assert [event.text for event in await again.result()] == ["It was yes."]
+    assert (again.id, again.outcome) == (run.id, "completed")
+    assert await is_free(service, run.key)

@@ -23,10 +23,10 @@ async def _takes_turns(service: RedisSessionService) -> None:
     waiting = asyncio.create_task(waiter.acquire())
     backend: Any = service.backend
     inbox = backend._calls.inbox
-    await until(lambda: "<Inbox open" in repr(inbox) and inbox._heard)
+    await until(lambda: "<Inbox open" in repr(inbox) and inbox._line._heard)
     inbox.reconnect()
     await until(lambda: "<Inbox closed" in repr(inbox))
-    await until(lambda: "<Inbox open" in repr(inbox) and inbox._heard)
+    await until(lambda: "<Inbox open" in repr(inbox) and inbox._line._heard)
     await holder.release()
     with anyio.fail_after(10):
         await waiting

@@ -18,8 +18,6 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
-
 from agentsession.observers import SlotsMoved
 from agentsession.redis._addresses import described
 from agentsession.redis._core.acknowledgement import SERVER_MEMORY, Acknowledgement
@@ -30,6 +28,7 @@ from agentsession.redis._links.backlog import Backlog
 from agentsession.redis._links.counted import CountedLink
 from agentsession.redis._links.inbox import Inbox
 from agentsession.redis._links.server import ServerLink
+from agentsession.redis._links.sharded import ShardedInbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +81,9 @@ class ClusterLink(CountedLink):
         self._doubted: Host | None = None
         self._over = False
         self._inbox = Inbox(self._some_node, timeout / 2)
+        self._news = ShardedInbox(
+            self._slots.owner, endpoint.at, timeout / 2, read_the_map=self._read_the_map
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {list(self._nodes.values())!r}>"
@@ -89,6 +91,10 @@ class ClusterLink(CountedLink):
     @property
     def inbox(self) -> Inbox:
         return self._inbox
+
+    @property
+    def news(self) -> ShardedInbox:
+        return self._news
 
     def _some_node(self) -> Endpoint:
         """Return where any node is: what is published at one is told at all of them."""
@@ -165,16 +171,23 @@ class ClusterLink(CountedLink):
                 self._read_at = loop.time()
                 if failure is None:
                     self._move_what_waits()
+                    self._news.rearrange()
                     await self._leave_who_is_gone()
                 elif not self._slots.hosts:
                     # Never reached: more likely a wrong address than a failover.
                     self._fail_the_homeless(failure)
-                if not self._homeless and not any(node.at_a_loss for node in self._nodes.values()):
+                if not self._is_at_a_loss:
                     return
                 await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 self._end_late_ones()
         finally:
             self._reading = None
+
+    @property
+    def _is_at_a_loss(self) -> bool:
+        """Whether something waits for a node that is not known, or cannot be reached."""
+        nodes = self._nodes.values()
+        return bool(self._homeless) or self._news.has_homeless or any(n.at_a_loss for n in nodes)
 
     async def _read_once(self) -> BaseException | None:
         """Ask the nodes one after the other, the likeliest to answer first; return why none did."""
@@ -201,8 +214,7 @@ class ClusterLink(CountedLink):
                 failure = None
             finally:
                 if self._nodes.get(host) is not node:
-                    with anyio.CancelScope(shield=True):
-                        await node.let_go()
+                    await node.let_go()
             if failure is None:
                 return None
         return failure
@@ -223,9 +235,7 @@ class ClusterLink(CountedLink):
         """Close the connections to nodes that have left the cluster."""
         for host in [*self._nodes]:
             if host not in self._slots.hosts and self._nodes[host].idle:
-                # Shielded: if closing the cluster's link cancels this task, nothing else closes it.
-                with anyio.CancelScope(shield=True):
-                    await self._nodes.pop(host).let_go()
+                await self._nodes.pop(host).let_go()
 
     def _move_what_waits(self) -> None:
         """Hand what waits for a node that does not own its slot to the one that does."""
@@ -281,6 +291,7 @@ class ClusterLink(CountedLink):
     async def let_go(self) -> None:
         self._over = True
         await self._inbox.aclose()
+        await self._news.aclose()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])

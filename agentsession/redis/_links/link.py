@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentsession.redis._core.request import Request
-    from agentsession.redis._links.inbox import Inbox
+    from agentsession.redis._links.inbox import Channels, Inbox
     from agentsession.redis._scripts import Argument, Script
 
 __all__ = ["Link", "Rest", "Room"]
@@ -103,6 +103,11 @@ class Link(ABC):
     @abstractmethod
     def inbox(self) -> Inbox:
         """Where this process is told of what happens on the server; closed with the link."""
+
+    @property
+    def news(self) -> Channels:
+        """Where those of this process who follow sessions are told; closed with the link."""
+        return self.inbox
 
     @property
     @abstractmethod

@@ -340,14 +340,16 @@ class ServerLink(CountedLink):
 
     async def let_go(self) -> None:
         self._closed = self._over = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-        await self._inbox.aclose()
-        self._pipeline.fail_all()
-        self._give_up(ConnectionError("closed"))
-        if self._deadlines is not None:
-            self._deadlines.cancel()
-            self._deadlines = None
+        try:
+            if self._connecting is not None:
+                self._connecting.cancel()
+                await asyncio.wait([self._connecting])
+            await self._inbox.aclose()
+        finally:  # Also if it is cancelled: nothing else closes the connection.
+            self._pipeline.fail_all()
+            self._give_up(ConnectionError("closed"))
+            if self._deadlines is not None:
+                self._deadlines.cancel()
+                self._deadlines = None
         if self._when_closed is not None:
             await self._when_closed()

@@ -47,6 +47,7 @@ class Appending:
             scopes="",
             lease="",
             limit=number(retention.event_limit or None),
+            news=keyspace.news,
             **life_words(retention),
         )
 
@@ -64,7 +65,7 @@ class Appending:
         for entry in entries:
             words += (entry.event_id, str(entry.time), entry.payload)
             if entry.rewind is not None:
-                words += ("1", *rewind_words(entry.rewind))
+                words += ("1", *rewind_words(entry.rewind, is_copy=entry.is_copy))
                 touched += "r"
             elif entry.changes:
                 changes = change_words(entry.changes)

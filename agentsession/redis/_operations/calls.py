@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from contextvars import Token
 
-    from agentsession.redis._links.inbox import Inbox
+    from agentsession.redis._links.inbox import Channels, Inbox
     from agentsession.redis._links.link import Link, Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
@@ -79,6 +79,11 @@ class Calls:
     def inbox(self) -> Inbox:
         """Where this process is told of what happens on the server."""
         return self._link.inbox
+
+    @property
+    def news(self) -> Channels:
+        """Where those of this process who follow sessions are told."""
+        return self._link.news
 
     @property
     def layout(self) -> object:

@@ -49,7 +49,7 @@ class Erasing:
     async def session(self, key: SessionKey, incarnation: str) -> None:
         """Delete a session, if it is this one; ``""`` for any."""
         names = self._keyspace.session(key)
-        words = _DELETE.words(id=new_id(), incarnation=incarnation)
+        words = _DELETE.words(id=new_id(), incarnation=incarnation, news=self._keyspace.news)
         keys = [names.index, names.calls, *names.own]
         reply = await self._calls.run(key, _DELETE, keys, [*words, key.session_id])
         if not reply[3]:
@@ -80,5 +80,5 @@ class Erasing:
 
     async def _delete(self, user: UserKey, names: Iterable[str], ids: Sequence[str]) -> None:
         shared = (self._keyspace.index(user), self._keyspace.user_calls(user))
-        words = _DELETE.words(id=new_id(), incarnation="")
+        words = _DELETE.words(id=new_id(), incarnation="", news=self._keyspace.news)
         await self._calls.run(user, _DELETE, [*shared, *names], [*words, *ids])

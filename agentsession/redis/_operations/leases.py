@@ -59,6 +59,8 @@ class Leases:
         words = _ACQUIRE.words(
             id=_call_id(claim.owner, attempt),
             incarnation=incarnation,
+            session_id=key.session_id,
+            news=self._keyspace.news,
             owner=claim.owner,
             run=_quoted(claim.run_id),
             how="resume" if claim.resumes else claim.when_busy,
@@ -95,8 +97,13 @@ class Leases:
     async def release(self, key: SessionKey, owner: str, attempt: int) -> None:
         """Give a lease back, or leave the line."""
         names = self._keyspace.session(key)
-        words = _RELEASE.words(owner=owner, asked=_call_id(owner, attempt))
-        await self._calls.run(key, _RELEASE, [names.session, names.calls], words)
+        words = _RELEASE.words(
+            owner=owner,
+            asked=_call_id(owner, attempt),
+            session_id=key.session_id,
+            news=self._keyspace.news,
+        )
+        await self._calls.run(key, _RELEASE, [names.session, names.index, names.calls], words)
 
     async def stop(self, key: SessionKey, run_id: str | None) -> str | None:
         """Have a turn told to stop."""

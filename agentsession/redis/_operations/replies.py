@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from agentsession._pace import Pace
 from agentsession._wording import brief, described_app
-from agentsession.backend import NO_REPEATS, Receipt, Snapshot
+from agentsession.backend import NO_REPEATS, Before, PastSlice, Receipt, Snapshot, UnendedTurn
 from agentsession.clock import from_microseconds
 from agentsession.errors import (
     CodecError,
@@ -26,7 +26,7 @@ from agentsession.sessions import SessionKey, UnreadableSession
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-    from agentsession.backend import Expected, ReadLimit
+    from agentsession.backend import Expected, ReadLimit, Stop
     from agentsession.events import Rewind
     from agentsession.redis._operations.failures import Subject
 
@@ -38,6 +38,7 @@ __all__ = [
     "read_count",
     "read_names",
     "read_past",
+    "read_past_slice",
     "read_receipt",
     "read_seqs",
     "read_snapshot",
@@ -249,6 +250,41 @@ def read_past(key: SessionKey, raw: bytes | None) -> tuple[int, int]:
     begins, _, mark = raw.partition(b" ")
     what = "the field of its past"
     return read_count(key, what, begins) + 1, read_count(key, what, mark)
+
+
+def read_past_slice(key: SessionKey, reply: Sequence[Any]) -> PastSlice:
+    """Read what read_past.lua says that a session has besides its log and its state."""
+    _, _, life, revision, turn, more, names, olds = reply
+    earlier: list[Before] = []
+    for name, old in zip(names, olds, strict=True):
+        place, _, field = name.partition(b" ")
+        at = _read_place(key, place)
+        if not earlier or earlier[-1].at != at:
+            earlier.append(Before(at, {}))
+        earlier[-1].was[read_text(key, field[_PREFIX_LENGTH:])] = old or None
+    return PastSlice(
+        earlier=earlier,
+        more=bool(more),
+        turn=_read_turn(key, turn) if turn else None,
+        revision=read_count(key, "revision", revision),
+        incarnation=read_text(key, life),
+    )
+
+
+def _read_place(key: SessionKey, raw: bytes) -> float:
+    whole, _, half = raw.partition(b".")
+    return read_count(key, "the place of a change", whole) + (0.5 if half == b"5" else 0)
+
+
+def _read_turn(key: SessionKey, words: Sequence[bytes]) -> UnendedTurn:
+    run_id, after, why, waits = words
+    stop: Stop = "cancelled" if why == b"cancelled" else "interrupted"
+    return UnendedTurn(
+        run_id=unquote(read_text(key, run_id)),
+        after_seq=read_count(key, "the beginning of a turn", after),
+        stop="" if why == b"-" else stop,
+        waits=bool(waits),
+    )
 
 
 def _read_fields(

@@ -1,9 +1,9 @@
 --! keys: session, events, ids, index, calls
---! write: id, incarnation, owner, run, how, joins, ttl, grace, exclusive, session_ttl
---! uses once, lease, prolong
+--! write: id, incarnation, session_id, news, owner, run, how, joins, ttl, grace, exclusive, session_ttl
+--! uses once, lease, prolong, news
 -- Asks for the lease of a session, or goes on asking.
 --
--- ARGV   `id` is the call's; `incarnation` is what is expected, or ''; `run` is the turn, or '' for whichever waits; `how` is 'queue',
+-- ARGV   `id` is the call's; `incarnation` is what is expected, or ''; `news` is how followers are told; `run` is the turn, or '' for whichever waits; `how` is 'queue',
 --        'reject', 'interrupt' or 'resume'; `joins` is '1' not to wait for a turn of the same run; `ttl`, `grace` and `session_ttl` are in
 --        milliseconds, the latter 0 for ever; `exclusive` is '1' or ''
 -- Returns {echo, 'held', now, incarnation, token, ends, stop or '-', what is to be closed or '', run, after},
@@ -150,6 +150,7 @@ if free and (interrupts or how == 'resume' or not first or first.owner == owner)
   for _, each in ipairs(told) do
     tell(session, each)
   end
+  tell_followers(news, index, session_id, 'began ' .. run)
   return held()
 end
 

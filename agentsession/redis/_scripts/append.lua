@@ -1,13 +1,14 @@
 --! keys: session, events, ids, index
---! write: incarnation, revision, session_id, scopes, lease, limit, session_ttl, user_ttl, app_ttl
+--! write: incarnation, revision, session_id, scopes, lease, limit, news, session_ttl, user_ttl, app_ttl
 -- Adds events to the end of a session's log with their changes to state, or does nothing at all.
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'; an 'r' says that the first event is the
 --        mark of a rewind
 -- ARGV   `incarnation` and `revision` are what is expected, or ''; `lease` is who holds the session's lease and what becomes of it
---        then (lib/lease.lua), or '' outside of turns; `limit` is how many events the log holds at most, or ''; then for each
---        event: id, time in microseconds, payload, number of changes, these changes (lib/changes.lua); a mark has one change: 'r',
---        the position to go back to, and '1' if state goes back too
+--        then (lib/lease.lua), or '' outside of turns; `limit` is how many events the log holds at most, or ''; `news` is how
+--        followers are told (lib/news.lua); then for each event: id, time in microseconds, payload, number of changes, these
+--        changes (lib/changes.lua); a mark has one change: 'r', the position to go back to, and '1' if state goes back too, '' if
+--        not, or 'copy' (agentsession.backend.Entry)
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, position of the oldest event if the limit has trimmed some
 --        or 0, for each event its position, or, if it was stored before, its position, its payload or false, and when},
 --        {echo, 'late', now}, {echo, 'early' or 'again', now, when it may be issued}, {echo, 'missing', now}, {echo, 'replaced', now},
@@ -75,7 +76,7 @@ end
 local argc = #ARGV
 -- Most sessions have no lease that matters here, and most turns only go on: then no function is made for it.
 local refusal, may_change, after_lease = false, false, false
-local goes_on = false
+local goes_on, what = false, 'written'
 if lease ~= '' and meta[9] then
   local owner, ends, ttl, left = string.match(meta[9], '^!?%d+ (%S+) %S+ (%d+) (%d+) %d+ %S+ %d+ %S+ (%S+)$')
   goes_on = owner and lease == owner .. ' keep' and left == '-' and now <= ends + 0 and ends + 0 <= now + 2000 * ttl
@@ -95,6 +96,13 @@ if not goes_on and (lease ~= '' or (meta[9] and string.byte(meta[9]) == 33)) the
   elseif held.left and also ~= 'close' then
     refusal, may_change = { echo, 'lost', now }, true
   elseif also ~= 'keep' then
+    local run = held.run
+    if also == 'close' then
+      run = held.left and string.match(held.left, '^[^,]+')
+    end
+    if run and also ~= 'begin' then
+      what = 'ended ' .. run
+    end
     after_lease = function(seq)
       after_write(session, held, also, now, seq)
     end
@@ -192,6 +200,14 @@ end
 if after_lease then
   after_lease(type(reply[9]) == 'table' and reply[9][1] or reply[9])
 end
+local told
+if count > before or what ~= 'written' then
+  -- As lib/news.lua, without a function.
+  told = redis.pcall(news, index, #session_id .. ' ' .. session_id .. what)
+  if type(told) == 'table' and news == 'SPUBLISH' then
+    redis.pcall('PUBLISH', index, #session_id .. ' ' .. session_id .. what)
+  end
+end
 if count == before then
   if number > 8 then
     -- A repeat writes too, though nothing new: see lib/once.lua.
@@ -259,5 +275,21 @@ end
 if session_ttl ~= '0' or meta[8] then
   --! uses session_expiry
   move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8], past)
+end
+-- Where somebody listens, the events themselves are told too (lib/news.lua), last of all: nothing that fails may come after that.
+-- Who follows reads a mark, and what is large, from the log.
+if type(told) == 'number' and told > 0 and added == number - 8 and not go_back then
+  local words, size, most = { #session_id .. ' ' .. session_id .. 'events ' .. meta[2] .. ' ' .. before + 1 .. ' ' }, 0, 16384
+  for i = 1, added do
+    local payload = ARGV[new[i] + 2]
+    size = size + #payload
+    if size > most then
+      break
+    end
+    words[i + 1] = #payload .. ' ' .. payload
+  end
+  if size <= most then
+    redis.pcall(news, index, table.concat(words))
+  end
 end
 return reply

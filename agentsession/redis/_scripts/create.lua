@@ -1,12 +1,13 @@
 --! keys: session, events, ids, index, user, calls
---! write: id, user_id, session_id, take, origin, origin_life, origin_at, session_ttl, user_ttl, app_ttl, refresh, after, since, last, most, harmless
---! uses once, activity, session_expiry, scope_expiry, prolong, changes, events, snapshot
+--! write: id, user_id, session_id, take, origin, origin_life, origin_at, beginning, news, session_ttl, user_ttl, app_ttl, refresh, after, since, last, most, harmless
+--! uses once, activity, session_expiry, scope_expiry, prolong, changes, events, snapshot, news
 -- Makes a session, or takes one that is there, or makes a copy of one.
 --
 -- KEYS   then app state, the application's users and its calls (absent where they live on another node)
 -- ARGV   `id` is the call's, and the incarnation of a session that it makes; `take` is '1' to take a session that is there;
 --        `origin` is the id of the session to copy, or '', `origin_life` the incarnation that is expected of it, or '', and
---        `origin_at` the position with which the copy ends, or ''; `refresh` is '1' to move expiry when one is taken; `after` to
+--        `origin_at` the position with which the copy ends, or ''; `beginning` is how a session begins that was kept elsewhere
+--        (agentsession.backend.Beginning): its four numbers, less one the third, or ''; `news` is how followers are told; `refresh` is '1' to move expiry when one is taken; `after` to
 --        `harmless` are the window of its events (lib/snapshot.lua, lib/events.lua); then the changes
 -- Returns {echo, 'created', now, snapshot, oldest ids of the index or none, some users of the application or none} also if this
 --        call made it before,
@@ -95,6 +96,18 @@ call('HSET', session, 'v', 1, 'incarnation', id, 'created', present, 'updated', 
   'revision', 1, 'count', 0, 'last', 0)
 
 local past = copy and copy(session, events, ids)
+if beginning ~= '' then
+  local created, trimmed, begins, back = string.match(beginning, '^(%d+) (%d+) (%d+) (%d+)$')
+  call('HSET', session, 'created', created ~= '0' and created or present, 'count', trimmed)
+  if begins ~= '0' or back ~= '0' then
+    call('HSET', session, 'past', begins .. ' ' .. back)
+    past = true
+  end
+  if back ~= '0' then
+    local taken = past_keys(session)
+    call('ZADD', taken, back, trimmed)
+  end
+end
 local of_user, of_app = apply_changes(first, (#ARGV - first + 1) / 3, session, user, app)
 if of_user then
   move_scope_expiry(user, tonumber(user_ttl))
@@ -118,4 +131,5 @@ if users then
   --! uses enlist
   some = enlist(users, app_calls, user_id, now, ttl, of_user and tonumber(user_ttl) or ttl)
 end
+tell_followers(news, index, session_id, 'made')
 return { echo, 'created', now, read(), oldest, some }

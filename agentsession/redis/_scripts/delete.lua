@@ -1,10 +1,10 @@
 --! keys: index, calls
---! write: id, incarnation
---! uses once, index_expiry
+--! write: id, incarnation, news
+--! uses once, index_expiry, news
 -- Deletes sessions, each with all that belongs to it. An index without entries is gone by itself.
 --
 -- KEYS   then all keys to delete; the first of them is a session if there are ids or an incarnation is expected
--- ARGV   `incarnation` is that of the session to delete, or ''; then the ids to take out of the index
+-- ARGV   `incarnation` is that of the session to delete, or ''; `news` is how followers are told; then the ids to take out of the index
 -- Returns {echo, 'ok', now, 1 if there are any sessions left or 0} or {echo, 'late', now}
 
 local call = redis.call
@@ -19,7 +19,9 @@ if incarnation == '' or call('HGET', KEYS[3], 'incarnation') == incarnation then
     call('UNLINK', KEYS[i])
   end
   for i = first, #ARGV do
-    call('ZREM', index, ARGV[i])
+    if call('ZREM', index, ARGV[i]) == 1 then
+      tell_followers(news, index, ARGV[i], 'deleted')
+    end
   end
   if #ARGV >= first then
     move_index_expiry(index, 0)

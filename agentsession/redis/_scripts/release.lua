@@ -1,9 +1,10 @@
---! keys: session, calls
---! write: owner, asked
---! uses once, lease
+--! keys: session, index, calls
+--! write: owner, asked, session_id, news
+--! uses once, lease, news
 -- Gives a lease back, or leaves the line.
 --
--- ARGV   `asked` is the id of the newest call that asked for it, of which no copy may take anything afterwards
+-- ARGV   `asked` is the id of the newest call that asked for it, of which no copy may take anything afterwards; `news` is how
+--        followers are told
 -- Returns {echo, 'ok', now} or {echo, 'late', now}
 --
 -- An owner never asks again afterwards, so that a repeat, or a late copy, finds nothing.
@@ -30,6 +31,7 @@ if meta[1] and lease then
   end
   if has_lease(lease, owner, now) then
     after_write(session, lease, 'end', now)
+    tell_followers(news, index, session_id, 'ended ' .. lease.run)
   elseif left and not is_held(lease, now) then
     tell_the_next(session, now)
   end

@@ -1,10 +1,10 @@
 --! keys: session, events, ids, index, calls
---! write: id, incarnation, session_id, scopes, lease, session_ttl, user_ttl, app_ttl
---! uses once, activity, changes, scope_expiry, session_expiry
+--! write: id, incarnation, session_id, scopes, lease, news, session_ttl, user_ttl, app_ttl
+--! uses once, activity, changes, scope_expiry, session_expiry, news
 -- Changes the state of a session, and of its user and its application, without an event.
 --
 -- KEYS   then user state and app state, as far as `scopes` names them: '', 'u', 'a' or 'ua'
--- ARGV   `lease` is who holds the session's lease, or '' outside of turns; then the changes (lib/changes.lua); without any, nothing is written
+-- ARGV   `lease` is who holds the session's lease, or '' outside of turns; `news` is how followers are told; then the changes (lib/changes.lua); without any, nothing is written
 -- Returns {echo, 'ok', now, revision, last position, updated, incarnation, 0}, {echo, 'late', now}, {echo, 'missing', now},
 --        {echo, 'replaced', now}, {echo, 'lost', now}, {echo, 'busy', now, run, when it ends} as append.lua, {echo, 'foreign', now, version or ''}, {echo, 'damaged', now}, or {echo, 'gone', now} if it
 --        was carried out, and somebody has deleted the session since
@@ -87,4 +87,5 @@ if noted and not meta[10] then
   call('HSET', session, 'past', '0 0')
 end
 move_session_expiry(session, events, ids, index, tonumber(session_ttl), meta[8], noted or meta[10])
+tell_followers(news, index, session_id, 'written')
 return { echo, 'ok', now, revision + 1, count, moment, meta[2], 0 }

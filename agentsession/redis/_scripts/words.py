@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentsession.backend import NEW
 from agentsession.redis._keys import STATE_FIELD
 
 if TYPE_CHECKING:
-    from agentsession.backend import ReadLimit, Window
+    from collections.abc import Sequence
+
+    from agentsession.backend import Before, Beginning, ReadLimit, Window
     from agentsession.events import Rewind
     from agentsession.redis._scripts import Argument
     from agentsession.retention import Retention
     from agentsession.state import Changes, ScopeChanges
 
 __all__ = [
+    "before_words",
+    "beginning_word",
     "change_words",
     "flag",
     "life_words",
@@ -78,9 +83,27 @@ def change_words(changes: Changes) -> list[Argument]:
     ]
 
 
-def rewind_words(rewind: Rewind) -> list[Argument]:
+def beginning_word(beginning: Beginning) -> str:
+    """Word how a session begins as create.lua takes it; nothing for a new one."""
+    if beginning == NEW:
+        return ""
+    begins = beginning.first_seq - 1
+    return f"{beginning.created} {beginning.after_seq} {begins} {beginning.taken_to}"
+
+
+def before_words(earlier: Sequence[Before]) -> list[Argument]:
+    """Word what state was as note_past.lua takes it: for each name its place, field and value."""
+    words: list[Argument] = []
+    for before in earlier:
+        place = f"{before.at:.1f}"
+        for name, value in before.was.items():
+            words += (place, STATE_FIELD.decode() + name, value or b"")
+    return words
+
+
+def rewind_words(rewind: Rewind, *, is_copy: bool) -> list[Argument]:
     """Word a rewind as the one change of its mark; see lib/rewind.lua."""
-    return ["r", str(rewind.to_seq), flag(rewind.restores_state)]
+    return ["r", str(rewind.to_seq), "copy" if is_copy else flag(rewind.restores_state)]
 
 
 def scope_words(target: str, prefix: str, changes: ScopeChanges) -> list[Argument]:

@@ -13,11 +13,17 @@ from agentsession.redis._addresses import read_url
 from agentsession.redis._core.errors import NotSentError
 from agentsession.redis._links.link import Link
 from agentsession.redis._links.notices import new_journal
-from agentsession.redis._targets.making import LinkOptions, Target, check_client, link_to
+from agentsession.redis._targets.making import (
+    LinkOptions,
+    Target,
+    check_client,
+    check_options,
+    link_to,
+)
 
 if TYPE_CHECKING:
     from agentsession.observers import Observer
-    from agentsession.redis._links.inbox import Inbox
+    from agentsession.redis._links.inbox import Channels, Inbox
     from agentsession.redis._links.link import Rest, Room
     from agentsession.redis._scripts import Argument, Script
 
@@ -77,7 +83,7 @@ def register_redis_instance(
         client_options: What redis-py takes for a connection besides *url*, which wins.
 
     Raises:
-        TypeError: *client* is not an asyncio client of redis-py.
+        TypeError: *client* is not an asyncio client of redis-py, or *client_options* no mapping.
         ValueError: The name is empty or stands for something else already; the URL is wrong; not
             exactly one of *url* and *client* was given; or a *client* with *client_options*.
     """
@@ -93,7 +99,7 @@ def register_redis_instance(
     target = client if url is None else read_url(url)
     if target is client:
         check_client(client)
-    new = Instance(target=target, client_options=dict(client_options or {}))
+    new = Instance(target=target, client_options=dict(check_options(client_options)))
     old = _instances.get(name)
     if old is None:
         _instances[name] = new
@@ -184,6 +190,10 @@ class SharedLink(Link):
     @property
     def inbox(self) -> Inbox:
         return self._link().inbox
+
+    @property
+    def news(self) -> Channels:
+        return self._link().news
 
     @property
     def layout(self) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import redis.asyncio
@@ -24,12 +25,20 @@ from agentsession.redis._links.server import ServerLink
 from agentsession.redis._links.several import SeveralLinks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from agentsession._journal import Journal
     from agentsession.redis._links.link import Link
 
-__all__ = ["Client", "LinkOptions", "Target", "check_client", "is_cluster", "link_to"]
+__all__ = [
+    "Client",
+    "LinkOptions",
+    "Target",
+    "check_client",
+    "check_options",
+    "is_cluster",
+    "link_to",
+]
 
 _T = TypeVar("_T")
 
@@ -77,6 +86,23 @@ def check_client(client: object) -> None:
     msg = (
         f"the client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {kind}; "
         "or give the URL: RedisSessionService.from_url(url)"
+    )
+    raise TypeError(msg)
+
+
+def check_options(client_options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what redis-py is to take for a connection.
+
+    Raises:
+        TypeError: It is no mapping. It is not quoted, since it may hold a password.
+    """
+    if client_options is None:
+        return {}
+    if isinstance(client_options, Mapping):
+        return client_options
+    msg = (
+        "client_options must be a dict of what redis-py takes for a connection, such as "
+        f"{{'ssl_ca_certs': 'ca.pem'}}, not {type(client_options).__qualname__}"
     )
     raise TypeError(msg)
 

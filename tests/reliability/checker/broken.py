@@ -12,6 +12,8 @@ import msgspec
 from agentsession import SessionKey, UserKey
 from agentsession.backend import (
     ANYTHING,
+    NEW,
+    Beginning,
     Claim,
     Entry,
     Expected,
@@ -333,9 +335,11 @@ class ErasesLate(Late):
 
 
 class CreatesLate(Late):
-    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
-        self.note(partial(super().create, key, changes, token=token))
-        return await super().create(key, changes, token=token)
+    async def create(
+        self, key: SessionKey, changes: Changes, *, token: str, beginning: Beginning = NEW
+    ) -> Snapshot:
+        self.note(partial(super().create, key, changes, token=token, beginning=beginning))
+        return await super().create(key, changes, token=token, beginning=beginning)
 
 
 class OpensLate(Late):

@@ -96,7 +96,7 @@ end
 local function tell(session, owner)
   local brace = string.find(session, '{', 1, true)
   local inbox = string.match(owner, '^[^.]+')
-  redis.pcall('PUBLISH', string.sub(session, 1, brace - 9) .. 'inbox:' .. inbox, owner)
+  redis.pcall('PUBLISH', string.sub(session, 1, brace - 9) .. 'inbox:' .. inbox, #owner .. ' ' .. owner)
 end
 
 local function tell_the_next(session, now)

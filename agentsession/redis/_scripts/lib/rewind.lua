@@ -6,7 +6,7 @@
 -- `named` is the lease that the call names, `raw` that of the session; `count` is how many events were stored before the mark.
 local function look_back(session, events, ids, named, raw, past, count, now)
   local call, taken, changes, before = redis.call, past_keys(session)
-  local to, restores = ARGV[first + 5] + 0, ARGV[first + 6] == '1'
+  local to, restores, is_copy = ARGV[first + 5] + 0, ARGV[first + 6] == '1', ARGV[first + 6] == 'copy'
   -- These fail before anything is written if they hold another type of data.
   call('ZCARD', taken)
   local lease = read_lease(raw, count, now)
@@ -15,7 +15,7 @@ local function look_back(session, events, ids, named, raw, past, count, now)
     return { echo, 'damaged', now }
   end
   local owner, holder = string.match(named, '^%S+'), lease.owner
-  local problem = problem_at(to, count, trimmed, taken, restores)
+  local problem = not (is_copy and to <= trimmed) and problem_at(to, count, trimmed, taken, restores)
   if not problem and is_within(lease, to, owner) then
     problem = 'running'
   end
@@ -34,7 +34,7 @@ local function look_back(session, events, ids, named, raw, past, count, now)
     if restores then
       undo(session, changes, before, to)
     end
-    merge(changes, before, to, mark, not restores)
+    merge(changes, before, to, mark, not (restores or is_copy))
     call('HSET', session, 'past', string.format('%.0f %.0f', to == 0 and mark or string.match(past or '0', '^%d+'), mark))
     if lease.left or (holder and holder ~= owner) then
       -- A turn that was taken back writes nothing any more, and nothing of it is to be closed.

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from agentsession.backend import Claim
 from agentsession.errors import (
     CallNotOpenError,
+    EventTooLargeError,
     LeaseLostError,
     SessionBusyError,
     SessionNotFoundError,
+    StateValueError,
 )
 from agentsession.events import Event, ToolCall, ToolResult
 from agentsession.history import NO_RESULT, unanswered_calls
@@ -313,6 +315,7 @@ async def check_a_turn_waits_for_somebody(subject: Subject) -> None:
         with raises(SessionBusyError) as raised:
             await service.begin_turn(other, say("no"))
         assert (raised.error.run_id, raised.error.ends_at) == ("one", None)
+        assert raised.error.waits
     assert await service.stop_run(subject.key) is False
     with raises(SessionBusyError):
         await service.close_turn(subject.key)
@@ -343,6 +346,41 @@ async def check_a_turn_waits_for_somebody(subject: Subject) -> None:
             await service.resume_turn(service.lease(subject.key), [ToolResult(call_id)])
         assert refused.error.answered
     assert said((await stored_session(service, subject.key)).events)[-1] == "done"
+
+
+async def check_results_that_cannot_be_stored_leave_the_turn_waiting(subject: Subject) -> None:
+    """They are refused, and the right ones go on with it as if nothing had been."""
+    service = subject.service(max_event_size=4096)
+    lease = await _begun(service, subject.key, "one")
+    await service.append_event(
+        subject.key,
+        Event(author="agent", content=[ToolCall("a", "tool")], outcome="waiting"),
+        lease=lease,
+    )
+    refused = (
+        (object(), StateValueError),
+        ("\ud800", StateValueError),
+        ("x" * 5000, EventTooLargeError),
+    )
+    for wrong, refusal in refused:
+        with raises(refusal):
+            await service.resume_turn(service.lease(subject.key), [ToolResult("a", wrong)])
+    start = await service.resume_turn(service.lease(subject.key), [ToolResult("a", "right")])
+    assert start.message.tool_results == [ToolResult("a", "right")]
+
+
+async def check_a_call_whose_turn_did_not_wait_was_not_answered(subject: Subject) -> None:
+    """So that nobody looks for a result that is not there."""
+    service = subject.service()
+    lease = await _begun(service, subject.key, "one")
+    await service.append_event(
+        subject.key,
+        Event(author="agent", content=[ToolCall("a", "tool")], outcome="completed"),
+        lease=lease,
+    )
+    with raises(CallNotOpenError) as refused:
+        await service.resume_turn(service.lease(subject.key), [ToolResult("a")])
+    assert not refused.error.answered
 
 
 async def check_a_turn_that_waits_can_be_interrupted(subject: Subject) -> None:

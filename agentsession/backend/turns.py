@@ -1,6 +1,8 @@
 """Who may write a turn to a session: its lease, and the line of those who wait for it.
 
-Nothing here waits or knows a clock: each step gets the present, and tells who is to be told of it.
+The rules of :meth:`Backend.acquire <agentsession.backend.Backend.acquire>` and the other operations
+on leases, for backends that are written in Python. Nothing here waits or knows a clock: each step
+gets the present, and tells who is to be told of it.
 """
 
 from __future__ import annotations
@@ -12,15 +14,22 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from agentsession.backend import LONGEST_LINE, PLACE_KEPT, Standing, State, Stop, UnendedTurn
+from agentsession.backend.records import (
+    LONGEST_LINE,
+    PLACE_KEPT,
+    Standing,
+    State,
+    Stop,
+    UnendedTurn,
+)
 from agentsession.clock import from_microseconds
 from agentsession.errors import LeaseLostError, RewindError, SessionBusyError
 
 if TYPE_CHECKING:
-    from agentsession.backend import Claim, Then
+    from agentsession.backend.records import Claim, Then
     from agentsession.sessions import SessionKey
 
-__all__ = ["Turns"]
+__all__ = ["Tell", "Turns"]
 
 Tell: TypeAlias = Callable[[str], None]
 """Tells the owner of a claim that there is news for it."""
@@ -59,29 +68,47 @@ class _Place(Struct):
         return now <= self.kept_until <= now + 2000 * PLACE_KEPT
 
 
+class _Record(Struct, omit_defaults=True):
+    """All that is known of the lease of one session."""
+
+    token: int = 0
+    holder: _Holder | None = None
+    line: list[_Place] = []
+    unended: UnendedTurn | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(_Record)
+
+
 class Turns:
-    """The lease of one session.
+    """The lease of one session, those who wait for it, and a turn that nobody has ended.
 
     Args:
         tell: Tells the owner of a claim that there is news for it.
+        stored: What :meth:`dump` has returned; ``b""`` for a session that nobody has asked for.
+
+    Raises:
+        msgspec.DecodeError: What was stored is something else.
     """
 
-    __slots__ = ("_holder", "_line", "_tell", "_token", "_unended")
+    __slots__ = ("_record", "_tell")
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, stored: bytes = b"") -> None:
         self._tell = tell
-        self._token = 0
-        self._holder: _Holder | None = None
-        self._line: list[_Place] = []
-        self._unended: UnendedTurn | None = None
+        self._record = _decoder.decode(stored) if stored else _Record()
+
+    def dump(self) -> bytes:
+        """Return it as JSON, to keep it with the session."""
+        return _encoder.encode(self._record)
 
     def acquire(self, claim: Claim, *, now: int, last_seq: int, incarnation: str) -> Standing:
         """Do what :meth:`agentsession.backend.Backend.acquire` says."""
         holder = self._holder_at(now, last_seq)
-        self._line = [place for place in self._line if place.is_kept(now)]
+        self._record.line = [place for place in self._record.line if place.is_kept(now)]
         if self._named(claim.owner, now) is not None and holder is not None:
             return self._held(holder, now, incarnation)
-        own = next((place for place in self._line if place.owner == claim.owner), None)
+        own = next((place for place in self._record.line if place.owner == claim.owner), None)
         busy = partial(self._behind, claim, now, incarnation)
         if claim.resumes:
             if holder is None or not holder.waits or claim.run_id not in ("", holder.run_id):
@@ -102,22 +129,22 @@ class Turns:
         if claim.when_busy == "reject":
             return busy("busy")
         if own is None:
-            waiting = sum(not place.superseded for place in self._line)
+            waiting = sum(not place.superseded for place in self._record.line)
             if not interrupts and waiting >= LONGEST_LINE:
                 return busy("full")
             own = _Place(claim.owner, claim.run_id, interrupts)
-            self._line.insert(0 if interrupts else len(self._line), own)
+            self._record.line.insert(0 if interrupts else len(self._record.line), own)
         own.kept_until = now + 1000 * PLACE_KEPT
         return busy("in_line")
 
     @property
     def _first(self) -> _Place | None:
         """Whoever is next."""
-        return next((place for place in self._line if not place.superseded), None)
+        return next((place for place in self._record.line if not place.superseded), None)
 
     def _holder_at(self, now: int, last_seq: int) -> _Holder | None:
         """Return the holder. One that went on with a turn and died at once has left it waiting."""
-        holder = self._holder
+        holder = self._record.holder
         if holder is None or holder.waits or holder.ends_at >= now:
             return holder
         holder.waits = holder.resumed_at == last_seq
@@ -132,17 +159,24 @@ class Turns:
         holder.ttl = max(holder.ttl, ttl)
         return self._held(holder, now, incarnation)
 
-    def release(self, owner: str, now: int) -> None:
-        """Give a lease back, or leave the line."""
-        self._line = [place for place in self._line if place.owner != owner]
-        if self._named(owner, now) is not None:
-            self._holder = None
-        if self._holder is None or not self._holder.has_it(now):
+    @property
+    def newest_token(self) -> int:
+        """That of whoever took the lease last; 0 if nobody has."""
+        return self._record.token
+
+    def release(self, owner: str, now: int) -> str:
+        """Give a lease back, or leave the line; return the turn that had it, or ``""``."""
+        self._record.line = [place for place in self._record.line if place.owner != owner]
+        holder = self._named(owner, now)
+        if holder is not None:
+            self._record.holder = None
+        if self._record.holder is None or not self._record.holder.has_it(now):
             self._tell_the_next()
+        return "" if holder is None else holder.run_id
 
     def stop(self, run_id: str | None, now: int) -> str | None:
         """Have the turn that holds the lease told to stop, and return its id."""
-        holder = self._holder
+        holder = self._record.holder
         if holder is None or holder.waits or not holder.has_it(now):
             return None
         if run_id is not None and run_id != holder.run_id:
@@ -159,28 +193,35 @@ class Turns:
             SessionBusyError: It names none, and nobody else may write meanwhile.
         """
         if owner:
-            if self._named(owner, now) is None or (self._unended and then != "close"):
+            if self._named(owner, now) is None or (self._record.unended and then != "close"):
                 raise LeaseLostError(key)
             return
-        holder = self._holder
+        holder = self._record.holder
         if holder is not None and holder.exclusive and not holder.waits and holder.has_it(now):
             ends_at = from_microseconds(holder.ends_at)
             raise SessionBusyError(key, holder.run_id, ends_at, "exclusive")
 
-    def written(self, owner: str, then: Then, now: int, seqs: Sequence[int]) -> None:
-        """Do what a write with a lease has asked for; if it is a repeat, also without the lease."""
+    def written(self, owner: str, then: Then, now: int, seqs: Sequence[int]) -> str:
+        """Do what a write with a lease has asked for; if it is a repeat, also without the lease.
+
+        Returns:
+            The turn that has ended by it; ``""`` if none has.
+        """
         holder = self._named(owner, now)
-        if holder is None or (self._unended and then != "close"):
-            return
+        if holder is None or (self._record.unended and then != "close"):
+            return ""
         if then == "end":
-            self.release(owner, now)
-        elif then == "wait":
+            return self.release(owner, now)
+        if then == "wait":
             holder.waits = True
             self._tell_the_next()  # Who interrupts need not wait for a turn that waits.
-        elif then == "close":
-            self._unended = None
-        elif then == "begin":
+            return holder.run_id
+        if then == "close":
+            left, self._record.unended = self._record.unended, None
+            return "" if left is None else left.run_id
+        if then == "begin":
             holder.after_seq = min(holder.after_seq, seqs[0] - 1)
+        return ""
 
     def check_rewind(self, key: SessionKey, owner: str, to_seq: int) -> None:
         """Refuse to go back into a turn that has not ended, unless it is this one's own.
@@ -189,10 +230,10 @@ class Turns:
             RewindError: Half of a turn would be left.
         """
         begins: list[int] = []
-        if self._unended is not None:
-            begins.append(self._unended.after_seq)
-        if self._holder is not None and self._holder.owner != owner:
-            begins.append(self._holder.after_seq)
+        if self._record.unended is not None:
+            begins.append(self._record.unended.after_seq)
+        if self._record.holder is not None and self._record.holder.owner != owner:
+            begins.append(self._record.holder.after_seq)
         if any(after_seq < to_seq for after_seq in begins):
             raise RewindError(key, to_seq, "running")
 
@@ -201,10 +242,10 @@ class Turns:
 
         What an earlier turn left is not to be closed any more.
         """
-        self._unended = None
-        holder = self._holder
+        self._record.unended = None
+        holder = self._record.holder
         if holder is not None and holder.owner != owner:
-            self._holder = None
+            self._record.holder = None
             self._tell(holder.owner)
             self._tell_the_next()
 
@@ -214,18 +255,27 @@ class Turns:
         A turn that runs goes on in the original alone, so in the copy it was interrupted.
         """
         copy = Turns(tell)
-        copy._unended = self._unended
+        copy._record.unended = self._record.unended
+        left = self.left(last_seq, now)
+        if left is not None and left.waits and self._record.holder is not None:
+            copy._record.holder = msgspec.structs.replace(self._record.holder)
+        else:
+            copy._record.unended = left
+        return copy
+
+    def left(self, last_seq: int, now: int) -> UnendedTurn | None:
+        """Tell which turn has not ended; one that runs is as if it had been left now."""
         holder = self._holder_at(now, last_seq)
         if holder is not None and holder.waits:
-            copy._holder = msgspec.structs.replace(holder)
-        elif holder is not None and copy._unended is None and last_seq > holder.after_seq:
-            why: Stop = holder.stop or ("interrupted" if holder.has_it(now) else "")
-            copy._unended = UnendedTurn(holder.run_id, holder.after_seq, why)
-        return copy
+            return UnendedTurn(holder.run_id, holder.after_seq, "", waits=True)
+        if self._record.unended is not None or holder is None or last_seq <= holder.after_seq:
+            return self._record.unended
+        why: Stop = holder.stop or ("interrupted" if holder.has_it(now) else "")
+        return UnendedTurn(holder.run_id, holder.after_seq, why)
 
     def _named(self, owner: str, now: int) -> _Holder | None:
         """Return who holds the lease, if it is this one."""
-        holder = self._holder
+        holder = self._record.holder
         if holder is None or holder.owner != owner or holder.waits or not holder.has_it(now):
             return None
         return holder
@@ -240,7 +290,7 @@ class Turns:
 
     def _makes_way(self, claim: Claim, now: int) -> bool:
         """Have the holder told to stop, and tell whether it need not be waited for any longer."""
-        holder = self._holder
+        holder = self._record.holder
         if holder is None or holder.waits:
             return True
         if not holder.stop:
@@ -250,34 +300,36 @@ class Turns:
 
     def _supersede(self, claim: Claim, now: int) -> None:
         """Take another claim that interrupts out of the line, for a later one."""
-        for place in self._line:
+        for place in self._record.line:
             if place.interrupts and not place.superseded and place.owner != claim.owner:
                 place.superseded, place.run_id = True, claim.run_id
                 place.kept_until = now + 1000 * PLACE_KEPT
                 self._tell(place.owner)
 
     def _take(self, claim: Claim, now: int, last_seq: int) -> _Holder:
-        before, after_seq, run_id = self._holder, last_seq, claim.run_id
-        self._line = [place for place in self._line if place.owner != claim.owner]
+        before, after_seq, run_id = self._record.holder, last_seq, claim.run_id
+        self._record.line = [place for place in self._record.line if place.owner != claim.owner]
         if before is not None:
             if claim.resumes:
                 after_seq, run_id = before.after_seq, before.run_id
-            elif self._unended is None and last_seq > before.after_seq:
+            elif self._record.unended is None and last_seq > before.after_seq:
                 stop: Stop = "interrupted" if before.has_it(now) else ""
-                self._unended = UnendedTurn(before.run_id, before.after_seq, before.stop or stop)
+                self._record.unended = UnendedTurn(
+                    before.run_id, before.after_seq, before.stop or stop
+                )
             self._tell(before.owner)
-        self._token = max(self._token + 1, now)
-        self._holder = _Holder(
+        self._record.token = max(self._record.token + 1, now)
+        self._record.holder = _Holder(
             owner=claim.owner,
             run_id=run_id,
-            token=self._token,
+            token=self._record.token,
             ends_at=now + 1000 * claim.ttl,
             ttl=claim.ttl,
             exclusive=claim.exclusive,
             after_seq=after_seq,
             resumed_at=last_seq if claim.resumes else None,
         )
-        return self._holder
+        return self._record.holder
 
     def _held(self, holder: _Holder, now: int, incarnation: str) -> Standing:
         return Standing(
@@ -286,7 +338,7 @@ class Turns:
             now=now,
             token=holder.token,
             stop=holder.stop,
-            unended=self._unended,
+            unended=self._record.unended,
             after_seq=holder.after_seq,
             run_id=holder.run_id,
             ends_at=holder.ends_at,
@@ -294,7 +346,7 @@ class Turns:
 
     def _behind(self, claim: Claim, now: int, incarnation: str, state: State) -> Standing:
         """Tell who stands before a claim, and when that may change without any news."""
-        holder = self._holder
+        holder = self._record.holder
         run_id, ends_at, ask_at = "", 0, 0
         if holder is not None and holder.has_it(now):
             run_id = holder.run_id

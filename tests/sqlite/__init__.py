@@ -1,0 +1,1 @@
+"""Faults around a file: killed processes, full disks, lost files, locks, forks."""
