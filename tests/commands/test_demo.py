@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from agentsession.backend import (
     Then,
     Window,
 )
+from agentsession.blocking import open_service
 from agentsession.demo import SHIPPED_CONVERSATIONS
 from agentsession.demo import _player as player
 from agentsession.demo._conversations import (
@@ -143,6 +145,62 @@ def test_the_command_shows_a_table(valkey_url: str, capsys: pytest.CaptureFixtur
         assert word in shown
 
 
+@pytest.mark.parametrize(
+    ("store", "name"), [("sqlite", "in a file"), ("sqlite:///{folder}/a%20b.db", "in the file")]
+)
+def test_the_command_replays_in_a_file(
+    store: str,
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A temporary one that is gone afterwards, or one that is named, where nothing is left."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    url = store.format(folder=tmp_path)
+    for _ in range(2):
+        assert main(["demo", "--store", url, "--conversations", "2"]) == 0
+        shown = capsys.readouterr().out
+        assert name in shown
+        assert "differences" in shown
+    assert list((tmp_path / "temporary").iterdir()) == []
+    if url == store:
+        return
+    with open_service(url) as service:
+        assert service.list_users(player.APP_NAME).users == []
+
+
+def test_a_demo_that_was_killed_is_no_hindrance(tmp_path: Path) -> None:
+    """What it left in a file is in nobody's way."""
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    (first,) = read_conversations(SHIPPED_CONVERSATIONS, 1)
+    with open_service(url) as service:
+        service.create_session(player._key(first), {"turns": 7, "user:answered": 7})
+    assert main(["demo", "--store", url, "--conversations", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        ("memory://", "--store names another store"),
+        ("sqlite://", "the path is missing"),
+        ("sqlite:///{folder}", "is a folder"),
+        ("sqlite:///{folder}/missing/a.db", "check that the folder is there"),
+        ("valkey", "it must begin with one of memory://, sqlite://"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_told(
+    store: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with exit code 2."""
+    url = store.format(folder=tmp_path)
+    assert main(["demo", "--store", url, "--conversations", "1"]) == 2
+    shown = capsys.readouterr().out
+    assert says in shown
+    assert "Traceback" not in shown
+
+
 def test_the_command_runs_as_a_module() -> None:
     """``python -m agentsession demo`` works; without a command it says how."""
     command = [sys.executable, "-m", "agentsession"]
@@ -196,6 +254,16 @@ def test_a_server_that_is_not_there_is_told(
     assert main(["demo", "--redis", "localhost", "--conversations", "1"]) == 2
     with pytest.raises(SystemExit):
         main(["demo", "--conversations", "0"])
+
+
+@pytest.mark.parametrize(("given", "hinted"), [("sqlite", True), ("--stores=x", False)])
+def test_a_store_without_its_option_is_told_what_it_is(
+    given: str, hinted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Export and import take theirs by its place."""
+    with pytest.raises(SystemExit):
+        main(["demo", given])
+    assert ("its store is given by --store" in capsys.readouterr().err) is hinted
 
 
 def test_a_missing_extra_is_told(
