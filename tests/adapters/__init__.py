@@ -1,0 +1,1 @@
+"""Adapters, each on the real framework."""

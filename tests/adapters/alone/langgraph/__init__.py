@@ -1,0 +1,1 @@
+"""LangGraph on the store: its published suite, what that leaves out, and its graphs."""

@@ -1,0 +1,1 @@
+"""Each framework, by its own objects: how a conversation is written and read."""

@@ -1,0 +1,1 @@
+"""All frameworks, side by side."""
