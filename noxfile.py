@@ -1,10 +1,14 @@
 """Every task of this project: ``nox --list`` says what there is.
 
-``CI=true`` changes nothing here; a session installs what it needs into an environment of its own.
+A session installs what it needs into an environment of its own. Tests that need a Chromium, or
+Node, are skipped where there is none, unless ``AGENTSESSION_TEST_BROWSER=required`` and
+``AGENTSESSION_TEST_NODE=required`` are in the environment. With
+``AGENTSESSION_TEST_COVERAGE=required`` the tests measure too what the quick ones of them cover.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,27 +18,35 @@ import nox
 nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "types", "docs", "tests", "coverage"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "adapters"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 # Real conversations, where the checkout has them beside it; the package ships a few of its own.
 CONVERSATIONS = Path("../shared/data/airline_conversations.jsonl")
-# For each core a process, which takes over what is left of another's tests.
+# Processes, as many as tests/conftest.py says; each takes over what is left of another's tests.
 SIDE_BY_SIDE = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
-# What takes long and covers hardly a line that the other tests do not.
+# What takes long, a line that is traced three times as long, and covers hardly a line more.
 SLOW = [
-    "documents",
-    "examples",
-    "faults/test_back_pressure.py",
-    "faults/test_late_copies.py",
-    "reliability",
-    "service/test_stalls.py",
-    "structure",
-    "turns/test_contest.py",
-    "turns/test_conversations.py",
-    "turns/test_processes.py",
+    "tests/browser",
+    "tests/documents",
+    "tests/examples",
+    "tests/faults/test_back_pressure.py",
+    "tests/faults/test_late_copies.py",
+    "tests/reliability",
+    "tests/service/test_stalls.py",
+    "tests/structure",
+    "tests/turns/test_contest.py",
+    "tests/turns/test_conversations.py",
+    "tests/turns/test_processes.py",
 ]
+ADAPTERS = ("agentsession/adapters", "tests/adapters")
+FRAMEWORKS = (
+    *("agent_framework", "agents", "claude_agent_sdk", "cryptography", "google.adk", "greenlet"),
+    *("langgraph.checkpoint.conformance", "mcp", "pydantic_ai", "strands", "trpc_agent_sdk"),
+)
+# Their frameworks are heavy, and have an environment of their own.
+WITHOUT_ADAPTERS = "--ignore=tests/adapters"
 # What a wheel must hold besides modules, asked of an environment that has nothing else.
 CHECK_WHEEL = """
 from importlib.resources import files
@@ -80,8 +92,17 @@ def types(session: nox.Session) -> None:
     """Check the types with mypy and pyright, both strict, and that the public ones are complete."""
     install(session, "types")
     session.run("mypy")
-    session.run("pyright")
-    session.run("pyright", "--ignoreexternal", "--verifytypes", "agentsession")
+    session.run("pyright", "--project", ".")
+    verify = ["pyright", "--ignoreexternal", "--verifytypes", "agentsession", "--outputjson"]
+    told = json.loads(str(session.run(*verify, silent=True, success_codes=[0, 1])))
+    unknown = [
+        symbol["name"]
+        for symbol in told["typeCompleteness"]["symbols"]
+        if symbol["isExported"] and not symbol["isTypeKnown"]
+    ]
+    # What adapters are made of is not installed here; nox -s adapters checks them.
+    if ours := [name for name in unknown if not name.startswith("agentsession.adapters.")]:
+        session.error(f"types that are not known whole: {', '.join(ours)}")
 
 
 @nox.session
@@ -101,33 +122,85 @@ def tests_lowest(session: nox.Session) -> None:
     """Run all tests with the lowest versions that the package declares."""
     groups = nox.project.dependency_groups(PROJECT, "tests")
     session.install("--resolution=lowest-direct", *groups, ".[demo]")
-    session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, WITHOUT_ADAPTERS, *session.posargs)
 
 
 def run_tests(session: nox.Session) -> None:
     """Test the installed package, so that a file missing from the wheel is noticed."""
-    prepare_tests(session)
-    session.run("pytest", *SIDE_BY_SIDE, *session.posargs)
+    prepare_tests(session, "tests")
+    if os.environ.get("AGENTSESSION_TEST_COVERAGE") != "required":
+        session.run("pytest", *SIDE_BY_SIDE, WITHOUT_ADAPTERS, *session.posargs)
+        return
+    session.run("coverage", "erase")
+    quick = [WITHOUT_ADAPTERS, *(f"--ignore={each}" for each in SLOW)]
+    session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *quick, *session.posargs)
+    session.run("pytest", *SIDE_BY_SIDE, *SLOW)
+    session.run("coverage", "combine")
+    session.run("coverage", "report", "--omit=*/agentsession/adapters/*")
 
 
-def prepare_tests(session: nox.Session) -> None:
+@nox.session
+def adapters(session: nox.Session) -> None:
+    """Check the adapters, and test each on the real framework."""
+    prepare_tests(session, "adapters")
+    ours = sorted(str(each) for path in ADAPTERS for each in Path(path).rglob("*.py"))
+    session.run("mypy", *ours)
+    session.run("pyright", "--project", "tests/adapters")
+    test_adapters(session)
+
+
+@nox.session(default=False)
+def adapters_coverage(session: nox.Session) -> None:
+    """Measure what the tests of the adapters cover of them."""
+    prepare_tests(session, "adapters")
+    session.run("coverage", "erase")
+    test_adapters(session, "coverage", "run", "-m")
+    session.run("coverage", "combine")
+    session.run("coverage", "report", "--include=*/agentsession/adapters/*")
+
+
+@nox.session(default=False, venv_backend="uv")
+def adapters_lowest(session: nox.Session) -> None:
+    """Test the adapters on the oldest versions of the frameworks that are declared."""
+    groups = nox.project.dependency_groups(PROJECT, "adapters")
+    # By the project's own name, extras do not count as asked for directly.
+    extras = ",".join(PROJECT["project"]["optional-dependencies"])
+    session.install("--resolution=lowest-direct", *groups, f".[{extras}]")
+    test_adapters(session)
+
+
+@nox.session(default=False)
+def adapters_mcp(session: nox.Session) -> None:
+    """Test MCP's adapter, and its page, on version 2 of mcp, which trpc-agent-py refuses."""
+    tools = ("hypothesis", "mypy", "pytest>=9.0", "pytest-xdist", "uvicorn")
+    session.install("mcp>=2", *tools, ".[embedded,mcp]")
+    pages = ["tests/adapters/together/test_documents.py", "-k", "mcp"]
+    session.run("pytest", *SIDE_BY_SIDE, "tests/adapters/alone/test_mcp.py", *pages)
+
+
+def test_adapters(session: nox.Session, *with_tool: str) -> None:
+    """Run the tests of the adapters, and those of what they make public."""
+    # Where one of them is missing its tests are skipped, which must not happen here.
+    session.run("python", "-c", f"import {', '.join(FRAMEWORKS)}")
+    tests = ["tests/adapters", "tests/structure/test_public_api.py"]
+    session.run(*with_tool, "pytest", *SIDE_BY_SIDE, *tests, *session.posargs)
+
+
+def prepare_tests(session: nox.Session, group: str) -> None:
     """Install what tests need, and let the many programs that they run compile it once."""
     session.env["PYTHONSAFEPATH"] = "1"
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.env["UV_COMPILE_BYTECODE"] = "1"
-    install(session, "tests")
+    install(session, group)
 
 
-@nox.session
-def coverage(session: nox.Session) -> None:
-    """Measure what the quick tests cover; a line that is traced takes three times as long."""
-    prepare_tests(session)
-    session.env["AGENTSESSION_TEST_VALKEY_ALONE"] = "1"
-    session.run("coverage", "erase")
-    slow = [f"--ignore=tests/{each}" for each in SLOW]
-    session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *slow, *session.posargs)
-    session.run("coverage", "combine")
-    session.run("coverage", "report")
+@nox.session(default=False)
+def picture(session: nox.Session) -> None:
+    """Take the picture of ``examples/chat`` for the documentation; it needs a Chromium."""
+    prepare_tests(session, "tests")
+    session.env["AGENTSESSION_TEST_BROWSER"] = "required"
+    session.env["AGENTSESSION_TEST_PICTURE"] = "docs/_static/chat.png"
+    session.run("pytest", "tests/browser", "-k", "picture")
 
 
 @nox.session

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-__all__ = ["GROUPS", "Case", "Group", "Setup", "selected"]
+__all__ = ["GROUPS", "SESSIONS", "Case", "Group", "Operation", "Setup", "selected"]
 
 Operation = Literal[
     "append",
@@ -20,6 +20,9 @@ Operation = Literal[
     "rewind",
     "fork",
     "baseline",
+    "read",
+    "convert",
+    "restore",
 ]
 
 # Below this many events in all, a setup is made anew for each round, so that a history that is said

@@ -4,11 +4,14 @@
 
     {"do": "versions", "packages": ["redis"]}               -> {"redis": "8.1.0"}
     {"do": "check", "case": {}}                             -> {}
-    {"do": "prepare", "setup": "", "case": {}, "url": ""}   -> {"bytes": 0}
+    {"do": "prepare", "setup": "", "case": {}, "url": ""}   -> {"bytes": 0, "seconds": 0.1}
     {"do": "run", "setup": "", "case": {}, "seconds": 1.0, "watch": false}  -> figures
+    {"do": "durability", "setup": ""}                       -> {"durability": ""}
+    {"do": "reopen", "setup": "", "times": 5}               -> {"seconds": 0.1}
     {"do": "clear"}                                         -> {}
 
-Each names the ``contestant`` too, one of the module's. The answer to an order that fails is
+Each names the ``contestant`` too, one of the module's; ``prepare`` may say how the sessions'
+names begin, for processes that share a file. The answer to an order that fails is
 ``{"error": "..."}``. The end of the input ends the process. Needs nothing but Python; a contestant
 is a module that calls :func:`main` with its classes.
 """
@@ -19,7 +22,9 @@ import asyncio
 import itertools
 import json
 import os
+import statistics
 import sys
+import time
 import traceback
 import tracemalloc
 from abc import ABC, abstractmethod
@@ -51,7 +56,8 @@ class Contestant(ABC):
 
     Args:
         setup: What it will hold.
-        url: The server, with a database of this contestant's own; empty for one in memory.
+        url: The server, with a database of this contestant's own, or a folder; empty for one in
+            memory.
     """
 
     on_server = True
@@ -81,6 +87,18 @@ class Contestant(ABC):
 
     async def get_history(self, session: str) -> int:
         """Read what a model may be shown of the last 2 turns, and return how many events came."""
+        raise NotImplementedError
+
+    async def read(self, session: str) -> int:
+        """Read the whole session, and return how many of what was appended came."""
+        raise NotImplementedError
+
+    async def convert(self, session: str) -> None:
+        """Make events of what an append of a framework is given, and store nothing."""
+        raise NotImplementedError
+
+    async def restore(self, session: str) -> None:
+        """Make what a framework reads of stored events, and read nothing."""
         raise NotImplementedError
 
     async def list_page(self) -> int:
@@ -116,6 +134,14 @@ class Contestant(ABC):
         """Run the four commands that the server's cost is compared with."""
         raise NotImplementedError
 
+    async def durability(self) -> str:
+        """Say how far a write has gone when it returns, in SQLite's words."""
+        raise NotImplementedError
+
+    async def reopen(self) -> None:
+        """Open what :meth:`aclose` has closed, as far as it is before the first call."""
+        raise NotImplementedError
+
     @abstractmethod
     async def aclose(self) -> None:
         """Let go of connections."""
@@ -142,6 +168,10 @@ class Driver:
                 return await self._prepare(order)
             case "run":
                 return await self._run(order)
+            case "durability":
+                return {"durability": await self._prepared[order["setup"]].durability()}
+            case "reopen":
+                return await self._reopen(order)
             case _:
                 return await self._clear()
 
@@ -157,19 +187,38 @@ class Driver:
         name, case = order["setup"], Case.from_dict(order["case"])
         contestant = self._prepared.get(name)
         # Connections are kept, since making 256 of them is not what is measured.
-        if contestant is None or not contestant.on_server:
+        kept = contestant is not None and contestant.on_server and contestant.url == order["url"]
+        if contestant is None or not kept:
+            if contestant is not None:
+                await contestant.aclose()
             kind = self._contestants[order["contestant"]]
             contestant = self._prepared[name] = kind(case.setup, order["url"])
         generation = next(self._generation)
-        sessions = [f"s{generation}-{number}" for number in range(case.setup.sessions)]
+        begin = order.get("names", "s")
+        sessions = [f"{begin}{generation}-{number}" for number in range(case.setup.sessions)]
         tracing = order.get("trace", False)
         if tracing:
             tracemalloc.start()
+        start = time.perf_counter()
         await contestant.seed(sessions)
+        seconds = time.perf_counter() - start
         self._sessions[name] = sessions
         footprint = tracemalloc.get_traced_memory()[0] if tracing else 0
         tracemalloc.stop()
-        return {"bytes": footprint}
+        return {"bytes": footprint, "seconds": seconds}
+
+    async def _reopen(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Close and open, as often as is wanted, and read a session after each."""
+        contestant = self._prepared[order["setup"]]
+        session = self._sessions[order["setup"]][0]
+        times: list[float] = []
+        for _ in range(order["times"]):
+            await contestant.aclose()
+            start = time.perf_counter()
+            await contestant.reopen()
+            await contestant.get_last(session)
+            times.append(time.perf_counter() - start)
+        return {"seconds": statistics.median(times)}
 
     async def _run(self, order: dict[str, Any]) -> dict[str, Any]:
         name, case = order["setup"], Case.from_dict(order["case"])
@@ -216,16 +265,17 @@ def _operation(contestant: Contestant, case: Case) -> Callable[[str], Awaitable[
             return partial(contestant.unleased_turn, messages=exchange(setup.size))
         case "rewind":
             return partial(contestant.rewind, messages=exchange(setup.size)[:2])
-        case "fork":
-            return contestant.fork
         case "get":
             return _counted(contestant.get_last, min(LAST, setup.history))
+        case "read":
+            return _counted(contestant.read, setup.history)
         case "history":
             return _counted(contestant.get_history, TURNS)
         case "list":
             return _counted(lambda _: contestant.list_page(), min(PAGE, setup.sessions))
         case _:
-            return contestant.baseline
+            named: Callable[[str], Awaitable[object]] = getattr(contestant, case.operation)
+            return named
 
 
 def _rotating(one: Callable[[str], Awaitable[object]], sessions: Sequence[str]) -> Call:

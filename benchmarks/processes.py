@@ -11,11 +11,11 @@ from typing import Any
 
 from benchmarks.roster import Entrant
 
-__all__ = ["ContestantError", "ContestantProcess"]
+__all__ = ["LONGEST", "ContestantError", "ContestantProcess", "own_interpreter"]
 
 _ROOT = Path(__file__).resolve().parent.parent
 # A slow peer's rounds take seconds, and filling a long history up to a minute.
-_LONGEST = 180.0
+LONGEST = 180.0
 _LONGEST_ANSWER = 1 << 20
 
 
@@ -30,14 +30,23 @@ class ContestantProcess:
         entrant: Whom to run.
         python: Its interpreter.
         log: Where its standard error goes.
+        longest: Seconds that an answer may take.
     """
 
-    def __init__(self, entrant: Entrant, python: Path, log: Path) -> None:
+    def __init__(
+        self, entrant: Entrant, python: Path, log: Path, *, longest: float = LONGEST
+    ) -> None:
         self.entrant = entrant
         self.failure = ""
         self._python = python
         self._log = log
+        self._longest = longest
         self._process: asyncio.subprocess.Process | None = None
+
+    def another(self, number: int) -> ContestantProcess:
+        """Return one more process of the same entrant, which is not yet started."""
+        log = self._log.with_stem(f"{self._log.stem}-{number}")
+        return ContestantProcess(self.entrant, self._python, log, longest=self._longest)
 
     async def start(self) -> None:
         """Start it; it fails at the first order if it cannot even be imported."""
@@ -63,7 +72,8 @@ class ContestantProcess:
         """
         if self.failure:
             raise ContestantError(self.failure)
-        answer = await self._answer({**order, "contestant": self.entrant.store})
+        contestant = self.entrant.contestant or self.entrant.store
+        answer = await self._answer({**order, "contestant": contestant})
         if "error" in answer:
             raise ContestantError(answer["error"])
         return answer
@@ -74,13 +84,13 @@ class ContestantProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(self._longest):
                 process.stdin.write(json.dumps(order).encode() + b"\n")
                 await process.stdin.drain()
                 line = await process.stdout.readline()
         except TimeoutError:
             process.kill()
-            self.failure = f"no answer within {_LONGEST:.0f} s"
+            self.failure = f"no answer within {self._longest:.0f} s"
         except ConnectionError as exc:
             self.failure = str(exc)
         else:

@@ -12,24 +12,30 @@ from benchmarks.goals import Verdict
 from benchmarks.results import Figures, Results
 from benchmarks.roster import OURS, OURS_IN_MEMORY, Entrant
 
-__all__ = ["print_report"]
+__all__ = ["make_table", "print_report", "short"]
 
 
-def print_report(console: Console, results: Results, verdicts: Iterable[Verdict]) -> None:
-    """Print all of it."""
+def print_report(
+    console: Console,
+    results: Results,
+    verdicts: Iterable[Verdict],
+    ratios: Iterable[Table] | None = None,
+) -> None:
+    """Print all of it; *ratios* stand in the place of those to this project's own contestants."""
     console.print(_about(results))
     console.print(_goals(verdicts))
-    for ours in (OURS, OURS_IN_MEMORY):
-        if rivals := _rivals(results, ours):
-            console.print(_ratios(results, ours, rivals))
+    for each in _own_ratios(results) if ratios is None else ratios:
+        console.print(each)
     console.print(_absolute(results))
-    console.print(_footprints(results))
-    console.print(_imports(results))
+    if results.footprints:
+        console.print(_footprints(results))
+    if results.imports:
+        console.print(_imports(results))
     for table in _missing(results):
         console.print(table)
 
 
-def _table(title: str, *columns: str, words: int = 1) -> Table:
+def make_table(title: str, *columns: str, words: int = 1) -> Table:
     """Make a table whose columns but the first ones hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
@@ -38,22 +44,22 @@ def _table(title: str, *columns: str, words: int = 1) -> Table:
 
 
 def _about(results: Results) -> Table:
-    table = _table("Machine and versions", "", "", words=2)
+    table = make_table("Machine and versions", "", "", words=2)
     for name, value in {**results.machine, **results.versions}.items():
         table.add_row(name, value)
     return table
 
 
 def _goals(verdicts: Iterable[Verdict]) -> Table:
-    table = _table("Goals", "case", "goal", "measured", "", "by", "in detail", words=1)
+    table = make_table("Goals", "case", "goal", "measured", "", "by", "in detail", words=1)
     table.columns[0].no_wrap = False
     table.columns[-1].justify = "left"
     table.columns[-1].no_wrap = False
     for each in verdicts:
-        measured = "-" if each.figure is None else f"{_short(each.figure)} {each.unit}"
+        measured = "-" if each.figure is None else f"{short(each.figure)} {each.unit}"
         met = {True: "[green]met[/]", False: "[red]not met[/]", None: "not measured"}[each.met]
         margin = "" if each.margin is None else _margin(each.margin)
-        goal = f"at {each.bound} {_short(each.goal)} {each.unit}"
+        goal = f"at {each.bound} {short(each.goal)} {each.unit}"
         table.add_row(each.case, goal, measured, met, margin, each.detail)
     return table
 
@@ -66,13 +72,19 @@ def _rivals(results: Results, ours: Entrant) -> list[Entrant]:
     return [each for each in results.entrants.values() if each.store == ours.store and each != ours]
 
 
+def _own_ratios(results: Results) -> Iterable[Table]:
+    for ours in (OURS, OURS_IN_MEMORY):
+        if rivals := _rivals(results, ours):
+            yield _ratios(results, ours, rivals)
+
+
 def _ratios(results: Results, ours: Entrant, rivals: Sequence[Entrant]) -> Table:
     """Show how many times our time the others take, or our rate is theirs if many call."""
     title = (
         f"{ours.label}: how many times as fast as each other one "
         "(1 caller: its p50 by ours; more: our operations a second by its)"
     )
-    table = _table(title, "case", *(rival.label for rival in rivals))
+    table = make_table(title, "case", *(rival.label for rival in rivals))
     for case in results.cases.values():
         own = results.figures(ours, case.name)
         if own is not None:
@@ -84,11 +96,11 @@ def _ratios(results: Results, ours: Entrant, rivals: Sequence[Entrant]) -> Table
 def _ratio(own: Figures, other: Figures | None, callers: int) -> str:
     if other is None:
         return "-"
-    return _short(own.rate / other.rate if callers > 1 else other.p50 / own.p50)
+    return short(own.rate / other.rate if callers > 1 else other.p50 / own.p50)
 
 
 def _absolute(results: Results) -> Table:
-    table = _table(
+    table = make_table(
         "Absolute figures: medians of rounds; times of an operation, and what one costs",
         "contestant", "op/s", "p50 ms", "p95 ms", "p99 ms", "client us", "script us",
         "server CPU", "calls", "bytes in", "bytes out", "stall ms", "late ms", "step ms",
@@ -126,7 +138,7 @@ def _figures(figures: Figures, entrant: Entrant) -> list[str]:
 
 def _footprints(results: Results) -> Table:
     histories = sorted({history for _, history in results.footprints})
-    table = _table(
+    table = make_table(
         "Memory of a session, bytes", "contestant", *(f"{each} events" for each in histories)
     )
     for label in results.entrants:
@@ -137,7 +149,7 @@ def _footprints(results: Results) -> Table:
 
 
 def _imports(results: Results) -> Table:
-    table = _table("Import", "module", "ms")
+    table = make_table("Import", "module", "ms")
     for name, seconds in results.imports.items():
         table.add_row(name, f"{seconds * 1e3:.1f}")
     return table
@@ -146,7 +158,7 @@ def _imports(results: Results) -> Table:
 def _missing(results: Results) -> Iterable[Table]:
     """Say who and what is not in the tables above, and why."""
     if results.absent:
-        table = _table("Did not take part", "contestant", "why", words=2)
+        table = make_table("Did not take part", "contestant", "why", words=2)
         for label, reason in results.absent.items():
             table.add_row(label, reason)
         yield table
@@ -154,14 +166,14 @@ def _missing(results: Results) -> Iterable[Table]:
     for (label, case), reason in results.reasons.items():
         reasons.setdefault((label, reason), []).append(case)
     if reasons:
-        table = _table("Not measured", "contestant", "why", "cases", words=3)
+        table = make_table("Not measured", "contestant", "why", "cases", words=3)
         table.columns[-1].no_wrap = False
         for (label, reason), cases in reasons.items():
             table.add_row(label, reason, "; ".join(cases))
         yield table
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """Word a number with three digits that count."""
     if number >= 100:
         return f"{number:,.0f}"

@@ -29,16 +29,18 @@ class Entrant:
     Attributes:
         label: Its name, and where it stores.
         module: Its module in ``benchmarks.contestants``.
-        store: Which of the module's classes, and where it stores.
+        store: Where it stores.
         packages: Whose versions to print.
         peer: Where it comes from; ``None`` for this project.
+        contestant: Which of the module's classes; the one named like the store if empty.
     """
 
     label: str
     module: str
-    store: Literal["server", "memory"]
+    store: Literal["server", "memory", "file"]
     packages: tuple[str, ...] = field(default=())
     peer: Peer | None = None
+    contestant: str = ""
 
 
 _OPENAI = Peer("openai-agents", ("openai-agents[redis]", "hiredis"))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.cases import Case, Group, Setup
 from benchmarks.processes import ContestantError, ContestantProcess
 from benchmarks.results import Results
 from benchmarks.roster import Entrant
-from benchmarks.server import DATABASES, Server
+from benchmarks.server import DATABASES, Usage
 
-__all__ = ["FULL", "QUICK", "Pace", "Suite", "running"]
+__all__ = ["FULL", "QUICK", "Pace", "Place", "Suite", "running"]
 
 _FOOTPRINT_SESSIONS = 200
 _FOOTPRINT_HISTORIES = (0, 10)
@@ -44,11 +45,30 @@ FULL = Pace(seconds=0.4, rounds=5, warm_up=0.3, watched=2, watch_peers=True, pat
 QUICK = Pace(seconds=0.12, rounds=3, warm_up=0.05, watched=1, watch_peers=False, patience=0.4)
 
 
+class Place(Protocol):
+    """Where the contestants store: a server, or a disk."""
+
+    def url(self, database: int) -> str:
+        """Return where one contestant's setup is to be."""
+
+    def clear(self, database: int | None = None) -> None:
+        """Delete what is in one database, or all."""
+
+    def memory(self) -> int:
+        """Return the bytes of the server in use."""
+
+    def begin(self) -> None:
+        """Start to count."""
+
+    def end(self, elapsed: float) -> Usage:
+        """Return what was used since :meth:`begin`, of which *elapsed* seconds were busy."""
+
+
 class Suite:
     """A run.
 
     Args:
-        server: Where those of a server store.
+        server: Where those that are not in memory store.
         processes: The contestants.
         pace: How long it may take.
         results: Where figures go.
@@ -57,7 +77,7 @@ class Suite:
 
     def __init__(
         self,
-        server: Server,
+        server: Place,
         processes: Sequence[ContestantProcess],
         pace: Pace,
         results: Results,

@@ -19,13 +19,12 @@ from benchmarks.cases import Setup
 from benchmarks.driver import APP, LAST, PAGE, TURNS, USER, Contestant, main
 from benchmarks.messages import Message, exchange, words
 
-_MOST_AT_ONCE = 1000
-
 
 class Ours(Contestant):
     """What both services share: all of it."""
 
     service: SessionService
+    most_at_once = 1000
 
     def __init__(self, setup: Setup, url: str) -> None:
         super().__init__(setup, url)
@@ -35,7 +34,7 @@ class Ours(Contestant):
     async def seed(self, sessions: Sequence[str]) -> None:
         message = words(self.setup.size)
         # A megabyte each makes a request of reasonable size.
-        batch = max(1, min(_MOST_AT_ONCE, 1_000_000 // self.setup.size))
+        batch = max(1, min(self.most_at_once, 1_000_000 // self.setup.size))
         for session in sessions:
             await self.service.create_session(_key(session))
             for begin in range(0, self.setup.history, batch):

@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
+# What their programs need is where adapters are tested: tests/adapters.
+OF_ADAPTERS = sorted((DOCS / "adapters").glob("*.md"))
 
 _fenced = re.compile(
     r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE
@@ -59,7 +61,7 @@ def programs(page: Path) -> list[Program]:
     return [Program(page, number, each[1], each[2]) for number, each in enumerate(found, 1)]
 
 
-PROGRAMS = [program for page in PAGES for program in programs(page)]
+PROGRAMS = [program for page in PAGES if page not in OF_ADAPTERS for program in programs(page)]
 
 
 def tables(page: Path) -> dict[str, list[dict[str, str]]]:

@@ -18,6 +18,8 @@ OPERATIONS = {
     ("floor", "Floor"): {"append", "get", "baseline"},
 }
 
+OPERATIONS_KEPT = {"append", "read"}
+
 
 def benchmarks(module: str) -> Any:
     """Import one of the modules, which are not part of the package."""
@@ -109,19 +111,59 @@ async def test_a_row_of_rewinds_takes_back_what_the_one_before_has_appended() ->
     assert len(stored) == 10 + 4 * 3
 
 
-def test_every_goal_is_judged_by_rows_that_there_are() -> None:
-    """A row that is renamed takes its goal along."""
-    roster = benchmarks("roster").ROSTER
+TIMING = dict.fromkeys(("rate", "mean", "p50", "p95", "p99", "elapsed", "cpu"), 1.0)
+
+
+def measured(cases: Any, entrants: Any) -> Any:
+    """Make the results of a run in which everybody took part in everything."""
     results = benchmarks("results").Results(
         machine={},
-        cases={case.name: case for case in rows()},
-        entrants={entrant.label: entrant for entrant in roster},
+        cases={case.name: case for case in cases},
+        entrants={entrant.label: entrant for entrant in entrants},
         imports={benchmarks("goals").IMPORT: 0.1},
     )
-    timing = dict.fromkeys(("rate", "mean", "p50", "p95", "p99", "elapsed", "cpu"), 1.0)
     usage = benchmarks("server").Usage(1.0, 1, 1.0, 1, 1, 1)
-    for case in rows():
-        for entrant in roster:
-            results.note(entrant, case, {**timing, "operations": 1}, usage)
-    verdicts = benchmarks("goals").judge(results)
+    for case in cases:
+        for entrant in entrants:
+            results.note(entrant, case, {**TIMING, "operations": 1}, usage)
+    return results
+
+
+def test_every_goal_is_judged_by_rows_that_there_are() -> None:
+    """A row that is renamed takes its goal along."""
+    verdicts = benchmarks("goals").judge(measured(rows(), benchmarks("roster").ROSTER))
     assert [verdict.case for verdict in verdicts if verdict.figure is None] == []
+
+
+def test_every_goal_of_the_adapters_is_judged_by_rows_that_there_are() -> None:
+    """A row that is renamed takes its goal along."""
+    frameworks = benchmarks("frameworks").FRAMEWORKS
+    cases = [case for framework in frameworks for case in framework.group().cases]
+    entrants = [entrant for framework in frameworks for entrant in framework.entrants()]
+    results = measured(cases, entrants)
+    assert len(results.cases) == len(cases)
+    assert len(results.entrants) == len(entrants)
+    verdicts = benchmarks("overhead").judge_adapters(results, frameworks)
+    assert [verdict.case for verdict in verdicts if verdict.figure is None] == []
+
+
+def test_conversion_is_no_part_of_what_an_adapter_adds() -> None:
+    """Two microseconds, of which one is the conversion, are once the bare service's one."""
+    (framework, *_) = benchmarks("frameworks").FRAMEWORKS
+    results = measured(framework.group().cases, ())
+    usage = benchmarks("server").Usage(1.0, 1, 1.0, 1, 1, 1)
+    for place in benchmarks("frameworks").PLACES:
+        for entrant in (framework.adapter(place), framework.bare(place)):
+            for case in results.cases.values():
+                is_twice = entrant == framework.adapter(place) and case.operation in OPERATIONS_KEPT
+                figures = {**TIMING, "p50": 2.0, "rate": 0.5, "cpu": 2.0} if is_twice else TIMING
+                results.note(entrant, case, {**figures, "operations": 1}, usage)
+    verdicts = benchmarks("overhead").judge_adapters(results, [framework])
+    assert {each.figure for each in verdicts if each.bound == "most"} == {1.0}
+
+
+def test_every_adapter_is_measured() -> None:
+    """A new adapter is not left out."""
+    folder = ROOT / "agentsession" / "adapters"
+    modules = {file.stem for file in folder.glob("*.py")} - {"__init__"}
+    assert {each.module for each in benchmarks("frameworks").FRAMEWORKS} == modules

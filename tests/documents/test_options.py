@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from agentsession import InMemorySessionService, RedisSessionService, Runner, SessionService
+from agentsession import (
+    InMemorySessionService,
+    RedisSessionService,
+    Runner,
+    SessionService,
+    SQLiteSessionService,
+)
 from agentsession.redis import register_redis_instance
 from agentsession.stores import ServiceOptions
 from documents.markdown import DOCS, tables
@@ -16,6 +22,7 @@ from documents.markdown import DOCS, tables
 TABLES = tables(DOCS / "options.md")
 OWNERS: list[tuple[Callable[..., Any], tuple[str, ...], set[str]]] = [
     (InMemorySessionService, ("All services", "InMemorySessionService"), set()),
+    (SQLiteSessionService, ("All services", "SQLiteSessionService"), set()),
     (RedisSessionService, ("All services", "RedisSessionService"), set()),
     (
         RedisSessionService.from_url,
@@ -67,6 +74,7 @@ def test_each_option_says_why_one_would_change_it() -> None:
 
 def test_all_options_of_all_stores_are_there() -> None:
     """What ``open_service`` takes is in the tables of the stores."""
-    headings = ("All services", "RedisSessionService", "InMemorySessionService")
+    classes = ("RedisSessionService", "SQLiteSessionService", "InMemorySessionService")
+    headings = ("All services", *classes)
     documented = {row["option"].strip("`") for heading in headings for row in TABLES[heading]}
     assert set(ServiceOptions.__annotations__) <= documented

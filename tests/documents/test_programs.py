@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from documents.markdown import PAGES, PROGRAMS, README, Program, text
+from documents.markdown import DOCS, PAGES, PROGRAMS, README, Program, programs, text
 
 MYPY = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context"]
 
@@ -49,11 +49,25 @@ def test_it_runs_in_an_empty_folder(program: Program, empty_server: str, tmp_pat
     assert printed == (program.output or "")
 
 
+def test_programs_with_a_file_get_along(tmp_path: Path) -> None:
+    """Somebody who reads the page from its top runs all of them in one folder, and some twice."""
+    files = [
+        (program.write(tmp_path, f"{program.name}.py", "memory://"), program.output or "")
+        for program in programs(DOCS / "sqlite.md")
+    ]
+    assert [run(file) for file, _ in files] == [output for _, output in files]
+    for file, _ in files:
+        run(file)
+
+
+def fences(page: Path) -> int:
+    return len(re.findall(r"```[ \t{]*(?:py|python|python3|code)\b", text(page)))
+
+
 def test_every_block_is_one_of_them() -> None:
     """No Python block escapes by the way it is fenced; what prints says what."""
     for page in PAGES:
-        fences = len(re.findall(r"```[ \t{]*(?:py|python|python3|code)\b", text(page)))
-        assert fences == sum(program.page == page for program in PROGRAMS)
+        assert fences(page) == len(programs(page))
     assert sum(program.page == README for program in PROGRAMS) == 3
     assert len(PROGRAMS) > 15
     for program in PROGRAMS:

@@ -249,22 +249,27 @@ async def test_who_resumes_a_chat_that_is_deleted_meanwhile_is_told(
     assert not (tmp_path / "log").read_text(encoding="utf-8")
 
 
-async def test_models_are_bodies_and_responses(valkey_url: str, tmp_path: Path) -> None:
-    """A session is made, written to once, read and listed; errors have codes."""
-    (program,) = (each for each in PROGRAMS if "-> SessionPage" in each.source)
-    event = {"author": "user", "content": "hello", "id": "e1"}
+ROUTERS = [each for each in PROGRAMS if "session_router(" in each.source]
+
+
+@pytest.mark.parametrize("program", ROUTERS, ids=lambda each: each.name)
+async def test_the_router_is_used_as_written(
+    program: Program, valkey_url: str, tmp_path: Path
+) -> None:
+    """A run streams, is read as the log has it, and is followed from where one was."""
     with served(program, tmp_path, valkey_url) as base:
         async with httpx2.AsyncClient(base_url=base, timeout=60) as client:
-            assert (await client.get("/sessions/s1")).status_code == 404
-            assert (await client.post("/sessions/s1/events", json=event)).status_code == 404
-            assert (await client.put("/sessions/s1")).json()["revision"] == 1
-            for _ in range(2):
-                answer = await client.post("/sessions/s1/events", json=event)
-                assert Event.from_dict(answer.json()).seq == 1
-            assert (await client.post("/sessions/s1/events", json={"author": 1})).status_code == 422
-            session = (await client.get("/sessions/s1")).json()
-            assert [each["content"] for each in session["events"]] == ["hello"]
-            page = (await client.get("/sessions")).json()
-            assert [each["key"]["session_id"] for each in page["sessions"]] == ["s1"]
+            body = {"message": "one two"}
+            async with client.stream("POST", "/sessions/c1/run", json=body) as response:
+                taken = [frame async for frame in frames(response)]
+            assert [frame.type for frame in taken][:: len(taken) - 1] == ["run", "done"]
+            (stored,) = (frame for frame in taken if frame.id is not None)
+            page = (await client.get("/sessions/c1/events", params={"after_seq": 1})).json()
+            assert page["events"] == [stored.json]
+            async with client.stream("GET", "/sessions/c1/events/stream?after=1") as response:
+                async for frame in frames(response):
+                    if frame.id is not None:
+                        assert (frame.id, frame.json) == ("2", stored.json)
+                        break
             schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
     assert {"Event", "Session", "SessionPage"} <= set(schemas)

@@ -26,6 +26,7 @@ from agentsession import (
     Runner,
     SessionKey,
     SessionService,
+    SQLiteSessionService,
     Text,
     ToolCall,
     UserKey,
@@ -122,6 +123,29 @@ async def plain_for_over_a_run(service: SessionService) -> None:
         pass
 
 
+async def awaited_lease(service: SessionService) -> None:
+    await service.lease(KEY)  # type: ignore[misc]
+
+
+async def awaited_subscription(service: SessionService) -> None:
+    await service.subscribe(KEY)  # type: ignore[misc]
+
+
+async def plain_for_over_a_subscription(service: SessionService) -> None:
+    for _ in service.subscribe(KEY):  # type: ignore[attr-defined]
+        pass
+
+
+async def awaited_news(service: SessionService) -> None:
+    async for _ in await service.subscribe_user(USER):  # type: ignore[misc]
+        pass
+
+
+async def plain_for_over_news(service: SessionService) -> None:
+    for _ in service.subscribe_user(USER):  # type: ignore[attr-defined]
+        pass
+
+
 # -- agents, right and wrong
 
 
@@ -158,6 +182,13 @@ class AgentClass:
 @dataclass
 class Cart:
     items: tuple[str, ...] = ()
+
+
+class numpy:  # noqa: N801 - which is not installed here
+    """What errors tell types of numpy by: their module."""
+
+    bool = type("bool", (), {"__module__": "numpy"})
+    float64 = type("float64", (float,), {"__module__": "numpy"})
 
 
 def running(agent: Any) -> Callable[[SessionService], Any]:
@@ -297,6 +328,27 @@ MISTAKES = [
         TypeError,
         "a run is neither awaited nor looped over with a plain 'for'",
     ),
+    Mistake(
+        "a lease that is awaited",
+        awaited_lease,
+        TypeError,
+        "a lease is not awaited; write 'async with service.lease(...) as lease'",
+    ),
+    *(
+        Mistake(
+            mistake.__name__.replace("_", " "),
+            mistake,
+            TypeError,
+            "a subscription is neither awaited nor looped over with a plain 'for'; write 'async "
+            f"with service.{maker}(...) as items', and within it 'async for item in items'",
+        )
+        for mistake, maker in [
+            (awaited_subscription, "subscribe"),
+            (plain_for_over_a_subscription, "subscribe"),
+            (awaited_news, "subscribe_user"),
+            (plain_for_over_news, "subscribe_user"),
+        ]
+    ),
     # Events
     Mistake(
         "a dict for an event",
@@ -339,6 +391,13 @@ MISTAKES = [
         lambda _: Event(role="user", content="Hello"),  # type: ignore[call-arg]
         TypeError,
         "Unexpected keyword argument 'role'",
+    ),
+    Mistake(
+        "an outcome of one's own",
+        appending(outcome="done"),
+        ValueError,
+        "outcome must be one of '', 'completed', 'failed', 'cancelled', 'interrupted', "
+        "'abandoned', 'waiting', not 'done'",
     ),
     Mistake("an empty author", appending(author=""), ValueError, "author must not be empty"),
     Mistake(
@@ -389,8 +448,8 @@ MISTAKES = [
         "a datetime in state",
         saving(datetime.now(UTC)),
         StateValueError,
-        "cart: a datetime cannot be stored, only what JSON can hold, and bytes as a whole state "
-        "value; convert it first, for example with value.isoformat(); nothing was stored",
+        "cart: a datetime.datetime cannot be stored, only what JSON can hold, and bytes as a whole "
+        "state value; convert it first, for example with value.isoformat(); nothing was stored",
     ),
     Mistake(
         "a set in state",
@@ -402,7 +461,34 @@ MISTAKES = [
         "an object deep in state",
         saving({"items": [Cart()]}),
         StateValueError,
-        "cart['items'][0]: a Cart cannot be stored",
+        f"cart['items'][0]: a {__name__}.Cart cannot be stored",
+    ),
+    Mistake(
+        "a dataclass in state",
+        saving(Cart()),
+        StateValueError,
+        "convert it first, for example with dataclasses.asdict(value)",
+    ),
+    Mistake(
+        "a bytearray in state",
+        saving(bytearray(b"tea")),
+        StateValueError,
+        "cart: a bytearray cannot be stored, only bytes as a whole state value; convert it with "
+        "bytes(value)",
+    ),
+    Mistake(
+        "a number of numpy's in state",
+        saving({"paid": numpy.bool()}),
+        StateValueError,
+        "cart['paid']: a numpy.bool cannot be stored, only what JSON can hold, and bytes as a "
+        "whole state value; convert it first, for example with value.item()",
+    ),
+    Mistake(
+        "a float of numpy's in state",
+        saving(numpy.float64(1.5)),
+        StateValueError,
+        "cart: a numpy.float64 would not come back as one; convert it to a plain JSON type first, "
+        "for example with value.item()",
     ),
     Mistake(
         "an event in state", saving(HELLO), StateValueError, "for example with value.to_dict()"
@@ -420,7 +506,7 @@ MISTAKES = [
         "an object in an event's metadata",
         appending(metadata={"cart": Cart()}),
         StateValueError,
-        "metadata['cart']: a Cart cannot be stored",
+        f"metadata['cart']: a {__name__}.Cart cannot be stored",
     ),
     Mistake(
         "a user's state written as the application's",
@@ -500,7 +586,7 @@ MISTAKES = [
         "a URL without a scheme",
         lambda _: open_service("localhost:6379"),
         ValueError,
-        "it must begin with one of memory://, redis://",
+        "it must begin with one of memory://, sqlite://, redis://",
     ),
     Mistake(
         "a variable of the environment that is not set",
@@ -545,6 +631,13 @@ MISTAKES = [
         "session_ttl must be seconds or a timedelta, not str: '1h'",
     ),
     Mistake(
+        "client_options that are no dict",
+        lambda _: open_service("redis://localhost", client_options="x"),  # type: ignore[arg-type]
+        TypeError,
+        "client_options must be a dict of what redis-py takes for a connection, such as "
+        "{'ssl_ca_certs': 'ca.pem'}, not str",
+    ),
+    Mistake(
         "no timeout",
         lambda _: open_service("redis://localhost", timeout=None),
         ValueError,
@@ -561,6 +654,56 @@ MISTAKES = [
         lambda _: RedisSessionService("redis://localhost"),  # type: ignore[arg-type]
         TypeError,
         "a URL goes to RedisSessionService.from_url(url)",
+    ),
+    # A file
+    Mistake(
+        "no file at all",
+        lambda _: SQLiteSessionService(None),  # type: ignore[arg-type]
+        TypeError,
+        "path must be a str or a Path, not NoneType",
+    ),
+    Mistake(
+        "a URL for a path",
+        lambda _: SQLiteSessionService("sqlite:///sessions.db"),
+        ValueError,
+        "path must be a path; a URL goes to open_service(url)",
+    ),
+    Mistake(
+        "a path for a URL",
+        lambda _: open_service("sessions.db"),
+        ValueError,
+        "as in redis://localhost:6379/0 or sqlite:///sessions.db",
+    ),
+    Mistake(
+        "two slashes before a path",
+        lambda _: open_service("sqlite://sessions.db"),
+        ValueError,
+        "as in sqlite:///sessions.db, or sqlite:////var/lib/bot/sessions.db for a whole path; a "
+        "file has no host: three slashes stand before its path",
+    ),
+    Mistake(
+        "a file in memory",
+        lambda _: SQLiteSessionService(":memory:"),
+        ValueError,
+        "path must name a file; InMemorySessionService keeps sessions in memory",
+    ),
+    Mistake(
+        "a folder for a file",
+        lambda _: SQLiteSessionService("/"),
+        ValueError,
+        "path must name a file, as in 'sessions.db', and '/' is a folder",
+    ),
+    Mistake(
+        "no waiting for other processes",
+        lambda _: SQLiteSessionService("sessions.db", timeout=None),
+        ValueError,
+        "timeout must be more than 0; without one a hung process would hang all others",
+    ),
+    Mistake(
+        "speed for safety",
+        lambda _: open_service("sqlite:///sessions.db", synchronous="off"),  # type: ignore[arg-type]
+        ValueError,
+        "synchronous must be 'full' or 'normal', not 'off'",
     ),
     Mistake(
         "no server at all",
@@ -615,7 +758,7 @@ MISTAKES = [
         "an agent that keeps an object in state",
         running(keeps_an_object),
         StateValueError,
-        "cart: a Cart cannot be stored",
+        f"cart: a {__name__}.Cart cannot be stored",
     ),
     Mistake(
         "the agent before the application",

@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
 
 import pytest
+
+from agentsession._extras import what_to_install
 
 BEGINNING = """
 import asyncio
@@ -86,7 +89,7 @@ PROGRAMS = [
 
         asyncio.run(main())
         """,
-        "From another thread, hand calls to its loop by asyncio.run_coroutine_threadsafe()",
+        "For several loops and threads there is agentsession.blocking",
     ),
     Program(
         "a fork after the first use",
@@ -251,6 +254,36 @@ PROGRAMS = [
         """,
         "ImportError: RedisSessionService needs a newer redis-py than 7.4.0; install it with: pip",
     ),
+    Program(
+        "a framework that is too old",
+        """
+        import importlib.metadata, sys
+        sys.modules["agents"] = None
+        importlib.metadata.version = lambda name: "0.2.0"
+
+        import agentsession.adapters.openai_agents
+        """,
+        "or newer, and 0.2.0 is installed: pip install 'agentsession[openai-agents]'\n",
+    ),
+    *(
+        Program(
+            f"{ui} without {needed}",
+            f"""
+            import sys
+            sys.modules["{needed}"] = None
+
+            import agentsession.ui.{ui}
+            """,
+            "ImportError: this module needs its extra, which cannot be imported (import of "
+            f"{needed} halted; None in sys.modules): pip install 'agentsession[{ui}]'\n",
+        )
+        for ui, needed in [
+            ("vercel", "fastapi"),
+            ("vercel", "sse_starlette"),
+            ("agui", "fastapi"),
+            ("agui", "ag_ui.core"),
+        ]
+    ),
 ]
 
 
@@ -289,6 +322,54 @@ def test_a_notebook_awaits_at_the_top(tmp_path: Path) -> None:
         "print([event.text for event in (await service.get_session(KEY)).events])\n"
     )
     assert "['Hello']" in said(tmp_path, "", "-m", "asyncio", feed=cells)
+
+
+@pytest.mark.parametrize(
+    ("extra", "installed", "says"),
+    [
+        ("one", {}, "it needs a-package: pip install 'agentsession[one]'"),
+        (
+            "one",
+            {"a-package": "0.9.12"},
+            "it needs a-package 0.24 or newer, and 0.9.12 is installed: pip install 'agentsession[",
+        ),
+        ("one", {"a-package": "0.24.0rc1"}, "it needs its extra, which cannot be imported (why)"),
+        ("two", {}, "it needs b.package and c_package: pip install 'agentsession[two]'"),
+        ("two", {"c_package": "1.1"}, "it needs b.package: pip install"),
+        ("two", {"c_package": "1.0.9"}, "it needs c_package 1.1 or newer, and 1.0.9 is installed"),
+        ("none", {}, "it needs its extra, which cannot be imported (why): pip install"),
+    ],
+)
+def test_what_an_extra_needs_is_read_from_the_metadata(
+    extra: str, installed: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing is named, or what is too old and how new it has to be."""
+    requirements = [
+        "anyio>=4",
+        "a-package>=0.24; extra == 'one'",
+        "b.package>=1; extra == 'two'",
+        "c_package[all]<2,>=1.1 ; python_version > '3' and extra == \"two\"",
+    ]
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr("importlib.metadata.requires", {"agentsession": requirements}.get)
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert what_to_install("it", extra, ImportError("why")).startswith(says)
+
+
+def test_without_metadata_an_extra_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package is run from its source."""
+
+    def requires(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", requires)
+    told = what_to_install("it", "mcp", ImportError("No module named 'mcp'"))
+    assert told.endswith("(No module named 'mcp'): pip install 'agentsession[mcp]'")
 
 
 def test_the_version_that_is_asked_for_is_the_one_of_the_package() -> None:

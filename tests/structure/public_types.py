@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, assert_never, assert_type
+from typing import Any, BinaryIO, assert_never, assert_type
 
 import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
@@ -24,11 +24,15 @@ from agentsession import (
 )
 from agentsession.backend import (
     ANYTHING,
+    NEW,
     Backend,
+    Before,
+    Beginning,
     Claim,
     Entry,
     EventSlice,
     Expected,
+    PastSlice,
     Position,
     ReadLimit,
     Receipt,
@@ -77,7 +81,20 @@ from agentsession.retention import Duration, Retention
 from agentsession.runner import Agent, AgentContext, AgentObject, Run, TrackedState
 from agentsession.service import ContentType
 from agentsession.state import DELETE, Changes, ScopeChanges
-from agentsession.testing import CHECKS, Check, ManualClock, MemorySubject, Subject
+from agentsession.testing import CHECKS, Check, ManualClock, MemorySubject
+from agentsession.testing import Subject as TestSubject
+from agentsession.transfer import (
+    Existing,
+    ExportReport,
+    ImportReport,
+    Problem,
+    Scope,
+    Subject,
+    export_lines,
+    export_to,
+    import_from,
+    import_lines,
+)
 
 KEY = SessionKey("app", "user", "session")
 USER = UserKey("app", "user")
@@ -273,6 +290,24 @@ async def life(url: str) -> None:
         assert_type(same, str)
 
 
+async def transfers(service: SessionService, file: BinaryIO) -> None:
+    """Every scope, from and to files and lines."""
+    scopes: list[Scope] = ["app", USER, KEY]
+    for scope in scopes:
+        exported = await export_to(service, scope, file, resume=True, on_progress=print)
+        assert_type(exported, ExportReport)
+        assert_type((exported.sessions, exported.problems), tuple[int, list[Problem]])
+    existing: Existing = "replace"
+    imported = await import_from(
+        service, file, to_app="a", to_user="u", existing=existing, keep_going=True
+    )
+    assert_type(imported, ImportReport)
+    assert_type(imported.problems[0].subject, Subject)
+    lines = export_lines(service, KEY, ExportReport())
+    assert_type(lines, AsyncIterator[bytes])
+    assert_type(await import_lines(service, lines), ImportReport)
+
+
 def words(part: Part) -> str:
     """A match over parts is exhaustive, and each branch knows its fields."""
     match part:
@@ -403,7 +438,9 @@ async def runners(service: SessionService) -> None:
 class MyBackend(Backend):
     """A backend of a third party, complete: it keeps nothing."""
 
-    async def create(self, key: SessionKey, changes: Changes, *, token: str) -> Snapshot:
+    async def create(
+        self, key: SessionKey, changes: Changes, *, token: str, beginning: Beginning = NEW
+    ) -> Snapshot:
         return await self.get_or_create(key, changes, Window(last=0))
 
     async def get_or_create(self, key: SessionKey, changes: Changes, window: Window) -> Snapshot:
@@ -473,6 +510,8 @@ class MyBackend(Backend):
         newest_first: bool,
         raw: bool = False,
         read_limit: ReadLimit | None = None,
+        refresh: bool = True,
+        after_id: str = "",
         expected: Expected = ANYTHING,
     ) -> EventSlice:
         slice_ = EventSlice([1], [b""], "")
@@ -483,6 +522,19 @@ class MyBackend(Backend):
         self, key: SessionKey, event_id: str, *, expected: Expected = ANYTHING
     ) -> int | None:
         return None
+
+    async def read_past(
+        self, key: SessionKey, *, after: float, limit: int, expected: Expected = ANYTHING
+    ) -> PastSlice:
+        found = PastSlice(earlier=[], more=False, turn=None, revision=1, incarnation="1")
+        assert_type((found.earlier, found.turn), tuple[Sequence[Before], UnendedTurn | None])
+        return found
+
+    async def note_past(
+        self, key: SessionKey, earlier: Sequence[Before], *, expected: Expected = ANYTHING
+    ) -> None:
+        for each in earlier:
+            assert_type((each.at, each.was), tuple[float, ScopeChanges])
 
     async def update_state(
         self, key: SessionKey, changes: Changes, *, expected: Expected = ANYTHING
@@ -525,7 +577,7 @@ class MyBackend(Backend):
         return None
 
 
-class MySubject(Subject):
+class MySubject(TestSubject):
     """What the conformance checks want of a third party."""
 
     def open(self, retention: Retention) -> Backend:

