@@ -1064,6 +1064,8 @@ class SessionService(AsyncContext):
                 longer; or a turn of the same ``run_id`` has it, for which no lease waits. Nothing
                 was stored.
             SessionNotFoundError: The session was deleted, or made anew, meanwhile.
+            OutcomeUnknownError: No answer came; or one was lost, and by the next another turn had
+                taken the session. Repeat it with the same message: it is stored once.
             EventGoneError: The message was stored before, and has been taken back or trimmed since.
             EventTooLargeError: As for :meth:`append_event`, and so are the other errors of a wrong
                 event.

@@ -209,6 +209,9 @@ class ServiceLease(Lease):
         self.after_seq = 0
         # Whether it goes on with a turn that waits, and has stored nothing yet.
         self.resumes = False
+        # Whether an answer was lost, and by the next one what had been won was gone: it may have
+        # been held meanwhile, and more have been stored with it than is known here.
+        self.was_gone = False
         # Takes it and stores the message, if it is taken so.
         self.beginning: asyncio.Task[Any] | None = None
         # The end of the turn that was left before, once it is closed.
@@ -325,6 +328,7 @@ class ServiceLease(Lease):
                 self._check_wanted()
                 if standing.state not in ("in_line", "gone"):
                     raise self._busy(standing)
+                self.was_gone = self.was_gone or standing.state == "gone"
                 if standing.state == "in_line" and is_listening:
                     await self._wait_in_line(standing, gives_up)
                 elif not is_listening:

@@ -20,6 +20,7 @@ from agentsession.errors import (
     LeaseLostError,
     OutcomeUnknownError,
     RunNotFoundError,
+    SessionBusyError,
     SessionExistsError,
     SessionNotFoundError,
 )
@@ -50,6 +51,10 @@ __all__ = ["Turns", "named_by", "writing_with"]
 _PAGE: Final = 1000
 _NEWEST: Final = 50
 _TTL: Final = 15_000
+_TAKEN_OVER: Final = (
+    "the server's answer was lost, and another turn has the session now; the message may be "
+    "stored, and its turn then is closed: repeat it"
+)
 
 
 class Turns:
@@ -88,11 +93,16 @@ class Turns:
         entry, prepared = self._writer.prepare(lease.key, message)
         lease.start()
         lease.join()
-        receipt, session = await self._to_the_end(lease, self._begin(lease, entry, bounds))
-        seq = receipt.seqs[0]
-        is_repeat = seq <= lease.after_seq
-        if is_repeat:
-            await self._begin_with(lease, entry, seq)
+        try:
+            receipt, session = await self._to_the_end(lease, self._begin(lease, entry, bounds))
+            seq = receipt.seqs[0]
+            is_repeat = seq <= lease.after_seq
+            if is_repeat:
+                await self._begin_with(lease, entry, seq)
+        except (SessionBusyError, LeaseLostError) as exc:
+            if lease.was_gone:  # These say that nothing was stored.
+                raise OutcomeUnknownError(lease.key, _TAKEN_OVER) from exc
+            raise
         apply_temporary(session, message.state_delta)
         return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat)
 

@@ -25,6 +25,7 @@ from agentsession.errors import (
     EventNotFoundError,
     EventTooLargeError,
     LeaseLostError,
+    OutcomeUnknownError,
     SessionBusyError,
     SessionNotFoundError,
     StateValueError,
@@ -351,6 +352,13 @@ class Turn:
                     start = await self._start(lease)
                 except SessionBusyError as exc:
                     if await self._is_over_elsewhere(exc):
+                        return None
+                    continue
+                except OutcomeUnknownError as exc:
+                    # The message may be stored by now, and nothing stores it later on.
+                    if not isinstance(exc.__cause__, SessionBusyError):
+                        raise
+                    if await self._is_over_elsewhere(exc.__cause__):
                         return None
                     continue
                 self._lease, self.run_id = lease, lease.run_id

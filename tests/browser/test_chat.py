@@ -254,7 +254,9 @@ def test_nothing_comes_from_elsewhere(site: Site, window: Window) -> None:
 def test_the_keyboard_is_enough(small_site: Site, window: Window) -> None:
     """One comes to everything with Tab, and everything has a name."""
     page = window(small_site.url)
-    page.keyboard.type("Weather in")  # The field has the focus.
+    # The field has the focus, from when the page is first drawn, which may be after it has loaded.
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.keyboard.type("Weather in")
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("Graz")
     page.keyboard.press("Enter")
