@@ -229,13 +229,22 @@ class LeaseLostError(AgentSessionError):
 
     Attributes:
         key: The session.
+        has_begun: Whether a turn was lost between its beginning and the answer that says so: its
+            message is stored, and another turn has taken the session over since.
     """
 
-    def __init__(self, key: SessionKey) -> None:
-        super().__init__(key)
+    def __init__(self, key: SessionKey, has_begun: bool = False) -> None:  # noqa: FBT001, FBT002 - as of SessionNotFoundError
+        super().__init__(key, has_begun)
         self.key = key
+        self.has_begun = has_begun
 
     def __str__(self) -> str:
+        if self.has_begun:
+            return (
+                f"{described(self.key)}: this turn has begun and its message is stored, but the "
+                "answer was lost, and another turn has taken the session over since. Read the log "
+                "for how the turn ended, or begin another one with a new message"
+            )
         return (
             f"{described(self.key)}: this turn's lease ran out, was given back or was taken over; "
             "nothing was stored. End the turn here, and begin another one if it should go on. A "

@@ -1064,8 +1064,10 @@ class SessionService(AsyncContext):
                 longer; or a turn of the same ``run_id`` has it, for which no lease waits. Nothing
                 was stored.
             SessionNotFoundError: The session was deleted, or made anew, meanwhile.
-            OutcomeUnknownError: No answer came; or one was lost, and by the next another turn had
-                taken the session. Repeat it with the same message: it is stored once.
+            LeaseLostError: Another turn has taken the session over already: before anything was
+                stored, or, if ``has_begun`` is true, after the message was, since the store's
+                answer to that was lost.
+            OutcomeUnknownError: No answer came. Repeat it with the same message: it is stored once.
             EventGoneError: The message was stored before, and has been taken back or trimmed since.
             EventTooLargeError: As for :meth:`append_event`, and so are the other errors of a wrong
                 event.

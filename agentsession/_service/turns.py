@@ -15,6 +15,7 @@ from agentsession._service.log import LogReader
 from agentsession.backend import Claim, Expected
 from agentsession.errors import (
     AgentSessionError,
+    BackendError,
     CallNotOpenError,
     EventGoneError,
     LeaseLostError,
@@ -51,9 +52,9 @@ __all__ = ["Turns", "named_by", "writing_with"]
 _PAGE: Final = 1000
 _NEWEST: Final = 50
 _TTL: Final = 15_000
-_TAKEN_OVER: Final = (
-    "the server's answer was lost, and another turn has the session now; the message may be "
-    "stored, and its turn then is closed: repeat it"
+_BUSY_NOW: Final = (
+    "an answer was lost, and another turn has the session by now; whether the message was stored "
+    "before could not be found out ({}): repeat it"
 )
 
 
@@ -100,8 +101,9 @@ class Turns:
             if is_repeat:
                 await self._begin_with(lease, entry, seq)
         except (SessionBusyError, LeaseLostError) as exc:
-            if lease.was_gone:  # These say that nothing was stored.
-                raise OutcomeUnknownError(lease.key, _TAKEN_OVER) from exc
+            # These say that nothing was stored.
+            if lease.was_gone and await self._is_stored(lease, entry):
+                raise LeaseLostError(lease.key, has_begun=True) from exc
             raise
         apply_temporary(session, message.state_delta)
         return TurnStart(session, as_stored(receipt, 0, entry, prepared), is_repeat)
@@ -122,6 +124,19 @@ class Turns:
         expected = Expected(lease.incarnation)
         reader = LogReader(self._backend, lease.key, None, None, expected)
         return not await reader.page(after_seq=seq - 1, before_seq=seq + 1, limit=1)
+
+    async def _is_stored(self, lease: ServiceLease, entry: Entry) -> bool:
+        """Tell whether what was to begin a turn is stored, though its lease is not held.
+
+        A repeat is answered as the first time was, and with this lease nothing new is stored.
+        """
+        try:
+            await self._backend.append(lease.key, (entry,), expected=lease.expected, then="keep")
+        except (LeaseLostError, SessionNotFoundError):
+            return False
+        except BackendError as exc:
+            raise OutcomeUnknownError(lease.key, _BUSY_NOW.format(exc.reason)) from exc
+        return True
 
     async def _to_the_end(
         self, lease: ServiceLease, beginning: Coroutine[Any, Any, tuple[Receipt, Session]]

@@ -25,7 +25,6 @@ from agentsession.errors import (
     EventNotFoundError,
     EventTooLargeError,
     LeaseLostError,
-    OutcomeUnknownError,
     SessionBusyError,
     SessionNotFoundError,
     StateValueError,
@@ -350,15 +349,8 @@ class Turn:
                 )
                 try:
                     start = await self._start(lease)
-                except SessionBusyError as exc:
+                except (SessionBusyError, LeaseLostError) as exc:
                     if await self._is_over_elsewhere(exc):
-                        return None
-                    continue
-                except OutcomeUnknownError as exc:
-                    # The message may be stored by now, and nothing stores it later on.
-                    if not isinstance(exc.__cause__, SessionBusyError):
-                        raise
-                    if await self._is_over_elsewhere(exc.__cause__):
                         return None
                     continue
                 self._lease, self.run_id = lease, lease.run_id
@@ -410,25 +402,27 @@ class Turn:
                 await self._pass_on(event)
         return False
 
-    async def _is_over_elsewhere(self, busy: SessionBusyError) -> bool:
-        """Tell whether this very turn has ended, where the session is busy; if so, hand it on.
+    async def _is_over_elsewhere(self, refusal: SessionBusyError | LeaseLostError) -> bool:
+        """Tell whether this very turn has ended, where it cannot begin; if so, hand it on.
 
         If it runs in another process it is followed for a while.
 
         Raises:
             SessionBusyError: It neither has ended nor runs.
+            LeaseLostError: As above.
         """
         if isinstance(self._message, list):
-            raise busy
+            raise refusal
         if not self._followed:
             try:
                 found = await self._service.get_events(self.key, around=self._message.id, limit=1)
             except EventNotFoundError:
-                raise busy from None
+                raise refusal from None
             self._followed = found[0].seq
-        runs = busy.run_id == self.run_id
+        busy = refusal if isinstance(refusal, SessionBusyError) else None
+        runs = busy is not None and busy.run_id == self.run_id
         if not runs and not _has_ended(await self._stored(self._followed)):
-            raise busy
+            raise refusal
         self._note_begun()
         # Of what is stored already only the last end counts: a turn that waited may have gone on.
         for event in await self._stored(self._followed):
@@ -437,7 +431,7 @@ class Turn:
         if self._has_final_outcome():
             return True
         # Its lease is renewed as long as its process lives.
-        ends_at = busy.ends_at or utc_now()
+        ends_at = (busy and busy.ends_at) or utc_now()
         patience = min(max((ends_at - utc_now()).total_seconds(), _SHORTEST), _LONGEST)
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):

@@ -99,7 +99,9 @@ def describe_import(parser: argparse.ArgumentParser) -> None:
 def _describe_both(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument("url", metavar="URL", help="the store, as open_service() takes it")
     parser.add_argument("file", metavar="FILE", help=file)
-    parser.add_argument("--key-prefix", default="", metavar="PREFIX", help="that of the service")
+    parser.add_argument(
+        "--key-prefix", default="", metavar="PREFIX", help="that of the service, on Redis"
+    )
     parser.add_argument(
         "--quiet", action="store_true", help="tell nothing but errors and what was not carried over"
     )

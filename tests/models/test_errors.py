@@ -88,7 +88,16 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
         {"key": KEY, "call_id": "c1", "answered": True},
         "call 'c1' was answered before; nothing was stored",
     ),
-    (LeaseLostError(KEY), {"key": KEY}, "this turn's lease ran out, was given back or was taken"),
+    (
+        LeaseLostError(KEY),
+        {"key": KEY, "has_begun": False},
+        "this turn's lease ran out, was given back or was taken",
+    ),
+    (
+        LeaseLostError(KEY, has_begun=True),
+        {"key": KEY, "has_begun": True},
+        "this turn has begun and its message is stored, but the answer was lost",
+    ),
     (
         RunNotFoundError(KEY, "r1"),
         {"key": KEY, "run_id": "r1"},

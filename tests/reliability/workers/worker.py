@@ -187,8 +187,8 @@ async def _turn(service: SessionService, operation: Operation) -> None:
         event = msgspec.structs.replace(_event(operation, sent), **fields)
         try:
             noted.seq = (await store(event)).seq
-        except (*REFUSALS, LeaseLostError):
-            noted.refused = True
+        except (*REFUSALS, LeaseLostError) as exc:
+            noted.refused = not (isinstance(exc, LeaseLostError) and exc.has_begun)
             raise
 
     async def begin(event: Event) -> Event:
