@@ -209,8 +209,8 @@ class ServiceLease(Lease):
         self.after_seq = 0
         # Whether it goes on with a turn that waits, and has stored nothing yet.
         self.resumes = False
-        # Whether an answer was lost, and by the next one what had been won was gone: it may have
-        # been held meanwhile, and more have been stored with it than is known here.
+        # Whether it was held, or in line, and lost before its holder knew: an answer was lost, and
+        # more may have been stored with it than is known here.
         self.was_gone = False
         # Takes it and stores the message, if it is taken so.
         self.beginning: asyncio.Task[Any] | None = None
@@ -326,7 +326,7 @@ class ServiceLease(Lease):
             is_listening = False
             while standing.state != "held":
                 self._check_wanted()
-                if standing.state not in ("in_line", "gone"):
+                if standing.state not in ("in_line", "refused", "gone"):
                     raise self._busy(standing)
                 self.was_gone = self.was_gone or standing.state == "gone"
                 if standing.state == "in_line" and is_listening:
@@ -370,7 +370,7 @@ class ServiceLease(Lease):
 
     def _busy(self, standing: Standing, *, waited: bool = False) -> SessionBusyError:
         ends_at = from_microseconds(standing.ends_at) if standing.ends_at else None
-        if standing.state not in ("in_line", "gone"):
+        if standing.state not in ("in_line", "refused", "gone"):
             self.end()  # There is nothing to give back.
         if standing.state in ("full", "superseded"):
             return SessionBusyError(self.key, standing.run_id, ends_at, standing.state)

@@ -166,6 +166,9 @@ class Turns:
             with suppress(SessionExistsError):
                 await self._backend.create(lease.key, NO_CHANGES, token=new_id())
             standing, receipt, read = await self._all_at_once(lease, entry, bounds)
+        if standing.state == "gone" and receipt is not None:
+            lease.end()  # It was held, and lost, before this answer came.
+            raise LeaseLostError(lease.key, has_begun=True)
         if standing.state != "held" or standing.unended is not None:
             # A repeat is answered whoever has the lease: its turn has not begun by that, and what
             # was read may be old when it does.
@@ -237,7 +240,7 @@ class Turns:
         """
         try:
             standing = await lease.ask()
-            while standing.state == "gone":
+            while standing.state in ("refused", "gone"):
                 standing = await lease.ask()
             if standing.state == "busy" and not standing.run_id:
                 raise CallNotOpenError(

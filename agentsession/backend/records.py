@@ -374,7 +374,7 @@ Stop: TypeAlias = Literal["", "cancelled", "interrupted"]
 
 Somebody asked for it, or another turn takes its place; ``""`` if it may go on."""
 
-State: TypeAlias = Literal["held", "in_line", "busy", "full", "superseded", "gone"]
+State: TypeAlias = Literal["held", "in_line", "busy", "full", "superseded", "refused", "gone"]
 """Where a claim stands; see :class:`Standing`."""
 
 Then: TypeAlias = Literal["keep", "begin", "end", "wait", "close"]
@@ -441,8 +441,9 @@ class Standing(Struct, frozen=True, kw_only=True):
     Attributes:
         state: ``"held"``: it has the lease. ``"in_line"``: it waits. ``"busy"``: it is refused,
             and so it is if it is ``"full"``: too many wait; ``"superseded"``: a later one that
-            interrupts came before it. ``"gone"``: this call was carried out before, and what it had
-            won is lost by now; ask again.
+            interrupts came before it. If this call was carried out before, ``"refused"``: it was
+            not given the lease, and why is not known any more; ask again. ``"gone"``: it had the
+            lease, or a place in line, and has lost it by now.
         incarnation: Which session it is about; see :class:`Snapshot`.
         now: The backend's present.
         token: If it is held, the lease's number, which is larger than that of every earlier lease

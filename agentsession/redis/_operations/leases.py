@@ -32,6 +32,7 @@ _STATES: Final[dict[bytes, State]] = {
     b"busy": "busy",
     b"full": "full",
     b"superseded": "superseded",
+    b"refused": "refused",
     b"gone": "gone",
 }
 _STOPS: Final[dict[bytes, Stop]] = {b"cancelled": "cancelled", b"interrupted": "interrupted"}

@@ -7,7 +7,7 @@
 --        'reject', 'interrupt' or 'resume'; `joins` is '1' not to wait for a turn of the same run; `ttl`, `grace` and `session_ttl` are in
 --        milliseconds, the latter 0 for ever; `exclusive` is '1' or ''
 -- Returns {echo, 'held', now, incarnation, token, ends, stop or '-', what is to be closed or '', run, after},
---        {echo, 'in_line', 'busy', 'full', 'superseded' or 'gone', now, incarnation, who is before it: run or '', when that lease ends
+--        {echo, 'in_line', 'busy', 'full', 'superseded', 'refused' or 'gone', now, incarnation, who is before it: run or '', when that lease ends
 --        or 0, when to ask again or 0},
 --        {echo, 'late', now}, {echo, 'missing', now}, {echo, 'replaced', now}, {echo, 'damaged', now} or
 --        {echo, 'foreign', now, version or ''}
@@ -84,7 +84,7 @@ end
 if known then
   -- A copy of a call does nothing again: not even after what it had won was given back.
   local waits = own and line[own].how ~= 's' and (is_held(lease, now) or first.owner ~= owner)
-  return behind(waits and 'in_line' or 'gone')
+  return behind(waits and 'in_line' or known == 'refused' and 'refused' or 'gone')
 end
 
 if lease.is_new then

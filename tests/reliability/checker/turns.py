@@ -24,6 +24,7 @@ def one_turn_at_a_time(ledger: Ledger, _: int) -> Iterator[str]:
     """Nobody gets the lease between two moments at which another turn surely has it.
 
     Which are when its beginning was answered, and when the last of its writes began that succeeded.
+    Who has got it before by its token may learn of that at any time, if answers are lost.
     """
     for key, turns in _turns(ledger):
         for number, (operation, turn) in enumerate(turns):
@@ -31,7 +32,8 @@ def one_turn_at_a_time(ledger: Ledger, _: int) -> Iterator[str]:
             for other, later in turns[number + 1 :]:
                 if later.held_from >= surely:
                     break
-                yield f"two holders: {operation} and {other} both have the lease of {key}"
+                if later.token >= turn.token:
+                    yield f"two holders: {operation} and {other} both have the lease of {key}"
 
 
 def tokens_grow(ledger: Ledger, _: int) -> Iterator[str]:
