@@ -229,8 +229,8 @@ class LeaseLostError(AgentSessionError):
 
     Attributes:
         key: The session.
-        has_begun: Whether a turn was lost between its beginning and the answer that says so: its
-            message is stored, and another turn has taken the session over since.
+        has_begun: Whether the message of the turn is stored all the same: the turn has begun, and
+            another one has taken the session over before the answer to that came.
     """
 
     def __init__(self, key: SessionKey, has_begun: bool = False) -> None:  # noqa: FBT001, FBT002 - as of SessionNotFoundError
@@ -241,9 +241,9 @@ class LeaseLostError(AgentSessionError):
     def __str__(self) -> str:
         if self.has_begun:
             return (
-                f"{described(self.key)}: this turn has begun and its message is stored, but the "
-                "answer was lost, and another turn has taken the session over since. Read the log "
-                "for how the turn ended, or begin another one with a new message"
+                f"{described(self.key)}: this turn has begun and its message is stored, but "
+                "another turn has taken the session over since. Read the log for how this one "
+                "ended, or begin another one with a new message"
             )
         return (
             f"{described(self.key)}: this turn's lease ran out, was given back or was taken over; "

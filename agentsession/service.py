@@ -1067,7 +1067,9 @@ class SessionService(AsyncContext):
             LeaseLostError: Another turn has taken the session over already: before anything was
                 stored, or, if ``has_begun`` is true, after the message was, since the store's
                 answer to that was lost.
-            OutcomeUnknownError: No answer came. Repeat it with the same message: it is stored once.
+            OutcomeUnknownError: No answer came; or the message may be stored, and the server
+                failed, or the service was closed, before the turn had begun. Repeat it with the
+                same message: it is stored once.
             EventGoneError: The message was stored before, and has been taken back or trimmed since.
             EventTooLargeError: As for :meth:`append_event`, and so are the other errors of a wrong
                 event.

@@ -233,6 +233,11 @@ class ServiceLease(Lease):
         """What a write with it takes for granted."""
         return Expected(self._incarnation, lease=self.owner)
 
+    @property
+    def may_have_begun(self) -> bool:
+        """Whether the message of its turn may be stored."""
+        return self.was_gone or self.begun_at != 0
+
     def naming(self, expected: Expected) -> Expected:
         """Add the lease to what a write takes for granted."""
         incarnation = expected.incarnation or self._incarnation

@@ -17,6 +17,7 @@ from agentsession.errors import (
     AgentSessionError,
     BackendError,
     CallNotOpenError,
+    ClosedError,
     EventGoneError,
     LeaseLostError,
     OutcomeUnknownError,
@@ -52,6 +53,10 @@ __all__ = ["Turns", "named_by", "writing_with"]
 _PAGE: Final = 1000
 _NEWEST: Final = 50
 _TTL: Final = 15_000
+_BROKEN_OFF: Final = (
+    "the message may be stored, and its turn did not begin ({}); its turn then is closed, or will "
+    "be: repeat it"
+)
 _BUSY_NOW: Final = (
     "an answer was lost, and another turn has the session by now; whether the message was stored "
     "before could not be found out ({}): repeat it"
@@ -100,9 +105,14 @@ class Turns:
             is_repeat = seq <= lease.after_seq
             if is_repeat:
                 await self._begin_with(lease, entry, seq)
-        except (SessionBusyError, LeaseLostError) as exc:
-            # These say that nothing was stored.
-            if lease.was_gone and await self._is_stored(lease, entry):
+        except (BackendError, ClosedError, LeaseLostError, SessionBusyError) as exc:
+            if isinstance(exc, OutcomeUnknownError) or not lease.may_have_begun:
+                raise
+            # The others say that nothing was stored.
+            if isinstance(exc, BackendError | ClosedError):
+                reason = exc.reason if isinstance(exc, BackendError) else exc
+                raise OutcomeUnknownError(lease.key, _BROKEN_OFF.format(reason)) from exc
+            if lease.begun_at > 0 or await self._is_stored(lease, entry):
                 raise LeaseLostError(lease.key, has_begun=True) from exc
             raise
         apply_temporary(session, message.state_delta)
@@ -126,12 +136,14 @@ class Turns:
         return not await reader.page(after_seq=seq - 1, before_seq=seq + 1, limit=1)
 
     async def _is_stored(self, lease: ServiceLease, entry: Entry) -> bool:
-        """Tell whether what was to begin a turn is stored, though its lease is not held.
+        """Tell whether what was to begin a turn is stored, though its lease is lost.
 
-        A repeat is answered as the first time was, and with this lease nothing new is stored.
+        A repeat is answered as the first time was, and with a lease that nobody has nothing new is
+        stored.
         """
+        nobodys = Expected(lease.incarnation, lease=self._backend.new_owner())
         try:
-            await self._backend.append(lease.key, (entry,), expected=lease.expected, then="keep")
+            await self._backend.append(lease.key, (entry,), expected=nobodys, then="keep")
         except (LeaseLostError, SessionNotFoundError):
             return False
         except BackendError as exc:
@@ -168,7 +180,7 @@ class Turns:
             standing, receipt, read = await self._all_at_once(lease, entry, bounds)
         if standing.state == "gone" and receipt is not None:
             lease.end()  # It was held, and lost, before this answer came.
-            raise LeaseLostError(lease.key, has_begun=True)
+            raise LeaseLostError(lease.key)
         if standing.state != "held" or standing.unended is not None:
             # A repeat is answered whoever has the lease: its turn has not begun by that, and what
             # was read may be old when it does.

@@ -507,7 +507,8 @@ class Backend(ABC):
             run_id: The turn; ``None`` for whichever it is.
 
         Returns:
-            The turn; ``None`` if nobody holds the lease, or another one does.
+            The turn; ``None`` if nobody holds the lease, or another one does. ``""`` if one was
+            told that *run_id* does not name, and it was over before a lost answer came again.
 
         Raises:
             SessionNotFoundError: The session does not exist.

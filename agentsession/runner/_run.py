@@ -141,7 +141,9 @@ class Run(AsyncIterable[Event], AsyncContext):
 
         Raises:
             SessionBusyError: Another turn has the session; nothing was stored.
-            RuntimeError: The run was cancelled meanwhile; nothing was stored.
+            OutcomeUnknownError: As for :meth:`~agentsession.SessionService.begin_turn`.
+            RuntimeError: The run was cancelled meanwhile. If its message was stored by then, the
+                log has it with the end of a turn that was cancelled.
         """
         turn = self._beginning()
         self._started = True

@@ -96,7 +96,7 @@ EXAMPLES: list[tuple[AgentSessionError, dict[str, Any], str]] = [
     (
         LeaseLostError(KEY, has_begun=True),
         {"key": KEY, "has_begun": True},
-        "this turn has begun and its message is stored, but the answer was lost",
+        "this turn has begun and its message is stored, but another turn",
     ),
     (
         RunNotFoundError(KEY, "r1"),

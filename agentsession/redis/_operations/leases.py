@@ -112,7 +112,7 @@ class Leases:
         words = _STOP.words(id=new_id(), run="" if run_id is None else _quoted(run_id))
         reply = await self._calls.run(key, _STOP, [names.session, names.calls], words)
         check_found(key, reply)
-        return _unquoted(reply[3]) or None
+        return _unquoted(reply[3]) if reply[4] else None
 
 
 def _held(key: SessionKey, reply: Sequence[Any]) -> Standing:
