@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Protocol, TypeAlias, runtime_checkable
 
-import anyio
 from msgspec import Struct, field
 
 from agentsession.events import Event
@@ -138,6 +138,23 @@ async def started(
     except BaseException:
         close = getattr(events, "aclose", None)
         if close is not None:
-            with anyio.move_on_after(_CLOSING_TIME, shield=True):
-                await close()
+            await _in_time(close)
         raise
+
+
+async def _in_time(close: Callable[[], Awaitable[object]]) -> None:
+    """Close an agent, and cancel it if that takes too long.
+
+    This is no scope of anyio's: one would be inside of those in which the agent yields, which could
+    not be left then; and it would cancel again and again an agent that catches that.
+    """
+    try:
+        async with asyncio.timeout(_CLOSING_TIME) as limit:
+            await close()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    except BaseExceptionGroup as exc:
+        # A group of tasks in which the agent has yielded makes this of its being closed.
+        if exc.split(GeneratorExit)[1] is not None:
+            raise

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -20,7 +21,7 @@ from agentsession.errors import (
     SessionBusyError,
 )
 from agentsession.events import Outcome, ToolResult
-from agentsession.runner import Run, _turn
+from agentsession.runner import Run, _agent, _turn
 from agentsession.testing import MemorySubject, Subject
 from turns.test_runs import CALL, Steps, is_free, outcomes, say, tasks, texts, until
 
@@ -537,3 +538,63 @@ async def test_an_agent_that_catches_its_cancellation_and_goes_on_is_left(
     await until(lambda: not tasks())
     assert await service.get_events(run.key) == stored
     await runner.aclose()
+
+
+@pytest.mark.parametrize("group", [asyncio.TaskGroup, anyio.create_task_group])
+@pytest.mark.parametrize("at", ["left", "stopped", "completed", "failed"])
+async def test_an_agent_may_yield_amid_a_group_of_tasks(
+    at: str, group: Callable[[], AbstractAsyncContextManager[object]]
+) -> None:
+    """As one does that talks to a server of tools: closing it is no failure of its turn."""
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        async with group():
+            yield say("begun", outcome="completed" if at == "completed" else "")
+            yield cast("Event", 3) if at == "failed" else say("more")
+
+    async with MemorySubject() as subject:
+        service = subject.service()
+        run = Runner("app", agent, service).run("user", "session", "hi")
+        refusal = pytest.raises(TypeError, match="not int: 3")
+        async with run:
+            with refusal if at == "failed" else contextlib.nullcontext():
+                async for _ in run:
+                    match at:
+                        case "left":
+                            break
+                        case "stopped":
+                            await run.cancel()
+                        case _:
+                            pass
+        expected = "cancelled" if at in ("left", "stopped") else at
+        assert (run.outcome, await outcomes(service, run.key)) == (expected, [expected])
+
+
+async def test_an_agent_that_cannot_be_closed_is_cancelled_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not again and again: one that catches it each time would keep the loop busy for ever."""
+    monkeypatch.setattr(_agent, "_CLOSING_TIME", 0.01)
+    monkeypatch.setattr(_turn, "_GOING_ON", 0.02)
+    caught, is_let = 0, asyncio.Event()
+
+    async def agent(context: AgentContext) -> AsyncIterator[Event]:
+        nonlocal caught
+        try:
+            yield say("begun")
+        finally:
+            while not is_let.is_set():
+                try:
+                    await is_let.wait()
+                except asyncio.CancelledError:
+                    caught += 1
+
+    async with MemorySubject() as subject:
+        async with Runner("app", agent, subject.service()).run("user", "session", "hi") as run:
+            await anext(run)
+        assert run.outcome == "cancelled"
+        for _ in range(10):
+            await asyncio.sleep(0)
+        is_let.set()
+        await until(lambda: not tasks())
+        assert caught == 1
