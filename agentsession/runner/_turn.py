@@ -54,8 +54,8 @@ _OWN_ENDS: Final = ("completed", "failed", "waiting")
 _FINAL: Final = ("completed", "failed", "cancelled", "interrupted", "waiting")
 # How long an agent that watches for it may take to end by itself, in seconds.
 _GRACE: Final = 3.0
-# How long an agent that was cancelled may go on before its turn ends without it, in seconds: longer
-# than it may take to close, and shorter than whoever stops it waits.
+# How long an agent that was cancelled, or is being closed, may go on before its turn ends without
+# it, in seconds: longer than it may take to close, and shorter than whoever stops it waits.
 _GOING_ON: Final = 10.0
 # How long another process that runs this very turn is followed before it is tried whether it lives,
 # in seconds: until its lease should have ended, but no shorter or longer than that.
@@ -134,6 +134,8 @@ class Turn:
         self._task: asyncio.Task[None] | None = None
         # Ends the turn without its agent.
         self._leaving: asyncio.Task[None] | None = None
+        # Why the agent is being closed before it has come to its end.
+        self._failure: BaseException | None = None
         self._over = asyncio.Event()
 
     def start(self) -> asyncio.Task[None]:
@@ -174,8 +176,7 @@ class Turn:
             if context is not None:
                 context.stopping.why = why
                 if context.stopping.is_watched and why != "lost":
-                    loop = asyncio.get_running_loop()
-                    self._timer = loop.call_later(_GRACE, self._stop_now)
+                    self._call_later(_GRACE, self._stop_now)
                     return
             self._stop_now()
 
@@ -183,20 +184,23 @@ class Turn:
         self._is_stopped_now = True
         if self._task is not None and self._is_running and not self._is_ending:
             self._task.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_GOING_ON, self._leave_agent)
+            self._call_later(_GOING_ON, self._leave_agent)
+
+    def _call_later(self, delay: float, call: Callable[[], None]) -> None:
+        """Call something after so many seconds, unless the turn is ended before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay, call)
 
     def _leave_agent(self) -> None:
-        """End without an agent that was cancelled and goes on all the same.
+        """End without an agent that was cancelled, or closed, and goes on all the same.
 
         One that catches all it can catch would keep the session for itself as long as its process
         lives: its lease is renewed, and nothing else ends it.
         """
-        if self._context is not None and not self._is_ending:
+        if self._context is not None:
             _logger.warning(
-                "%s: the agent of run %r was cancelled %g seconds ago, and goes on; its turn ends "
+                "%s: the agent of run %r was to end %g seconds ago, and goes on; its turn ends "
                 "without it. Whoever catches CancelledError, or BaseException, raises it again",
                 described(self.key),
                 self.run_id,
@@ -208,9 +212,12 @@ class Turn:
             self._leaving.add_done_callback(self._note_over)
 
     async def _end_without_agent(self, context: AgentContext) -> None:
-        error: BaseException | None = LeaseLostError(self.key) if self._stop == "lost" else None
+        error = self._failure
+        if self._stop is not None and not isinstance(error, Exception):
+            error = LeaseLostError(self.key) if self._stop == "lost" else None
         try:
-            await self._close(context, None)
+            if not self.outcome:
+                await self._end(context, error)
         except BaseException as exc:  # noqa: BLE001 - readers raise it
             error = exc
         self._note_end(error)
@@ -244,6 +251,7 @@ class Turn:
         if self._lease is not None:
             # If it is held still, the end could not be stored.
             self._lease.abandon()
+        self._failure = None  # Whose traceback holds all of this.
         self.begun.set()
         self.audience.end(error)
         self.when_over()
@@ -320,21 +328,33 @@ class Turn:
 
     async def _drive(self, context: AgentContext) -> None:
         """Run the agent, and store and hand on what it yields."""
-        pace = Pace()
         async with aclosing(started(self._settings.runnable, context)) as events:
-            async for event in events:
-                # An agent that never waits would hold the loop: nobody could even cancel it.
-                if pace.due():
-                    await pace.rest()
-                if self._is_stopped_now:
-                    return  # It has caught its cancellation, and goes on.
-                kept = await self._keep(context, event)
-                if event.outcome:
-                    self.outcome = event.outcome
-                    self._begin_to_end()
-                await self.audience.hand_on(kept)
-                if event.outcome:
-                    return
+            try:
+                await self._take(context, events)
+            except BaseException as exc:
+                self._failure = exc
+                raise
+            finally:
+                # From here on it is only closed. If it was cancelled, it has its time already.
+                if self._leaving is None and not self._is_stopped_now:
+                    self._call_later(_GOING_ON, self._leave_agent)
+
+    async def _take(self, context: AgentContext, events: AsyncIterator[Event]) -> None:
+        """Take what the agent yields, up to the end of the turn."""
+        pace = Pace()
+        async for event in events:
+            # An agent that never waits would hold the loop: nobody could even cancel it.
+            if pace.due():
+                await pace.rest()
+            if self._is_stopped_now:
+                return  # It has caught its cancellation, and goes on.
+            kept = await self._keep(context, event)
+            if event.outcome:
+                self.outcome = event.outcome
+                self._begin_to_end()
+            await self.audience.hand_on(kept)
+            if event.outcome:
+                return
         self._has_come_to_its_end = True
 
     # -- how it begins

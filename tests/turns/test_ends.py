@@ -570,31 +570,69 @@ async def test_an_agent_may_yield_amid_a_group_of_tasks(
         assert (run.outcome, await outcomes(service, run.key)) == (expected, [expected])
 
 
-async def test_an_agent_that_cannot_be_closed_is_cancelled_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Not again and again: one that catches it each time would keep the loop busy for ever."""
+class Clinging:
+    """An agent that yields what it is given, and cannot be closed until it is let."""
+
+    def __init__(self, said: object) -> None:
+        self.said = said
+        self.caught = 0
+        self.let = asyncio.Event()
+
+    async def __call__(self, context: AgentContext) -> AsyncIterator[Event]:
+        try:
+            yield cast("Event", self.said)
+        finally:
+            while not self.let.is_set():
+                try:
+                    await self.let.wait()
+                except asyncio.CancelledError:
+                    self.caught += 1
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no agent take its time."""
     monkeypatch.setattr(_agent, "_CLOSING_TIME", 0.01)
     monkeypatch.setattr(_turn, "_GOING_ON", 0.02)
-    caught, is_let = 0, asyncio.Event()
 
-    async def agent(context: AgentContext) -> AsyncIterator[Event]:
-        nonlocal caught
-        try:
-            yield say("begun")
-        finally:
-            while not is_let.is_set():
-                try:
-                    await is_let.wait()
-                except asyncio.CancelledError:
-                    caught += 1
 
+@pytest.mark.usefixtures("impatient")
+async def test_an_agent_that_cannot_be_closed_is_cancelled_once() -> None:
+    """Not again and again: one that catches it each time would keep the loop busy for ever."""
+    agent = Clinging(say("begun"))
     async with MemorySubject() as subject:
         async with Runner("app", agent, subject.service()).run("user", "session", "hi") as run:
             await anext(run)
         assert run.outcome == "cancelled"
         for _ in range(10):
             await asyncio.sleep(0)
-        is_let.set()
+        agent.let.set()
         await until(lambda: not tasks())
-        assert caught == 1
+        assert agent.caught == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("outcome", ["completed", "waiting", "failed"])
+async def test_an_agent_that_cannot_be_closed_is_left(subject: Subject, outcome: Outcome) -> None:
+    """Its turn is over without it, also where nobody has stopped it; it stores nothing more."""
+    answer = Event(author="agent", content=[CALL], outcome=outcome)
+    agent = Clinging(3 if outcome == "failed" else answer)
+    service = subject.service()
+    runner = Runner("app", agent, service)
+    run = await runner.run("user", "session", "hi").start()
+    try:
+        with anyio.fail_after(30):
+            if outcome == "failed":
+                with pytest.raises(TypeError, match="not int: 3"):
+                    await run.result()
+            else:
+                assert await run.result() == (await service.get_events(run.key))[1:]
+        assert (run.outcome, await outcomes(service, run.key)) == (outcome, [outcome])
+        assert tasks()
+        assert await is_free(service, run.key) == (outcome != "waiting")
+        stored = await service.get_events(run.key)
+    finally:
+        agent.let.set()
+    await until(lambda: not tasks())
+    assert (run.outcome, await service.get_events(run.key)) == (outcome, stored)
+    await runner.aclose(timeout=0)
