@@ -754,7 +754,7 @@ class Turn:
         """Describe an exception as the application wishes, or not at all if that fails."""
         try:
             error = self._settings.describe_error(exc)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, the agent's own comes out
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the agent's own comes out
             exc.add_note(f"agentsession: describe_error raised {brief(failure)} for this error")
             return _UNDESCRIBED
         if not isinstance(error, EventError):

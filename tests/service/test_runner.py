@@ -485,6 +485,11 @@ def _raises(exc: Exception) -> EventError:
     raise RuntimeError(msg)
 
 
+def _is_cancelled(exc: Exception) -> EventError:
+    """Raise what is no ``Exception``, and was no one's cancellation."""
+    raise asyncio.CancelledError
+
+
 FIVE: Any = 5  # which no type checker would let pass for words
 
 
@@ -500,13 +505,14 @@ class WordlessError(Exception):
     ("describe", "note"),
     [
         (_raises, "describe_error raised RuntimeError('cannot describe secret')"),
+        (_is_cancelled, "describe_error raised CancelledError()"),
         (str, "describe_error returned a str, not an EventError"),
         (lambda _: None, "describe_error returned a NoneType, not an EventError"),
         (lambda _: EventError(FIVE), "could not store how this error was described: event"),
         (lambda exc: EventError(f"{exc}" * 1000), "could not store how this error was described: "),
         (lambda exc: EventError(f"{exc}\udc00"), "could not store how this error was described: "),
     ],
-    ids=["raises", "text", "nothing", "no words", "too large", "no Unicode"],
+    ids=["raises", "is cancelled", "text", "nothing", "no words", "too large", "no Unicode"],
 )
 async def test_an_error_that_cannot_be_described_is_stored_without_words(
     subject: Subject, describe: Any, note: str
