@@ -22,7 +22,7 @@ from agentsession._wording import described
 from agentsession.fastapi._bodies import RunRequest, Stop
 from agentsession.fastapi._problems import LARGEST_BODY, RefusedError, answer, problem_of, wrong_of
 from agentsession.fastapi._runs import entered, run_of
-from agentsession.fastapi._streams import following, told
+from agentsession.fastapi._streams import Watch, following, told
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -108,12 +108,17 @@ class _Conversation:
         return self._websocket.application_state is WebSocketState.DISCONNECTED
 
     async def follow(self, subscription: Subscription) -> None:
-        """Hand on what a subscription gives, until the session has ended."""
+        """Hand on what a subscription gives, until the session has ended.
+
+        A run whose process has died is closed, as by the streams.
+        """
         try:
             await self.send("following", **following(subscription))
-            async for item in subscription:
-                name, data = told(item)
-                await self.send(name, **({"event": data} if name == "event" else data))
+            async with Watch(self._service, subscription) as watch:
+                async for item in subscription:
+                    watch.see(item)
+                    name, data = told(item)
+                    await self.send(name, **({"event": data} if name == "event" else data))
             await self._close(_ENDED)
         except WebSocketDisconnect:
             return

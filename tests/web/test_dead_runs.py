@@ -9,12 +9,14 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
-from agentsession import Event
+from agentsession import Event, SessionKey
 from agentsession.errors import BackendUnavailableError
 from agentsession.fastapi import _streams
 from agentsession.fastapi._streams import event_frames, run_frames
 from agentsession.testing import Subject
 from agentsession.ui._turns import followed_turn
+from web.site import APP, app_of, serving
+from web.test_sockets import talking, user_of_socket
 
 
 async def test_a_stream_tells_the_end_of_a_run_whose_process_died(
@@ -45,6 +47,26 @@ async def test_a_stream_tells_the_end_of_a_run_whose_process_died(
         await frames.aclose()
     assert (ended["seq"], ended["outcome"]) == (2, "abandoned")
     assert looks >= 2
+
+
+async def test_a_socket_tells_the_end_of_a_run_whose_process_died(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the streams: a page that only has a socket does not wait for ever."""
+    monkeypatch.setattr(_streams, "_LOOK", 0.01)
+    dead, service = subject.service(), subject.service()
+    key = SessionKey(APP, "ada", "chat")
+    lease = dead.lease(key)
+    await dead.begin_turn(lease, Event(author="user", content="hi"))
+    lease.abandon()
+    async with (
+        serving(app_of(service, websocket_user=user_of_socket)) as client,
+        talking(client, "?after=1") as talk,
+    ):
+        assert (await talk.hear())["type"] == "following"
+        await subject.advance(16)
+        ended = (await talk.hear())["event"]
+    assert (ended["seq"], ended["outcome"]) == (2, "abandoned")
 
 
 async def test_a_run_that_begins_amid_a_look_is_looked_after(
