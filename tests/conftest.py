@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("agentsession.testing", "harness", "reliability")
 
@@ -16,6 +17,9 @@ from harness import servers  # noqa: E402 - as above
 from harness.files import SQLiteSubject  # noqa: E402 - as above
 from harness.subjects import RedisSubject  # noqa: E402 - as above
 
+# How long an example takes on a busy machine says nothing.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # asyncio's own loop, and the one that ``uvicorn[standard]`` runs applications on.
 LOOPS = [pytest.param(("asyncio", {"debug": True}), id="asyncio")]
 if importlib.util.find_spec("uvloop"):

@@ -1,4 +1,7 @@
-"""Expiry: promise 7. Time passes by ``Subject.advance``, so no check waits for it."""
+"""Expiry: promise 7. Time passes by ``Subject.advance``, so no check waits for it.
+
+On a server real time passes too, so what is to live has ten seconds left, or more.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ if TYPE_CHECKING:
 
 async def check_an_expired_session_is_gone(subject: Subject) -> None:
     """Once its time has passed no operation finds a session; a new one begins from nothing."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     held = await service.create_session(subject.key, {"n": 1, "user:n": 1})
     await service.append_event(held, say("old", {"n": 2}, id="e"))
-    await subject.advance(9)
+    await subject.advance(90)
     assert await service.get_session(subject.key) == held
-    await subject.advance(2)
+    await subject.advance(20)
     assert await service.get_session(subject.key) is None
     assert (await service.list_sessions(subject.user)).sessions == []
     with raises(SessionNotFoundError):
@@ -36,15 +39,15 @@ async def check_an_expired_session_is_gone(subject: Subject) -> None:
 
 async def check_a_write_moves_all_of_a_session(subject: Subject) -> None:
     """An append, a state update and a batch each keep log, state, known ids and listing alive."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     await service.create_session(subject.key, {"first": 1})
     await service.append_event(subject.key, say("0", id="zero"))
     for n in range(1, 4):
-        await subject.advance(8)
+        await subject.advance(80)
         await service.append_event(subject.key, say(str(n)))
-        await subject.advance(8)
+        await subject.advance(80)
         await service.update_session_state(subject.key, {f"n{n}": n})
-    await subject.advance(8)
+    await subject.advance(80)
     session = await service.get_session(subject.key)
     assert session is not None
     assert said(session.events) == ["0", "1", "2", "3"]
@@ -56,10 +59,10 @@ async def check_a_write_moves_all_of_a_session(subject: Subject) -> None:
 
 async def check_reads_do_not_move_expiry(subject: Subject) -> None:
     """Reading, listing and failed writes leave a session's end where it was."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     session = await service.create_session(subject.key)
     await service.append_event(session, say("x", id="e"))
-    await subject.advance(8)
+    await subject.advance(80)
     await service.get_session(subject.key)
     await service.get_or_create_session(subject.key)
     await service.list_sessions(subject.user)
@@ -67,19 +70,19 @@ async def check_reads_do_not_move_expiry(subject: Subject) -> None:
     await service.append_event(subject.key, say("repeat", id="e"))
     with raises(RevisionConflictError):
         await service.append_event(subject.key, say("y"), expected_revision=99)
-    await subject.advance(3)
+    await subject.advance(30)
     assert await service.get_session(subject.key) is None
 
 
 async def check_what_a_repeat_changed_keeps_its_expiry(subject: Subject) -> None:
     """Beside a new event in its batch, it moves that of no state which the new one leaves alone."""
-    service = subject.service(user_state_ttl=10, app_state_ttl=10)
+    service = subject.service(user_state_ttl=100, app_state_ttl=100)
     await service.create_session(subject.key)
     old = say("old", {"user:n": 1, "app:n": 1}, id="e")
     await service.append_event(subject.key, old)
-    await subject.advance(8)
+    await subject.advance(80)
     await service.append_events(subject.key, [old, say("new", {"n": 2})])
-    await subject.advance(3)
+    await subject.advance(30)
     session = await service.get_session(subject.key)
     assert session is not None
     assert session.state == {"n": 2}
@@ -88,12 +91,12 @@ async def check_what_a_repeat_changed_keeps_its_expiry(subject: Subject) -> None
 async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
     """With ``refresh_ttl_on_read`` reading keeps what is read alive; listing never does."""
     service = subject.service(
-        session_ttl=10, user_state_ttl=10, app_state_ttl=10, refresh_ttl_on_read=True
+        session_ttl=100, user_state_ttl=100, app_state_ttl=100, refresh_ttl_on_read=True
     )
     await service.create_session(subject.key, {"a": 1, "user:b": 2, "app:c": 3})
     await service.append_event(subject.key, say("x"))
     for create in (False, True, False):
-        await subject.advance(8)
+        await subject.advance(80)
         session = (
             await service.get_or_create_session(subject.key)
             if create
@@ -101,18 +104,18 @@ async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
         )
         assert session is not None
         assert session.state == {"a": 1, "user:b": 2, "app:c": 3}
-    await subject.advance(8)
+    await subject.advance(80)
     assert said(await service.get_events(subject.key)) == ["x"]
     await service.get_app_state("app")
-    await subject.advance(8)
+    await subject.advance(80)
     assert await service.get_user_state(subject.user) == {}
     await service.update_user_state(subject.user, {"b": 2})
     assert said(await service.get_events(subject.key)) == ["x"]
     await service.get_user_state(subject.user)
     await service.get_app_state("app")
-    await subject.advance(8)
+    await subject.advance(80)
     await service.list_sessions(subject.user)
-    await subject.advance(3)
+    await subject.advance(30)
     assert await service.get_session(subject.key) is None
     assert await service.get_user_state(subject.user) == {}
     assert await service.get_app_state("app") == {}
@@ -120,13 +123,13 @@ async def check_reads_move_expiry_when_asked_to(subject: Subject) -> None:
 
 async def check_each_session_expires_alone(subject: Subject) -> None:
     """A busy session keeps neither an idle one of its user alive, nor its place in the list."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     keys = [SessionKey("app", "user", name) for name in ("busy", "idle 1", "idle 2", "idle 3")]
     for key in keys:
         await service.create_session(key)
         await subject.advance(0.001)
     for _ in range(3):
-        await subject.advance(6)
+        await subject.advance(60)
         await service.append_event(keys[0], say("x"))
     for limit in (1, 2, 50):
         page = await service.list_sessions(subject.user, limit=limit)
@@ -137,15 +140,15 @@ async def check_each_session_expires_alone(subject: Subject) -> None:
 
 async def check_a_page_is_full_though_sessions_have_expired(subject: Subject) -> None:
     """Sessions that have expired between living ones neither shorten a page nor end the list."""
-    service = subject.service(session_ttl=10, refresh_ttl_on_read=True)
+    service = subject.service(session_ttl=100, refresh_ttl_on_read=True)
     names = ["a", "dead 1", "dead 2", "b", "dead 3", "dead 4", "c"]
     for name in names:
         await service.create_session(SessionKey("app", "user", name))
         await subject.advance(0.001)
-    await subject.advance(8)
+    await subject.advance(80)
     for name in "abc":
         await service.get_session(SessionKey("app", "user", name))
-    await subject.advance(8)
+    await subject.advance(80)
     found: list[str] = []
     cursor = None
     while cursor is not None or not found:
@@ -158,16 +161,16 @@ async def check_a_page_is_full_though_sessions_have_expired(subject: Subject) ->
 
 async def check_scopes_expire_on_their_own(subject: Subject) -> None:
     """App and user state live as long as they are told since the last write to them, each alone."""
-    service = subject.service(session_ttl=100, user_state_ttl=20, app_state_ttl=10)
+    service = subject.service(session_ttl=1000, user_state_ttl=200, app_state_ttl=100)
     state = {"a": 1, "user:b": 2, "app:c": 3}
     await service.create_session(subject.key, state)
-    await subject.advance(8)
+    await subject.advance(80)
     await service.append_event(subject.key, say("x", {"app:d": 4}))
-    await subject.advance(8)
+    await subject.advance(80)
     session = await service.get_session(subject.key)
     assert session is not None
     assert session.state == {**state, "app:d": 4}
-    await subject.advance(5)
+    await subject.advance(50)
     session = await service.get_session(subject.key)
     assert session is not None
     assert session.state == {"a": 1}
@@ -178,7 +181,7 @@ async def check_scopes_expire_on_their_own(subject: Subject) -> None:
 
 async def check_everything_stored_expires(subject: Subject) -> None:
     """With every time to live set, no path stores anything without an end."""
-    service = subject.service(event_limit=3, session_ttl=10, user_state_ttl=10, app_state_ttl=10)
+    service = subject.service(event_limit=3, session_ttl=100, user_state_ttl=100, app_state_ttl=100)
     held = await service.create_session(subject.key)
     assert await subject.unexpiring() == []
     deltas: tuple[dict[str, Any], ...] = (
@@ -211,7 +214,7 @@ async def check_everything_stored_expires(subject: Subject) -> None:
     await asyncio.wait([task])
     await service.get_session(subject.key)
     assert await subject.unexpiring() == []
-    await subject.advance(11)
+    await subject.advance(110)
     assert (await service.list_sessions(subject.user)).sessions == []
     assert await service.get_user_state(subject.user) == {}
 

@@ -166,13 +166,13 @@ async def check_an_expiry_is_told(subject: Subject) -> None:
             assert _words(await _take(items, 1)) == ["1"]
             await subject.advance(2)
             assert await _take(items, 1) == [Ended("expired")]
-    service = subject.service(session_ttl=10, refresh_ttl_on_read=True)
+    service = subject.service(session_ttl=100, refresh_ttl_on_read=True)
     key = subject.another_key()
     await service.create_session(key)
-    await subject.advance(6)
+    await subject.advance(60)
     async with service.subscribe(key):
         pass
-    await subject.advance(6)
+    await subject.advance(60)
     assert await service.get_session(key) is None
 
 

@@ -39,7 +39,7 @@ async def _lives(
     ends: list[Call] = [
         lambda: service.delete_session(key),
         lambda: service.delete_user(user),
-        lambda: subject.advance(11),
+        lambda: subject.advance(110),
     ]
     begins: list[Call] = [
         lambda: service.create_session(key, {"n": "new"}),
@@ -60,7 +60,7 @@ async def _lives(
 
 async def check_a_session_of_an_old_life_writes_nothing(subject: Subject) -> None:
     """What was read from a session that was made anew since is refused, and nothing changes."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     change = {"n": 9, "user:n": 9, "app:n": 9}
     async for old, fresh in _lives(service, subject):
         before = deepcopy(old)
@@ -86,7 +86,7 @@ async def check_a_session_of_an_old_life_writes_nothing(subject: Subject) -> Non
 
 async def check_a_position_of_an_old_life_reads_nothing(subject: Subject) -> None:
     """Reading on in a session that was made anew since is refused, whatever is asked for."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     async for old, fresh in _lives(service, subject):
         for call in (
             service.get_events(old, after_seq=old.last_seq),
@@ -161,11 +161,11 @@ async def check_a_session_of_no_life_is_not_checked(subject: Subject) -> None:
 
 async def check_a_refusal_of_an_old_life_moves_no_expiry(subject: Subject) -> None:
     """What is refused is neither a write nor a read, for the life of what it was refused by."""
-    service = subject.service(session_ttl=10, refresh_ttl_on_read=True)
+    service = subject.service(session_ttl=100, refresh_ttl_on_read=True)
     old = await service.create_session(subject.key)
     await service.delete_session(subject.key)
     await service.create_session(subject.key)
-    await subject.advance(8)
+    await subject.advance(80)
     for call in (
         service.append_event(old, say("no")),
         service.update_session_state(old, {"n": 1}),
@@ -175,7 +175,7 @@ async def check_a_refusal_of_an_old_life_moves_no_expiry(subject: Subject) -> No
         with raises(SessionNotFoundError):
             await call
     await service.delete_session(old)
-    await subject.advance(3)
+    await subject.advance(30)
     assert await service.get_session(subject.key) is None
 
 

@@ -248,10 +248,10 @@ async def check_temporary_state_lives_in_one_object(subject: Subject) -> None:
 
 async def check_every_update_moves_the_session(subject: Subject) -> None:
     """An update of any scope, of app state alone too, moves the session's revision and expiry."""
-    service = subject.service(session_ttl=10)
+    service = subject.service(session_ttl=100)
     session = await service.create_session(subject.key)
     for revision, name in enumerate(("a", "user:a", "app:a"), session.revision + 1):
-        await subject.advance(8)
+        await subject.advance(80)
         await service.update_session_state(subject.key, {name: 1})
         held = await service.get_session(subject.key)
         assert held is not None

@@ -92,24 +92,24 @@ async def check_who_is_gone_is_not_listed(subject: Subject) -> None:
 
 async def check_who_has_expired_is_not_listed(subject: Subject) -> None:
     """A user goes with the last of what is theirs, and the list with the last user."""
-    service = subject.service(session_ttl=1000, user_state_ttl=2000)
+    service = subject.service(session_ttl=10000, user_state_ttl=20000)
     await service.create_session(SessionKey("app", "a", "s"))
     await service.create_session(SessionKey("app", "b", "s"), {"user:n": 1})
-    await subject.advance(900)
+    await subject.advance(9000)
     assert await _users(service) == ["a", "b"]
     await service.append_event(SessionKey("app", "a", "s"), say("later"))
-    await subject.advance(900)
+    await subject.advance(9000)
     assert await _users(service) == ["a", "b"]
-    await subject.advance(150)
+    await subject.advance(1500)
     assert await _users(service) == ["b"]
-    await subject.advance(100)
+    await subject.advance(1000)
     assert await _users(service) == []
     assert await subject.unexpiring() == []
 
 
 async def check_who_goes_takes_nobody_along(subject: Subject) -> None:
     """Those who stay are listed still, though they were made longer ago than anything lives."""
-    service = subject.service(session_ttl=10, user_state_ttl=10)
+    service = subject.service(session_ttl=100, user_state_ttl=100)
     for app in ("delete", "erase", "state"):
         stays, goes = SessionKey(app, "a", "s"), SessionKey(app, "b", "s")
         await service.create_session(stays)
@@ -120,7 +120,7 @@ async def check_who_goes_takes_nobody_along(subject: Subject) -> None:
             else:
                 await service.get_or_create_session(goes)
                 await service.append_event(goes, say("x"))
-            await subject.advance(6)
+            await subject.advance(60)
             await service.append_event(stays, say("x"))
         match app:
             case "delete":
