@@ -91,6 +91,31 @@ async def test_a_turn_that_was_taken_over_meanwhile_is_not_refused(
         await other.release()
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["new message", "known message"])
+async def test_a_turn_that_was_refused_is_refused_again_when_the_answer_was_lost(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    """It never had the session, also if its message is in the log from before."""
+    async with two_services(valkey_url) as (first, proxy, second):
+        if is_known:
+            before = second.lease(KEY, run_id="one")
+            await second.begin_turn(before, MESSAGE)
+            await before.release()
+        holder = second.lease(KEY, run_id="two")
+        await second.begin_turn(holder, say("hello"))
+        log = await second.get_events(KEY, raw=True)
+        lost = freeze_when_a_reply_is_lost(proxy, monkeypatch)
+        proxy.lose_replies = 1
+        lease = first.lease(KEY, run_id="one", when_busy="reject")
+        beginning = asyncio.create_task(first.begin_turn(lease, MESSAGE))
+        await lost.wait()
+        proxy.thaw()
+        with pytest.raises(SessionBusyError, match="two"):
+            await beginning
+        assert await second.get_events(KEY, raw=True) == log
+        await holder.release()
+
+
 @pytest.mark.parametrize("is_over", [True, False], ids=["free again", "busy still"])
 async def test_a_run_that_was_taken_over_meanwhile_is_not_run_again(
     valkey_url: str, monkeypatch: pytest.MonkeyPatch, *, is_over: bool
