@@ -148,8 +148,9 @@ async def _in_time(close: Callable[[], Awaitable[object]]) -> None:
     This is no scope of anyio's: one would be inside of those in which the agent yields, which could
     not be left then; and it would cancel again and again an agent that catches that.
     """
+    limit = asyncio.timeout(_CLOSING_TIME)
     try:
-        async with asyncio.timeout(_CLOSING_TIME) as limit:
+        async with limit:
             await close()
     except TimeoutError:
         if not limit.expired():
