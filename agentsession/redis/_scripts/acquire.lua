@@ -13,7 +13,7 @@
 --        {echo, 'foreign', now, version or ''}
 --
 -- Nothing else of the session changes: to ask is no write to it. But whoever gets the lease moves its expiry ahead, so that it does
--- not expire in the middle of a turn. The rules are those of agentsession.memory._turns.
+-- not expire in the middle of a turn. The rules are those of agentsession.backend.turns.
 
 local call = redis.call
 local known, now = standing(calls, id, deadline)
